@@ -1,0 +1,388 @@
+-- The Auricle warehouse: the one description of every table and column.
+-- Units stand in the names (_s seconds, _hz hertz, _dbfs decibels relative to full scale). NULL means undefined or unknown, never zero.
+-- A column NAME_id that is not its table's own key refers to NAME(NAME_id). The references of small tables are declared; those of the
+-- mass tables (activation_summary, top_clip, class_activation, neighbor) would halve the speed of loading, so `auricle check` verifies them instead.
+
+CREATE TABLE schema_version (
+    version INTEGER PRIMARY KEY,
+    applied_at TIMESTAMPTZ NOT NULL,
+    auricle_version VARCHAR NOT NULL
+);
+COMMENT ON TABLE schema_version IS 'One row per schema version this file has had; the highest is the present one.';
+COMMENT ON COLUMN schema_version.version IS 'Schema version, from 1.';
+COMMENT ON COLUMN schema_version.applied_at IS 'When the file was created with, or migrated to, this version.';
+COMMENT ON COLUMN schema_version.auricle_version IS 'Version of Auricle that did so.';
+
+CREATE TABLE run (
+    run_id INTEGER PRIMARY KEY,
+    stage VARCHAR NOT NULL,
+    run_key VARCHAR NOT NULL UNIQUE,
+    dataset_sha256 VARCHAR,
+    network_sha256 VARCHAR,
+    parameters VARCHAR NOT NULL,
+    seed BIGINT,
+    code_version INTEGER NOT NULL,
+    package_versions VARCHAR NOT NULL,
+    git_revision VARCHAR,
+    device VARCHAR NOT NULL,
+    started_at TIMESTAMPTZ NOT NULL,
+    finished_at TIMESTAMPTZ,
+    status VARCHAR NOT NULL CHECK (status IN ('running', 'done'))
+);
+COMMENT ON TABLE run IS 'One row per execution of a stage with one set of inputs and parameters; every result row reaches its run.';
+COMMENT ON COLUMN run.run_id IS 'Number of the run, from 1.';
+COMMENT ON COLUMN run.stage IS 'Stage name: clips, activations.';
+COMMENT ON COLUMN run.run_key IS 'SHA-256 over stage, data set content, network checkpoint, parameters and code version: the same work has the same key.';
+COMMENT ON COLUMN run.dataset_sha256 IS 'Content hash of the data set read (dataset.content_sha256); NULL when the stage reads none.';
+COMMENT ON COLUMN run.network_sha256 IS 'SHA-256 of the network''s checkpoint (network.checkpoint_sha256); NULL when the stage uses none.';
+COMMENT ON COLUMN run.parameters IS 'Parameters as a JSON object with sorted keys.';
+COMMENT ON COLUMN run.seed IS 'Seed of the random generator; NULL when nothing is drawn.';
+COMMENT ON COLUMN run.code_version IS 'Version of the stage''s code; raised when its results change.';
+COMMENT ON COLUMN run.package_versions IS 'Versions of Python and the packages that matter, as a JSON object.';
+COMMENT ON COLUMN run.git_revision IS 'Git commit of Auricle, with "+" when files were changed; NULL outside a checkout.';
+COMMENT ON COLUMN run.device IS 'Device the stage ran on, for example cpu or cuda (NVIDIA H100).';
+COMMENT ON COLUMN run.started_at IS 'Start of the first attempt.';
+COMMENT ON COLUMN run.finished_at IS 'When the last unit was committed; NULL while running or interrupted.';
+COMMENT ON COLUMN run.status IS 'running (also: interrupted, the next ingest continues it) or done.';
+
+CREATE TABLE work_unit (
+    stage VARCHAR NOT NULL,
+    item VARCHAR NOT NULL,
+    input_sha256 VARCHAR NOT NULL,
+    parameter_sha256 VARCHAR NOT NULL,
+    code_version INTEGER NOT NULL,
+    run_id INTEGER NOT NULL REFERENCES run (run_id),
+    finished_at TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (stage, item, input_sha256, parameter_sha256, code_version)
+);
+COMMENT ON TABLE work_unit IS 'The ledger: one row per finished piece of work, committed together with what it produced.';
+COMMENT ON COLUMN work_unit.stage IS 'Stage name.';
+COMMENT ON COLUMN work_unit.item IS 'What was worked on: a file of a data set, a shard of clips, a layer.';
+COMMENT ON COLUMN work_unit.input_sha256 IS 'Hash of the inputs.';
+COMMENT ON COLUMN work_unit.parameter_sha256 IS 'Hash of the parameters.';
+COMMENT ON COLUMN work_unit.code_version IS 'Version of the stage''s code.';
+COMMENT ON COLUMN work_unit.run_id IS 'Run that did it.';
+COMMENT ON COLUMN work_unit.finished_at IS 'When it was committed.';
+
+CREATE TABLE failure (
+    run_id INTEGER NOT NULL REFERENCES run (run_id),
+    stage VARCHAR NOT NULL,
+    item VARCHAR NOT NULL,
+    reason VARCHAR NOT NULL,
+    failed_at TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (run_id, stage, item)
+);
+COMMENT ON TABLE failure IS 'Items a run could not process. They have no result rows anywhere.';
+COMMENT ON COLUMN failure.run_id IS 'Run that met the failure.';
+COMMENT ON COLUMN failure.stage IS 'Stage name.';
+COMMENT ON COLUMN failure.item IS 'File, metadata row or clip that failed.';
+COMMENT ON COLUMN failure.reason IS 'One line: what is wrong.';
+COMMENT ON COLUMN failure.failed_at IS 'When it was recorded.';
+
+CREATE TABLE dataset (
+    dataset_id INTEGER PRIMARY KEY,
+    run_id INTEGER NOT NULL REFERENCES run (run_id),
+    name VARCHAR NOT NULL,
+    version INTEGER NOT NULL,
+    reader VARCHAR NOT NULL,
+    source VARCHAR NOT NULL,
+    content_sha256 VARCHAR NOT NULL,
+    license VARCHAR,
+    UNIQUE (name, content_sha256)
+);
+COMMENT ON TABLE dataset IS 'A set of sounds as it was when read. Changed content makes a new version beside the old one.';
+COMMENT ON COLUMN dataset.dataset_id IS 'Number of the data set version.';
+COMMENT ON COLUMN dataset.run_id IS 'Run of stage clips that read it.';
+COMMENT ON COLUMN dataset.name IS 'Name given by the user or the reader.';
+COMMENT ON COLUMN dataset.version IS 'Counts the contents read under this name, from 1; the highest is the latest.';
+COMMENT ON COLUMN dataset.reader IS 'Reader: esc50, folder, audiofolder or starter.';
+COMMENT ON COLUMN dataset.source IS 'Absolute path of the folder read; for starter, where its sounds were written.';
+COMMENT ON COLUMN dataset.content_sha256 IS 'Hash over every file''s content and all metadata used.';
+COMMENT ON COLUMN dataset.license IS 'Licence and attribution to print beside the sounds; NULL when unknown.';
+
+CREATE TABLE label_set (
+    label_set_id INTEGER PRIMARY KEY,
+    dataset_id INTEGER NOT NULL REFERENCES dataset (dataset_id),
+    name VARCHAR NOT NULL,
+    UNIQUE (dataset_id, name)
+);
+COMMENT ON TABLE label_set IS 'A way of labelling a data set''s clips, such as category, or digit and speaker.';
+COMMENT ON COLUMN label_set.label_set_id IS 'Number of the label set.';
+COMMENT ON COLUMN label_set.dataset_id IS 'Data set it belongs to.';
+COMMENT ON COLUMN label_set.name IS 'Name, unique within the data set; the lowest label_set_id of a data set is its main one.';
+
+CREATE TABLE class (
+    class_id INTEGER PRIMARY KEY,
+    label_set_id INTEGER NOT NULL REFERENCES label_set (label_set_id),
+    name VARCHAR NOT NULL,
+    UNIQUE (label_set_id, name)
+);
+COMMENT ON TABLE class IS 'One value of a label set.';
+COMMENT ON COLUMN class.class_id IS 'Number of the class; ascending within a label set in the reader''s order.';
+COMMENT ON COLUMN class.label_set_id IS 'Label set it belongs to.';
+COMMENT ON COLUMN class.name IS 'Name as the data set writes it.';
+
+CREATE TABLE clip (
+    clip_id INTEGER PRIMARY KEY,
+    dataset_id INTEGER NOT NULL REFERENCES dataset (dataset_id),
+    name VARCHAR NOT NULL,
+    sha256 VARCHAR NOT NULL,
+    duration_s DOUBLE NOT NULL CHECK (duration_s > 0),
+    sample_rate_hz INTEGER NOT NULL CHECK (sample_rate_hz > 0),
+    channels INTEGER NOT NULL CHECK (channels > 0),
+    rms_dbfs DOUBLE,
+    peak_dbfs DOUBLE,
+    median_frequency_hz DOUBLE,
+    silence_share DOUBLE NOT NULL CHECK (silence_share BETWEEN 0 AND 1),
+    fold INTEGER,
+    source_group VARCHAR,
+    UNIQUE (dataset_id, name)
+);
+COMMENT ON TABLE clip IS 'One readable sound file. Levels and frequency are measured on the whole file mixed to mono by the mean, at its own rate.';
+COMMENT ON COLUMN clip.clip_id IS 'Number of the clip; ascending within a data set in the reader''s order. Breaks ties in rankings.';
+COMMENT ON COLUMN clip.dataset_id IS 'Data set it belongs to.';
+COMMENT ON COLUMN clip.name IS 'Path relative to the data set''s audio folder, with forward slashes.';
+COMMENT ON COLUMN clip.sha256 IS 'SHA-256 of the file.';
+COMMENT ON COLUMN clip.duration_s IS 'Length in seconds.';
+COMMENT ON COLUMN clip.sample_rate_hz IS 'Sample rate of the file in hertz.';
+COMMENT ON COLUMN clip.channels IS 'Channels of the file.';
+COMMENT ON COLUMN clip.rms_dbfs IS 'Root-mean-square level, dB relative to a full-scale square wave (a full-scale sine is -3.01); NULL for digital silence.';
+COMMENT ON COLUMN clip.peak_dbfs IS 'Highest absolute sample, dB relative to full scale; NULL for digital silence.';
+COMMENT ON COLUMN clip.median_frequency_hz IS 'Frequency below which half of the power spectrum lies, in hertz; NULL for digital silence.';
+COMMENT ON COLUMN clip.silence_share IS 'Share of 20 ms frames whose RMS level is below -60 dBFS, 0 to 1.';
+COMMENT ON COLUMN clip.fold IS 'Official cross-validation fold; NULL when the set has none.';
+COMMENT ON COLUMN clip.source_group IS 'Clips sharing a group come from one recording; NULL when unknown.';
+
+CREATE TABLE clip_label (
+    clip_id INTEGER NOT NULL REFERENCES clip (clip_id),
+    class_id INTEGER NOT NULL REFERENCES class (class_id),
+    PRIMARY KEY (clip_id, class_id)
+);
+COMMENT ON TABLE clip_label IS 'Which classes a clip carries; a clip may carry one class of each of several label sets, or several of one.';
+COMMENT ON COLUMN clip_label.clip_id IS 'Clip.';
+COMMENT ON COLUMN clip_label.class_id IS 'Class.';
+
+CREATE TABLE network (
+    network_id INTEGER PRIMARY KEY,
+    name VARCHAR NOT NULL,
+    family VARCHAR NOT NULL,
+    checkpoint_sha256 VARCHAR NOT NULL,
+    sample_rate_hz INTEGER NOT NULL,
+    clip_s DOUBLE NOT NULL,
+    window_s DOUBLE NOT NULL,
+    window_hop_s DOUBLE NOT NULL,
+    output_names VARCHAR,
+    note VARCHAR,
+    UNIQUE (name, checkpoint_sha256, clip_s)
+);
+COMMENT ON TABLE network IS 'A target network with one checkpoint, listening to clips of one length.';
+COMMENT ON COLUMN network.network_id IS 'Number of the network.';
+COMMENT ON COLUMN network.name IS 'Name, such as yamnet.';
+COMMENT ON COLUMN network.family IS 'Architecture family, such as mobilenet or whisper.';
+COMMENT ON COLUMN network.checkpoint_sha256 IS 'SHA-256 of the checkpoint, over tensor names, shapes and values, whatever file format held them.';
+COMMENT ON COLUMN network.sample_rate_hz IS 'Sample rate the network expects, in hertz.';
+COMMENT ON COLUMN network.clip_s IS 'Seconds of a clip it is given: shorter clips are padded on the right, longer ones give their middle.';
+COMMENT ON COLUMN network.window_s IS 'Seconds one forward window covers (equals clip_s when the network takes the clip whole).';
+COMMENT ON COLUMN network.window_hop_s IS 'Seconds between the starts of two windows.';
+COMMENT ON COLUMN network.output_names IS 'Class names of its classifier as a JSON array; NULL when it has none.';
+COMMENT ON COLUMN network.note IS 'What a reader should know, such as the data it was trained on.';
+
+CREATE TABLE layer (
+    layer_id INTEGER PRIMARY KEY,
+    network_id INTEGER NOT NULL REFERENCES network (network_id),
+    name VARCHAR NOT NULL,
+    position INTEGER NOT NULL,
+    module VARCHAR NOT NULL,
+    kind VARCHAR NOT NULL CHECK (kind IN ('channel', 'position', 'unit')),
+    shape VARCHAR NOT NULL,
+    non_negative BOOLEAN NOT NULL,
+    UNIQUE (network_id, name, kind)
+);
+COMMENT ON TABLE layer IS 'A place in a network whose neurons are recorded.';
+COMMENT ON COLUMN layer.layer_id IS 'Number of the layer.';
+COMMENT ON COLUMN layer.network_id IS 'Network.';
+COMMENT ON COLUMN layer.name IS 'Short name, unique within the network and kind.';
+COMMENT ON COLUMN layer.position IS 'Order in the forward pass, from 0.';
+COMMENT ON COLUMN layer.module IS 'Path of the hooked module.';
+COMMENT ON COLUMN layer.kind IS 'What a neuron is here: channel (of a convolution, reduced over time and frequency), position (one element of a convolution''s output) or unit (of a linear layer, reduced over tokens where there are any).';
+COMMENT ON COLUMN layer.shape IS 'Output of one window as a JSON array: channels x time x frequency, tokens x units, or units.';
+COMMENT ON COLUMN layer.non_negative IS 'True when values cannot be negative (after a ReLU or sigmoid).';
+
+CREATE TABLE neuron (
+    neuron_id INTEGER PRIMARY KEY,
+    layer_id INTEGER NOT NULL REFERENCES layer (layer_id),
+    unit INTEGER NOT NULL,
+    time_position INTEGER,
+    frequency_position INTEGER,
+    name VARCHAR
+);
+COMMENT ON TABLE neuron IS 'One neuron. Within a layer neuron_id ascends without gaps in the row order of the layer''s activation files.';
+COMMENT ON COLUMN neuron.neuron_id IS 'Number of the neuron.';
+COMMENT ON COLUMN neuron.layer_id IS 'Layer.';
+COMMENT ON COLUMN neuron.unit IS 'Channel or unit within the layer, from 0.';
+COMMENT ON COLUMN neuron.time_position IS 'Time index within a window, for kind position; NULL otherwise.';
+COMMENT ON COLUMN neuron.frequency_position IS 'Frequency index, for kind position; NULL otherwise.';
+COMMENT ON COLUMN neuron.name IS 'Class name for the outputs of a classifier; NULL otherwise.';
+
+CREATE TABLE activation_clip (
+    run_id INTEGER NOT NULL REFERENCES run (run_id),
+    column_index INTEGER NOT NULL,
+    clip_id INTEGER NOT NULL REFERENCES clip (clip_id),
+    PRIMARY KEY (run_id, column_index)
+);
+COMMENT ON TABLE activation_clip IS 'Which clip stands in which column of a run''s activation files.';
+COMMENT ON COLUMN activation_clip.run_id IS 'Run of stage activations.';
+COMMENT ON COLUMN activation_clip.column_index IS 'Column, from 0.';
+COMMENT ON COLUMN activation_clip.clip_id IS 'Clip.';
+
+CREATE TABLE activation_file (
+    activation_file_id INTEGER PRIMARY KEY,
+    run_id INTEGER NOT NULL REFERENCES run (run_id),
+    layer_id INTEGER NOT NULL REFERENCES layer (layer_id),
+    reduction VARCHAR NOT NULL,
+    path VARCHAR NOT NULL UNIQUE,
+    neurons INTEGER NOT NULL,
+    clips INTEGER NOT NULL,
+    dtype VARCHAR NOT NULL CHECK (dtype IN ('float16', 'float32')),
+    sha256 VARCHAR NOT NULL,
+    UNIQUE (run_id, layer_id, reduction)
+);
+COMMENT ON TABLE activation_file IS 'The full matrices: NumPy .npy files, neurons x clips in row-major order, so a row is one neuron.';
+COMMENT ON COLUMN activation_file.activation_file_id IS 'Number of the file.';
+COMMENT ON COLUMN activation_file.run_id IS 'Run of stage activations.';
+COMMENT ON COLUMN activation_file.layer_id IS 'Layer.';
+COMMENT ON COLUMN activation_file.reduction IS 'How a clip''s many values became one: mean or max over time, frequency and windows, cls (first token), or window_mean (positions).';
+COMMENT ON COLUMN activation_file.path IS 'Path relative to the folder of the database file.';
+COMMENT ON COLUMN activation_file.neurons IS 'Rows: neurons in order of neuron_id.';
+COMMENT ON COLUMN activation_file.clips IS 'Columns: clips in order of activation_clip.column_index.';
+COMMENT ON COLUMN activation_file.dtype IS 'float16 or float32.';
+COMMENT ON COLUMN activation_file.sha256 IS 'SHA-256 of the file.';
+
+CREATE TABLE activation_summary (
+    run_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    reduction VARCHAR NOT NULL,
+    clips INTEGER NOT NULL,
+    mean DOUBLE,
+    deviation DOUBLE,
+    minimum DOUBLE,
+    quantile_05 DOUBLE,
+    quantile_25 DOUBLE,
+    median DOUBLE,
+    quantile_75 DOUBLE,
+    quantile_95 DOUBLE,
+    maximum DOUBLE,
+    share_active DOUBLE,
+    is_dead BOOLEAN NOT NULL,
+    histogram VARCHAR,
+    PRIMARY KEY (run_id, neuron_id, reduction)
+);
+COMMENT ON TABLE activation_summary IS 'Distribution of a neuron''s activation over a run''s clips, computed from the stored matrix.';
+COMMENT ON COLUMN activation_summary.run_id IS 'Run of stage activations.';
+COMMENT ON COLUMN activation_summary.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN activation_summary.reduction IS 'Reduction, as in activation_file.';
+COMMENT ON COLUMN activation_summary.clips IS 'Clips with a finite value; the statistics are over these.';
+COMMENT ON COLUMN activation_summary.mean IS 'Mean; NULL without finite values.';
+COMMENT ON COLUMN activation_summary.deviation IS 'Population standard deviation.';
+COMMENT ON COLUMN activation_summary.minimum IS 'Least value.';
+COMMENT ON COLUMN activation_summary.quantile_05 IS '5 % quantile, linear interpolation.';
+COMMENT ON COLUMN activation_summary.quantile_25 IS '25 % quantile.';
+COMMENT ON COLUMN activation_summary.median IS 'Median.';
+COMMENT ON COLUMN activation_summary.quantile_75 IS '75 % quantile.';
+COMMENT ON COLUMN activation_summary.quantile_95 IS '95 % quantile.';
+COMMENT ON COLUMN activation_summary.maximum IS 'Greatest value.';
+COMMENT ON COLUMN activation_summary.share_active IS 'Share of clips with a value above 0, 0 to 1.';
+COMMENT ON COLUMN activation_summary.is_dead IS 'True when every finite value is 0.';
+COMMENT ON COLUMN activation_summary.histogram IS 'Counts in 24 equal bins from minimum to maximum as a JSON array; NULL when these are equal or undefined.';
+
+CREATE TABLE top_clip (
+    run_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    reduction VARCHAR NOT NULL,
+    side VARCHAR NOT NULL,
+    rank INTEGER NOT NULL,
+    clip_id INTEGER NOT NULL,
+    activation FLOAT NOT NULL,
+    course FLOAT[],
+    PRIMARY KEY (run_id, neuron_id, reduction, side, rank)
+);
+COMMENT ON TABLE top_clip IS 'The clips that move a neuron most and least.';
+COMMENT ON COLUMN top_clip.run_id IS 'Run of stage activations.';
+COMMENT ON COLUMN top_clip.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN top_clip.reduction IS 'Reduction ranked by, as in activation_file.';
+COMMENT ON COLUMN top_clip.side IS 'high (rank 1 is the highest value) or low (rank 1 is the lowest).';
+COMMENT ON COLUMN top_clip.rank IS 'Rank from 1; equal values are ordered by clip_id.';
+COMMENT ON COLUMN top_clip.clip_id IS 'Clip.';
+COMMENT ON COLUMN top_clip.activation IS 'The clip''s value in the stored matrix.';
+COMMENT ON COLUMN top_clip.course IS 'Activation over the clip''s network.clip_s seconds in up to 64 equal steps, averaged over frequency; NULL for neurons without a time axis. Kept for reduction mean only.';
+
+CREATE TABLE class_activation (
+    run_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    reduction VARCHAR NOT NULL,
+    class_id INTEGER NOT NULL,
+    clips INTEGER NOT NULL,
+    mean FLOAT,
+    share_active FLOAT,
+    selectivity FLOAT,
+    average_precision FLOAT,
+    PRIMARY KEY (run_id, neuron_id, reduction, class_id)
+);
+COMMENT ON TABLE class_activation IS 'How a neuron answers to each class of every label set.';
+COMMENT ON COLUMN class_activation.run_id IS 'Run of stage activations.';
+COMMENT ON COLUMN class_activation.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN class_activation.reduction IS 'Reduction, as in activation_file.';
+COMMENT ON COLUMN class_activation.class_id IS 'Class.';
+COMMENT ON COLUMN class_activation.clips IS 'Clips of the class with a finite value.';
+COMMENT ON COLUMN class_activation.mean IS 'Mean over those clips; NULL without any.';
+COMMENT ON COLUMN class_activation.share_active IS 'Share of those clips with a value above 0.';
+COMMENT ON COLUMN class_activation.selectivity IS '(m - r) / (m + r), m the mean over the class, r over the label set''s other clips, -1 to 1 (Morcos et al. 2018, one class against the rest); NULL when the layer has negative values or m + r is 0.';
+COMMENT ON COLUMN class_activation.average_precision IS 'Average precision of the activation as a detector of the class among the label set''s clips, ties shared as in scikit-learn; NULL when the class has no clip or no other clip exists.';
+
+CREATE TABLE neighbor (
+    run_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    rank INTEGER NOT NULL,
+    neighbor_id INTEGER NOT NULL,
+    correlation FLOAT NOT NULL,
+    PRIMARY KEY (run_id, neuron_id, rank)
+);
+COMMENT ON TABLE neighbor IS 'The other neurons of the network whose mean activation goes up and down with a neuron''s over a run''s clips.';
+COMMENT ON COLUMN neighbor.run_id IS 'Run of stage activations.';
+COMMENT ON COLUMN neighbor.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN neighbor.rank IS 'Rank from 1, by falling correlation; equal values are ordered by neighbor_id.';
+COMMENT ON COLUMN neighbor.neighbor_id IS 'The other neuron (neuron.neuron_id).';
+COMMENT ON COLUMN neighbor.correlation IS 'Pearson correlation over the clips, -1 to 1. Constant neurons have no neighbours.';
+
+CREATE VIEW v_neuron AS
+SELECT neuron_id, network_id, layer_id, network.name AS network, layer.name AS layer, layer.position AS layer_position, kind, unit, time_position,
+       frequency_position, neuron.name AS name
+FROM neuron JOIN layer USING (layer_id) JOIN network USING (network_id);
+COMMENT ON VIEW v_neuron IS 'Neurons with the names of their layer and network.';
+
+CREATE VIEW v_activation_run AS
+SELECT run_id, network.network_id, network.name AS network, clip_s, dataset.dataset_id, dataset.name AS dataset, dataset.version AS dataset_version,
+       found.has_positions, run.finished_at,
+       row_number() OVER (PARTITION BY network.name, dataset.name, found.has_positions ORDER BY dataset.version DESC, run_id DESC) = 1 AS is_latest
+FROM run
+JOIN (SELECT run_id, min(network_id) AS network_id, bool_or(kind = 'position') AS has_positions
+      FROM activation_file JOIN layer USING (layer_id) GROUP BY run_id) AS found USING (run_id)
+JOIN network ON network.network_id = found.network_id
+JOIN activation_clip USING (run_id)
+JOIN clip USING (clip_id)
+JOIN dataset USING (dataset_id)
+WHERE run.status = 'done' AND activation_clip.column_index = 0;
+COMMENT ON VIEW v_activation_run IS 'Finished runs of stage activations with their network and data set; is_latest marks the newest per pair of names.';
+
+CREATE VIEW v_top_clip AS
+SELECT top_clip.run_id, v_neuron.network, v_neuron.layer, v_neuron.unit, v_neuron.name AS neuron, top_clip.neuron_id, reduction, side, rank,
+       clip.name AS clip, top_clip.clip_id, activation,
+       (SELECT string_agg(class.name, ', ' ORDER BY class_id) FROM clip_label JOIN class USING (class_id) WHERE clip_label.clip_id = clip.clip_id) AS classes
+FROM top_clip JOIN v_neuron USING (neuron_id) JOIN clip USING (clip_id);
+COMMENT ON VIEW v_top_clip IS 'Highest and lowest clips with the names of neuron, clip and classes.';
+
+CREATE VIEW v_class_neuron AS
+SELECT class_activation.run_id, v_neuron.network, v_neuron.layer, v_neuron.layer_position, v_neuron.unit, v_neuron.name AS neuron, neuron_id,
+       reduction, label_set.name AS label_set, class.name AS class, class_id, clips, mean, share_active, selectivity, average_precision
+FROM class_activation JOIN v_neuron USING (neuron_id) JOIN class USING (class_id) JOIN label_set USING (label_set_id);
+COMMENT ON VIEW v_class_neuron IS 'How neurons answer to classes, with names.';

@@ -1,0 +1,78 @@
+"""Verify a warehouse: references, counts, ledger and activation files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import duckdb
+import numpy as np
+
+from warehouse import store
+
+COUNTS = {
+    "{n} neurons of finished runs lack a row in activation_summary": """
+        SELECT count(*) FROM (
+            SELECT run_id, neuron_id, reduction FROM activation_file JOIN neuron USING (layer_id) JOIN run USING (run_id) WHERE status = 'done'
+            EXCEPT SELECT run_id, neuron_id, reduction FROM activation_summary)""",
+    "{n} rows of activation_summary belong to no activation file": """
+        SELECT count(*) FROM (
+            SELECT DISTINCT run_id, neuron_id, reduction FROM activation_summary
+            EXCEPT SELECT run_id, neuron_id, reduction FROM activation_file JOIN neuron USING (layer_id))""",
+    "{n} activation files differ from activation_clip in their number of clips": """
+        SELECT count(*) FROM activation_file
+        WHERE clips <> (SELECT count(*) FROM activation_clip WHERE activation_clip.run_id = activation_file.run_id)""",
+    "{n} activation files differ from their layer in their number of neurons": """
+        SELECT count(*) FROM activation_file
+        WHERE neurons <> (SELECT count(*) FROM neuron WHERE neuron.layer_id = activation_file.layer_id)""",
+    "{n} rankings in top_clip have gaps or clips twice": """
+        SELECT count(*) FROM (
+            SELECT max(rank) AS last, count(*) AS n, count(DISTINCT clip_id) AS clips FROM top_clip GROUP BY run_id, neuron_id, reduction, side)
+        WHERE last <> n OR clips <> n""",
+    "{n} finished runs of stage clips have files that are neither a clip nor a failure": """
+        SELECT count(*) FROM run WHERE stage = 'clips' AND status = 'done' AND
+            (SELECT count(*) FROM work_unit WHERE work_unit.run_id = run.run_id AND item <> 'listing') <>
+            (SELECT count(*) FROM clip JOIN dataset USING (dataset_id) WHERE dataset.run_id = run.run_id) +
+            (SELECT count(*) FROM failure JOIN work_unit USING (run_id, stage, item) WHERE failure.run_id = run.run_id)""",
+}
+SELF_REFERENCES = {"neighbor_id": "neuron"}
+
+
+def check(path: Path, progress: Callable[[int, int], None] | None = None) -> Iterator[str]:
+    """Yield a line for each fault found; none means that the warehouse is sound. Reads every activation file once."""
+    with store.connect_readonly(path) as con:
+        yield from _references(con)
+        for text, query in COUNTS.items():
+            row = con.execute(query).fetchone()
+            if row and row[0]:
+                yield text.format(n=row[0])
+        files = con.execute("SELECT path, neurons, clips, dtype, sha256 FROM activation_file ORDER BY path").fetchall()
+    for number, (name, neurons, clips, dtype, sha256) in enumerate(files):
+        file = path.parent / name
+        if not file.is_file():
+            yield f"activation file {name} is missing"
+        elif store.sha256_file(file) != sha256:
+            yield f"activation file {name} was changed after it was written"
+        else:
+            array = np.load(file, mmap_mode="r")
+            if array.shape != (neurons, clips) or str(array.dtype) != dtype:
+                yield f"activation file {name} is {array.dtype} {array.shape}, registered as {dtype} {(neurons, clips)}"
+        if progress:
+            progress(number + 1, len(files))
+
+
+def _references(con: duckdb.DuckDBPyConnection) -> Iterator[str]:
+    """A column NAME_id refers to table NAME wherever that table exists."""
+    columns = con.execute(
+        "SELECT table_name, column_name FROM duckdb_columns() JOIN duckdb_tables() USING (table_name) WHERE column_name LIKE '%\\_id' ESCAPE '\\' ORDER BY ALL"
+    ).fetchall()
+    tables = {table for table, _ in columns} | {"run"}
+    for table, column in columns:
+        target = SELF_REFERENCES.get(column, column.removesuffix("_id"))
+        if target == table or target not in tables:
+            continue
+        row = con.execute(
+            f'SELECT count(*) FROM "{table}" WHERE "{column}" IS NOT NULL AND "{column}" NOT IN (SELECT "{target}_id" FROM "{target}")'
+        ).fetchone()
+        if row and row[0]:
+            yield f"{row[0]} rows of {table} have a {column} that is not in {target}"

@@ -1,0 +1,164 @@
+"""The ledger: which work is done. Runs with their provenance, units of work, failures."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import polars as pl
+
+from warehouse import store
+
+PACKAGES = ("auricle", "duckdb", "numpy", "polars", "soundfile", "soxr", "torch", "transformers")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of a stage, begun or continued.
+
+    `why` says in words what differs from the last run of the same stage on the same subject; None for a first or continued run.
+    """
+
+    warehouse: Path
+    run_id: int
+    stage: str
+    input_sha256: str
+    parameter_sha256: str
+    code_version: int
+    finished: bool
+    why: str | None
+
+    def done(self) -> set[str]:
+        """Items whose unit of work is committed."""
+        with store.connect_readonly(self.warehouse) as con:
+            rows = con.execute(
+                "SELECT item FROM work_unit WHERE stage = ? AND input_sha256 = ? AND parameter_sha256 = ? AND code_version = ?",
+                [self.stage, self.input_sha256, self.parameter_sha256, self.code_version],
+            ).fetchall()
+        return {item for (item,) in rows}
+
+    @contextlib.contextmanager
+    def commit(self, items: Iterable[str], failures: Iterable[tuple[str, str]] = ()) -> Iterator[duckdb.DuckDBPyConnection]:
+        """One transaction for a payload and its ledger rows: insert the payload into the connection given.
+
+        `items` are the units finished, `failures` pairs of item and one-line reason.
+        """
+        units = pl.DataFrame({"item": list(items)}, schema={"item": pl.String})
+        failed = pl.DataFrame(list(failures), schema={"item": pl.String, "reason": pl.String}, orient="row")
+        with store.transaction(self.warehouse) as con:
+            yield con
+            con.register("units", units)
+            con.execute(
+                "INSERT INTO work_unit SELECT ?, item, ?, ?, ?, ?, now() FROM units",
+                [self.stage, self.input_sha256, self.parameter_sha256, self.code_version, self.run_id],
+            )
+            if len(failed):
+                con.register("failed", failed)
+                con.execute("INSERT OR IGNORE INTO failure SELECT ?, ?, item, reason, now() FROM failed", [self.run_id, self.stage])
+
+    def finish(self) -> None:
+        """Mark the run as done."""
+        with store.transaction(self.warehouse) as con:
+            con.execute("UPDATE run SET status = 'done', finished_at = now() WHERE run_id = ?", [self.run_id])
+
+    def failures(self) -> int:
+        """Number of failures recorded for the run."""
+        with store.connect_readonly(self.warehouse) as con:
+            row = con.execute("SELECT count(*) FROM failure WHERE run_id = ?", [self.run_id]).fetchone()
+        return int(row[0]) if row else 0
+
+
+def begin(
+    warehouse: Path,
+    stage: str,
+    *,
+    parameters: dict[str, object],
+    code_version: int,
+    dataset_sha256: str | None = None,
+    network_sha256: str | None = None,
+    seed: int | None = None,
+    device: str = "cpu",
+) -> Run:
+    """Begin a run, or continue the one with the same stage, inputs, parameters and code version.
+
+    `parameters` must hold everything that changes results; by convention its keys `dataset` and `network` name the subject.
+    """
+    input_sha256 = store.sha256_json([dataset_sha256, network_sha256, seed])
+    parameter_sha256 = store.sha256_json(parameters)
+    key = store.sha256_json([stage, input_sha256, parameter_sha256, code_version])
+    query = "SELECT run_id, status FROM run WHERE run_key = ?"
+    with store.connect_readonly(warehouse) as con:
+        found = con.execute(query, [key]).fetchone()
+        why = None if found else _difference(con, stage, parameters, code_version, dataset_sha256, network_sha256, seed)
+    if not found:
+        with store.transaction(warehouse) as con:
+            con.execute(
+                "INSERT INTO run SELECT coalesce(max(run_id), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, now(), NULL, 'running' FROM run",
+                [stage, key, dataset_sha256, network_sha256, json.dumps(parameters, sort_keys=True, ensure_ascii=False), seed, code_version,
+                 package_versions(), git_revision(), device],
+            )  # fmt: skip
+            found = con.execute(query, [key]).fetchone()
+    assert found
+    return Run(warehouse, found[0], stage, input_sha256, parameter_sha256, code_version, found[1] == "done", why)
+
+
+def _difference(
+    con: duckdb.DuckDBPyConnection,
+    stage: str,
+    parameters: dict[str, object],
+    code_version: int,
+    dataset_sha256: str | None,
+    network_sha256: str | None,
+    seed: int | None,
+) -> str | None:
+    rows = con.execute(
+        "SELECT run_id, parameters, code_version, dataset_sha256, network_sha256, seed FROM run WHERE stage = ? ORDER BY run_id DESC", [stage]
+    ).fetchall()
+    for run_id, text, old_code, old_dataset, old_network, old_seed in rows:
+        old = json.loads(text)
+        if any(old.get(key) != parameters.get(key) for key in ("dataset", "network")):
+            continue
+        reasons = [
+            f"{key} was {json.dumps(old.get(key))}, is {json.dumps(parameters.get(key))}"
+            for key in sorted(old.keys() | parameters.keys())
+            if old.get(key) != parameters.get(key)
+        ]
+        if old_dataset != dataset_sha256:
+            reasons.append("the data set's content changed")
+        if old_network != network_sha256:
+            reasons.append("the checkpoint changed")
+        if old_seed != seed:
+            reasons.append(f"seed was {old_seed}, is {seed}")
+        if old_code != code_version:
+            reasons.append(f"the stage's code went from version {old_code} to {code_version}")
+        return f"not run {run_id} again: " + "; ".join(reasons)
+    return None
+
+
+def package_versions() -> str:
+    """Versions of Python and the packages that shape results, as a JSON object."""
+    versions = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return json.dumps(versions, sort_keys=True)
+
+
+def git_revision() -> str | None:
+    """Commit of the checkout this code runs from, with "+" when tracked files differ; None outside a checkout."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+        changes = subprocess.run(["git", "status", "--porcelain", "-uno"], cwd=root, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return revision + ("+" if changes.strip() else "")

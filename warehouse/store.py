@@ -1,0 +1,192 @@
+"""Open, create, migrate and write a warehouse."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import duckdb
+
+SCHEMA_VERSION = 1
+MIGRATIONS: dict[int, str] = {}
+"""SQL that takes a warehouse from version n - 1 to n, by n."""
+
+STORAGE_VERSION = "v1.4.0"
+PATIENCE_S = 60.0
+
+
+class UserError(Exception):
+    """Something the user can mend; its text is one line: what is wrong, where, what to do."""
+
+
+def auricle_version() -> str:
+    """Version of the installed distribution."""
+    try:
+        return importlib.metadata.version("auricle")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def schema_sql() -> str:
+    """Text of schema.sql, from the checkout or from the installed package."""
+    here = Path(__file__).parent
+    for path in (here.parent / "schema.sql", here / "schema.sql"):
+        if path.is_file():
+            return path.read_text()
+    raise UserError("schema.sql is missing from this installation: install Auricle again")
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(value: object) -> str:
+    """Hex SHA-256 of a JSON-representable value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Move a finished file or folder to its final name: after a crash there is the whole of it or nothing."""
+    if temporary.is_file():
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    os.replace(temporary, final)
+
+
+def create(path: Path) -> None:
+    """Create an empty warehouse of the present schema at `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    for leftover in (temporary, temporary.with_name(temporary.name + ".wal")):
+        leftover.unlink(missing_ok=True)
+    with duckdb.connect() as con:
+        con.execute(f"ATTACH '{_quoted(temporary)}' AS warehouse (STORAGE_VERSION '{STORAGE_VERSION}')")
+        con.execute("USE warehouse")
+        con.execute("BEGIN")
+        con.execute(schema_sql())
+        con.execute("INSERT INTO schema_version VALUES (?, now(), ?)", [SCHEMA_VERSION, auricle_version()])
+        con.execute("COMMIT")
+        con.execute("USE memory")
+        con.execute("DETACH warehouse")
+    publish(temporary, path)
+
+
+def connect_readonly(path: Path, patience_s: float = PATIENCE_S) -> duckdb.DuckDBPyConnection:
+    """Open a warehouse for reading; waits up to `patience_s` while another process commits.
+
+    Raises UserError when there is no warehouse, it is no warehouse, or its schema version is not the present one.
+    """
+    if not path.is_file():
+        raise UserError(f"no warehouse at {path}: make one with `auricle ingest` or `auricle demo`, or name another with --warehouse")
+    con = _open(path, read_only=True, patience_s=patience_s)
+    try:
+        version = _version(con, path)
+        if version < SCHEMA_VERSION:
+            raise UserError(f"{path} has schema version {version}, this Auricle reads {SCHEMA_VERSION}: run `auricle ingest` on it once to migrate")
+    except BaseException:
+        con.close()
+        raise
+    return con
+
+
+@contextlib.contextmanager
+def transaction(path: Path, patience_s: float = PATIENCE_S) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open the warehouse for one transaction: commit at the end, nothing at all on an exception. Waits while readers have it open."""
+    con = _open(path, read_only=False, patience_s=patience_s)
+    try:
+        con.execute("BEGIN")
+        yield con
+        con.execute("COMMIT")
+    finally:
+        con.close()
+
+
+@contextlib.contextmanager
+def writer(path: Path, command: str = "") -> Iterator[None]:
+    """Be the one writer of the warehouse, which is created or migrated first.
+
+    Raises UserError naming the process that holds it, and for a folder or file that cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(path.name + ".lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            raise UserError(f"{path} is being written by {holder}: wait for it to end, or stop it") from None
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()} ({command or ' '.join(sys.argv)[:200]}, since {datetime.now():%Y-%m-%d %H:%M:%S})")
+        lock.flush()
+        try:
+            if not path.exists():
+                create(path)
+            _migrate(path)
+            yield
+        finally:
+            lock.truncate(0)
+
+
+def _migrate(path: Path) -> None:
+    con = _open(path, read_only=True, patience_s=PATIENCE_S)
+    with con:
+        version = _version(con, path)
+    for step in range(version + 1, SCHEMA_VERSION + 1):
+        with transaction(path) as con:
+            con.execute(MIGRATIONS[step])
+            con.execute("INSERT INTO schema_version VALUES (?, now(), ?)", [step, auricle_version()])
+
+
+def _version(con: duckdb.DuckDBPyConnection, path: Path) -> int:
+    try:
+        row = con.execute("SELECT max(version) FROM schema_version").fetchone()
+    except duckdb.CatalogException:
+        row = None
+    if row is None or row[0] is None:
+        raise UserError(f"{path} is a DuckDB database but not an Auricle warehouse: name another file with --warehouse")
+    if row[0] > SCHEMA_VERSION:
+        raise UserError(f"{path} has schema version {row[0]}, this Auricle knows up to {SCHEMA_VERSION}: install a newer Auricle")
+    return int(row[0])
+
+
+def _open(path: Path, *, read_only: bool, patience_s: float) -> duckdb.DuckDBPyConnection:
+    deadline = time.monotonic() + patience_s
+    pause = 0.01
+    while True:
+        try:
+            return duckdb.connect(str(path), read_only=read_only)
+        except duckdb.IOException as error:
+            text = str(error).splitlines()[0]
+            if "Could not set lock" not in text:
+                raise UserError(f"cannot open {path}: {text}") from None
+            if time.monotonic() > deadline:
+                holder = text.partition("held in ")[2].partition(". See")[0] or "another process"
+                raise UserError(f"{path} has been in use for {patience_s:.0f} s by {holder}: close it there and try again") from None
+        except duckdb.Error as error:
+            raise UserError(f"cannot open {path}: {str(error).splitlines()[0]}") from None
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.25)
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
+
+
+def free_bytes(folder: Path) -> int:
+    """Free space of the file system that holds `folder`, in bytes."""
+    return shutil.disk_usage(folder).free
