@@ -1,0 +1,1 @@
+"""Expensive, resumable stages that write the warehouse."""

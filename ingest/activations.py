@@ -1,0 +1,387 @@
+"""Stage `activations`: run a network over a data set once and keep what its neurons did.
+
+Clips are taken in shards; each shard's values, and the state of the ranking with its courses, are written to files before the ledger row
+that makes them count. When all shards are in, `ingest.layer_tables` turns them into one matrix a layer and the tables.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import polars as pl
+import torch
+
+from ingest import layer_tables
+from ingest.clips import Outcome, Progress
+from ingest.networks import Layer, Network
+from ingest.recording import Extremes, Recorder, course_steps
+from ingest.sound import SoundError, load
+from warehouse import ledger, store
+from warehouse.store import UserError
+
+STAGE = "activations"
+CODE_VERSION = 1
+SHARD_CLIPS, SHARD_BYTES = 256, 256 << 20
+COURSE_BYTES = 64 << 20
+WORKERS, AHEAD = 4, 3
+FLOAT16_MAX = 65504.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What shapes the results of the stage.
+
+    layers: names, None for all. positions: every element of a convolution's output is a neuron, instead of every channel.
+    dtype: of the stored matrices, float16 or float32. precision: of the forward pass, float32, bfloat16 or float16 (autocast).
+    top_k: clips kept on either side of a neuron's ranking.
+    """
+
+    layers: tuple[str, ...] | None = None
+    positions: bool = False
+    dtype: str = "float16"
+    precision: str = "float32"
+    top_k: int = 20
+
+
+def pick_device(name: str = "auto") -> str:
+    """The torch device to use: `auto` takes a GPU when there is one."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {name} cannot be used: {str(error).splitlines()[0]}") from None
+    return name
+
+
+def pick_layers(network: Network, settings: Settings) -> list[Layer]:
+    """The layers to record, in forward order."""
+    names = [layer.name for layer in network.layers]
+    if settings.layers:
+        for name in settings.layers:
+            if name not in names:
+                raise UserError(f"{network.name} has no layer {name}: it has {', '.join(names[:40])}")
+    chosen = [layer for layer in network.layers if not settings.layers or layer.name in settings.layers]
+    if settings.positions:
+        chosen = [layer for layer in chosen if layer.axes == "channel,time,frequency"]
+        if not chosen:
+            raise UserError(f"positions need convolutions, and no chosen layer of {network.name} is one: choose others with --layers")
+    return chosen
+
+
+def ingest_activations(
+    warehouse: Path,
+    network: Network,
+    dataset: str,
+    content_sha256: str,
+    paths: dict[str, Path],
+    settings: Settings | None = None,
+    *,
+    device: str = "auto",
+    batch: int = 16,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Record a network over the data set version with that content. `paths` are its sound files by clip name.
+
+    Continues an interrupted run; does nothing when done. A clip that cannot be read any more, or on which the network puts out values that
+    are not finite, becomes a failure row; its column in the matrices is NaN where it has no value.
+    """
+    settings = settings or Settings()
+    device = pick_device(device)
+    layers = pick_layers(network, settings)
+    run = ledger.begin(
+        warehouse,
+        STAGE,
+        parameters={"dataset": dataset, "network": network.name, "clip_s": network.clip_s, **asdict(settings)},
+        code_version=CODE_VERSION,
+        dataset_sha256=content_sha256,
+        network_sha256=network.checkpoint_sha256,
+        device=device if device == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})",
+    )
+    folder = layer_tables.activation_folder(warehouse) / f"run-{run.run_id:04d}"
+    if run.finished:
+        _remove_shards(folder)
+        return Outcome(run, 0, run.failures())
+    folder.mkdir(parents=True, exist_ok=True)
+    done = run.done()
+    if "network" not in done:
+        with run.commit(["network"]) as con:
+            register_network(con, network, layers, positions=settings.positions)
+            con.execute(
+                """INSERT INTO activation_clip
+                SELECT ?, row_number() OVER (ORDER BY clip_id) - 1, clip_id
+                FROM clip JOIN dataset USING (dataset_id) WHERE dataset.name = ? AND content_sha256 = ?""",
+                [run.run_id, dataset, content_sha256],
+            )
+    extraction = Extraction(run, network, layers, settings, paths, folder, device, batch)
+    worked = extraction.run_shards(done, progress)
+    worked += layer_tables.finish_layers(run, network, layers, settings.top_k, folder, extraction.shard_files(), extraction.recorder.reductions, progress)
+    run.finish()
+    _remove_shards(folder)
+    return Outcome(run, worked, run.failures())
+
+
+class Extraction:
+    """The pass over the clips of one run."""
+
+    def __init__(
+        self,
+        run: ledger.Run,
+        network: Network,
+        layers: list[Layer],
+        settings: Settings,
+        paths: dict[str, Path],
+        folder: Path,
+        device: str,
+        batch: int,
+    ) -> None:
+        self.run, self.network, self.layers, self.settings = run, network, layers, settings
+        self.paths, self.folder, self.device, self.batch = paths, folder, device, batch
+        network.module.to(device)
+        self.recorder = Recorder(network, layers, positions=settings.positions, device=device)
+        self.rows = [self.recorder.neurons(layer) for layer in layers]
+        self.dtype = np.dtype(settings.dtype)
+        with store.connect_readonly(run.warehouse) as con:
+            self.clips: list[tuple[int, str]] = con.execute(
+                "SELECT clip_id, name FROM activation_clip JOIN clip USING (clip_id) WHERE run_id = ? ORDER BY column_index", [run.run_id]
+            ).fetchall()
+        clip_bytes = sum(self.rows) * len(self.recorder.reductions) * self.dtype.itemsize
+        self.shard = max(min(SHARD_CLIPS, SHARD_BYTES // clip_bytes), 8)
+        self.shards = [self.clips[start : start + self.shard] for start in range(0, len(self.clips), self.shard)]
+        needed = 2.2 * clip_bytes * len(self.clips) + 1e8
+        if store.free_bytes(folder) < needed:
+            raise UserError(f"{folder} has {store.free_bytes(folder) / 1e9:.1f} GB free, this run needs {needed / 1e9:.1f} GB: free some or move the warehouse")
+
+    def shard_files(self) -> list[Path]:
+        """Files of all shards, each [reductions, neurons, clips of the shard]."""
+        return [self.folder / f"shard-{index:05d}.npy" for index in range(len(self.shards))]
+
+    def run_shards(self, done: set[str], progress: Progress | None) -> int:
+        """Compute the shards that are not done; returns how many."""
+        pending = [index for index in range(len(self.shards)) if f"shard {index:05d}" not in done]
+        if not pending:
+            return 0
+        extremes = [
+            Extremes(rows, self.settings.top_k, course_steps(self.network, layer)) for rows, layer in zip(self.rows, self.layers, strict=True)
+        ]
+        if pending[0] > 0 and not self.settings.positions:
+            with np.load(self._state_file(pending[0] - 1)) as state:
+                for index, extreme in enumerate(extremes):
+                    extreme.restore({name.partition(".")[2]: state[name] for name in state.files if name.startswith(f"{index}.")})
+        with self._loaded(pending) as batches:
+            for index in pending:
+                values, failures = self._shard(index, batches, extremes, progress)
+                self._save(self.shard_files()[index], values)
+                if not self.settings.positions:
+                    arrays = {f"{number}.{name}": array for number, extreme in enumerate(extremes) for name, array in extreme.arrays().items()}
+                    self._save(self._state_file(index), **arrays)
+                with self.run.commit([f"shard {index:05d}"], failures):
+                    pass
+                if index:
+                    self._state_file(index - 1).unlink(missing_ok=True)
+        return len(pending)
+
+    def _shard(
+        self, index: int, batches: Iterator[Batch], extremes: list[Extremes], progress: Progress | None
+    ) -> tuple[np.ndarray, list[tuple[str, str]]]:
+        clips = self.shards[index]
+        values = torch.full((len(self.recorder.reductions), sum(self.rows), len(clips)), torch.nan, dtype=getattr(torch, self.settings.dtype))
+        failures: list[tuple[str, str]] = []
+        waiting = Waiting()
+        column = 0
+        while column < len(clips):
+            batch = next(batches)
+            failures += batch.failures
+            if batch.columns:
+                columns = torch.tensor(batch.columns) + column
+                failures += self._forward(batch, columns, values, waiting)
+            if waiting.bytes > COURSE_BYTES:
+                self._rank(values, clips, waiting, extremes)
+            column += batch.clips
+            if progress:
+                progress(index * self.shard + column, len(self.clips))
+        self._rank(values, clips, waiting, extremes)
+        return values.numpy(), failures
+
+    def _forward(self, batch: Batch, columns: torch.Tensor, values: torch.Tensor, waiting: Waiting) -> list[tuple[str, str]]:
+        """Run a batch through the network and put its values into their columns."""
+        failures = []
+        autocast = (
+            torch.autocast(self.device.partition(":")[0], dtype=getattr(torch, self.settings.precision))
+            if self.settings.precision != "float32"
+            else contextlib.nullcontext()
+        )
+        with torch.inference_mode(), self.recorder, autocast:
+            waveforms = torch.from_numpy(batch.waveforms).to(self.device)
+            self.recorder.valid_s = torch.from_numpy(batch.valid_s).to(self.device)
+            self.network.forward(self.network.prepare(waveforms))
+        courses: list[torch.Tensor | None] = []
+        row = 0
+        for layer, rows in zip(self.layers, self.rows, strict=True):
+            recorded = self.recorder.batch.pop(layer.name, None)
+            if recorded is None:
+                raise UserError(f"layer {layer.name} ({layer.module}) of {self.network.name} never ran: leave it out of the network's layers")
+            for number, reduction in enumerate(self.recorder.reductions):
+                found = recorded.reductions[reduction].float().cpu()
+                if self.settings.dtype == "float16" and bool((found.abs().nan_to_num(0, posinf=0) > FLOAT16_MAX).any()):
+                    raise UserError(f"layer {layer.name} of {self.network.name} exceeds float16: use --dtype float32")
+                bad = ~found.isfinite()
+                if bool(bad.any()):
+                    found = found.masked_fill(bad, torch.nan)
+                    for position in bad.any(dim=0).nonzero()[:, 0].tolist():
+                        failures.append((batch.names[position], f"layer {layer.name}: {int(bad[:, position].sum())} of {rows} neurons not finite"))
+                values[number, row : row + rows, columns] = found.to(values.dtype)
+            courses.append(None if recorded.course is None else recorded.course.half().cpu())
+            row += rows
+        if not self.settings.positions:
+            waiting.add(columns, courses)
+        first: dict[str, str] = {}
+        for name, reason in failures:
+            first.setdefault(name, reason)
+        return list(first.items())
+
+    def _rank(self, values: torch.Tensor, clips: list[tuple[int, str]], waiting: Waiting, extremes: list[Extremes]) -> None:
+        """Take the waiting clips into the rankings."""
+        if not waiting.columns:
+            return
+        columns = torch.cat(waiting.columns)
+        ids = torch.tensor([clips[column][0] for column in columns.tolist()])
+        row = 0
+        for number, (rows, extreme) in enumerate(zip(self.rows, extremes, strict=True)):
+            parts = [part[number] for part in waiting.courses]
+            course = None if parts[0] is None else torch.cat([part for part in parts if part is not None], dim=1)
+            extreme.update(values[0, row : row + rows][:, columns], ids, course)
+            row += rows
+        waiting.clear()
+
+    @contextlib.contextmanager
+    def _loaded(self, pending: list[int]) -> Iterator[Iterator[Batch]]:
+        """Batches of the pending shards in order, none across a shard's end, decoded ahead by worker threads."""
+
+        def loaded(clip: tuple[int, str]) -> tuple[np.ndarray, float] | str:
+            try:
+                return load(self.paths[clip[1]], sample_rate_hz=self.network.sample_rate_hz, clip_s=self.network.clip_s)
+            except KeyError:
+                return "not in the data set's folder any more"
+            except SoundError as error:
+                return str(error)
+
+        jobs = [self.shards[index][start : start + self.batch] for index in pending for start in range(0, len(self.shards[index]), self.batch)]
+
+        def batches(pool: ThreadPoolExecutor) -> Iterator[Batch]:
+            queue: deque[tuple[list[tuple[int, str]], list[Future]]] = deque()
+            for job in jobs:
+                queue.append((job, [pool.submit(loaded, clip) for clip in job]))
+                if len(queue) > AHEAD:
+                    clips, futures = queue.popleft()
+                    yield collect(clips, [future.result() for future in futures])
+            for clips, futures in queue:
+                yield collect(clips, [future.result() for future in futures])
+
+        pool = ThreadPoolExecutor(WORKERS)
+        try:
+            yield batches(pool)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _state_file(self, index: int) -> Path:
+        return self.folder / f"state-{index:05d}.npz"
+
+    @staticmethod
+    def _save(path: Path, array: np.ndarray | None = None, **arrays: np.ndarray) -> None:
+        temporary = path.with_name(path.name + ".tmp")
+        with temporary.open("wb") as file:
+            if array is not None:
+                np.save(file, array)
+            else:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+        store.publish(temporary, path)
+
+
+@dataclass
+class Batch:
+    """Clips decoded together: how many were asked, the positions that could be read, their names, waveforms [n, samples], real seconds [n]."""
+
+    clips: int
+    columns: list[int]
+    names: list[str]
+    waveforms: np.ndarray
+    valid_s: np.ndarray
+    failures: list[tuple[str, str]]
+
+
+def collect(clips: list[tuple[int, str]], results: list[tuple[np.ndarray, float] | str]) -> Batch:
+    """Stack what was loaded and list what was not."""
+    read = [(position, result) for position, result in enumerate(results) if not isinstance(result, str)]
+    failures = [(clip[1], result) for clip, result in zip(clips, results, strict=True) if isinstance(result, str)]
+    waveforms = np.stack([result[0] for _, result in read]) if read else np.zeros((0, 0), dtype=np.float32)
+    valid_s = np.array([result[1] for _, result in read], dtype=np.float32)
+    return Batch(len(clips), [position for position, _ in read], [clips[position][1] for position, _ in read], waveforms, valid_s, failures)
+
+
+class Waiting:
+    """Batches whose courses wait to be ranked together, which is cheaper than one by one."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all."""
+        self.columns: list[torch.Tensor] = []
+        self.courses: list[list[torch.Tensor | None]] = []
+        self.bytes = 0
+
+    def add(self, columns: torch.Tensor, courses: list[torch.Tensor | None]) -> None:
+        """Keep a batch's columns in the shard and each layer's course."""
+        self.columns.append(columns)
+        self.courses.append(courses)
+        self.bytes += sum(course.nbytes for course in courses if course is not None)
+
+
+def register_network(con: duckdb.DuckDBPyConnection, network: Network, layers: list[Layer], *, positions: bool) -> None:
+    """Write the rows of a network, its layers and neurons, where they are not there yet."""
+    import json
+
+    key = [network.name, network.checkpoint_sha256, network.clip_s]
+    query = "SELECT network_id FROM network WHERE name = ? AND checkpoint_sha256 = ? AND clip_s = ?"
+    if not con.execute(query, key).fetchone():
+        names = json.dumps(network.output_names, ensure_ascii=False) if network.output_names else None
+        con.execute(
+            "INSERT INTO network SELECT coalesce(max(network_id), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM network",
+            [network.name, network.family, network.checkpoint_sha256, network.sample_rate_hz, network.clip_s, network.window_s,
+             network.window_hop_s, names, network.note],
+        )  # fmt: skip
+    row = con.execute(query, key).fetchone()
+    assert row
+    for layer in layers if positions else network.layers:
+        kind = "position" if positions else "unit" if layer.axes.endswith("unit") else "channel"
+        if con.execute("SELECT 1 FROM layer WHERE network_id = ? AND name = ? AND kind = ?", [row[0], layer.name, kind]).fetchone():
+            continue
+        con.execute(
+            "INSERT INTO layer SELECT coalesce(max(layer_id), 0) + 1, ?, ?, ?, ?, ?, ?, ? FROM layer",
+            [row[0], layer.name, network.layers.index(layer), layer.module, kind, json.dumps(layer.shape), layer.non_negative],
+        )
+        index = np.arange(int(np.prod(layer.shape)) if positions else layer.neurons, dtype=np.int32)
+        unit, time, frequency = np.unravel_index(index, layer.shape) if positions else (index, None, None)
+        names_of = network.output_names if layer is network.layers[-1] and network.output_names and len(network.output_names) == len(index) else None
+        neurons = pl.DataFrame({"position": index, "unit": unit, "time": time, "frequency": frequency, "name": names_of})
+        con.register("neurons", neurons)
+        con.execute(
+            """INSERT INTO neuron
+            SELECT (SELECT coalesce(max(neuron_id), 0) + 1 FROM neuron) + position, (SELECT max(layer_id) FROM layer), unit, time, frequency, name
+            FROM neurons ORDER BY position"""
+        )
+        con.unregister("neurons")
+
+
+def _remove_shards(folder: Path) -> None:
+    for pattern in ("shard-*", "state-*", "*.tmp"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,205 @@
+"""Record a network's layers while it runs: reductions per clip, the course over time, and the clips that move each neuron most and least."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ingest.networks import Layer, Network
+from warehouse.store import UserError
+
+STEPS = 64
+REDUCTIONS = ("mean", "max")
+
+
+def course_steps(network: Network, layer: Layer) -> int:
+    """Steps of a layer's course over the clip: as many as layer and windows resolve, at most 64; 1 without a time axis."""
+    resolution_s = min(network.window_s / max(layer.time_steps, 1), network.window_hop_s)
+    return max(1, min(STEPS, int(network.clip_s / resolution_s + 1e-9)))
+
+
+def frame_times(network: Network, layer: Layer) -> np.ndarray:
+    """Start and end in seconds of every frame of a clip, window after window: [windows * time steps, 2]."""
+    steps = max(layer.time_steps, 1)
+    starts = np.arange(network.windows)[:, None] * network.window_hop_s + np.arange(steps)[None, :] * network.window_s / steps
+    return np.stack([starts.ravel(), starts.ravel() + network.window_s / steps], axis=1)
+
+
+def course_weights(network: Network, layer: Layer) -> np.ndarray:
+    """Matrix [windows * time steps, course steps] that averages frames into equal steps of the clip by how far they overlap them."""
+    frames = frame_times(network, layer)
+    edges = np.linspace(0, network.clip_s, course_steps(network, layer) + 1)
+    overlap = np.minimum(frames[:, 1, None], edges[None, 1:]) - np.maximum(frames[:, 0, None], edges[None, :-1])
+    overlap = overlap.clip(0)
+    empty = overlap.sum(axis=0) == 0  # beyond the last window: hold its value
+    overlap[-1, empty] = 1
+    return overlap / overlap.sum(axis=0)
+
+
+@dataclass
+class Recorded:
+    """One batch of one layer: each reduction [neurons, clips] and the course [neurons, clips, steps] (None without a time axis)."""
+
+    reductions: dict[str, torch.Tensor]
+    course: torch.Tensor | None
+
+
+class Recorder:
+    """Hooks on layers of a network that reduce each output at once, while it is still in the processor's cache.
+
+    With `positions` every element of a convolution's output is a neuron, its value the mean over windows (reduction `window_mean`).
+    `valid_s` [clips] must be set before each forward pass of a network that does not count padding.
+    """
+
+    def __init__(self, network: Network, layers: Sequence[Layer], *, positions: bool = False, device: str = "cpu") -> None:
+        self.network = network
+        self.layers = list(layers)
+        self.positions = positions
+        self.reductions: tuple[str, ...] = ("window_mean",) if positions else REDUCTIONS
+        self.valid_s: torch.Tensor | None = None
+        self.batch: dict[str, Recorded] = {}
+        self._weights = {
+            layer.name: torch.tensor(course_weights(network, layer), dtype=torch.float32, device=device)
+            for layer in layers
+            if not positions and course_steps(network, layer) > 1
+        }
+        self._starts = {layer.name: torch.tensor(frame_times(network, layer)[:, 0], device=device, dtype=torch.float32) for layer in layers}
+        self._token_order = {layer.name: self._tokens_by_time(layer, device) for layer in layers if layer.token_times}
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    def __enter__(self) -> Recorder:
+        for layer in self.layers:
+            module = self.network.module.get_submodule(layer.module)
+            self._handles.append(module.register_forward_hook(self._hook(layer)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def neurons(self, layer: Layer) -> int:
+        """Rows this recorder makes of a layer."""
+        return int(np.prod(layer.shape)) if self.positions else layer.neurons
+
+    def _hook(self, layer: Layer):
+        def record(_module: torch.nn.Module, _inputs: object, output: object) -> None:
+            tensor = output[0] if isinstance(output, tuple) else output
+            assert isinstance(tensor, torch.Tensor)
+            if tuple(tensor.shape[1:]) != layer.shape:
+                raise UserError(f"layer {layer.name} of {self.network.name} put out shape {tuple(tensor.shape[1:])}, it is declared as {layer.shape}")
+            self.batch[layer.name] = self._reduce_positions(tensor) if self.positions else self._reduce(layer, tensor)
+
+        return record
+
+    def _reduce_positions(self, output: torch.Tensor) -> Recorded:
+        mean = output.float().unflatten(0, (-1, self.network.windows)).mean(dim=1)
+        return Recorded({"window_mean": mean.flatten(1).T}, None)
+
+    def _reduce(self, layer: Layer, output: torch.Tensor) -> Recorded:
+        """Mean over frequency to frames [clips, neurons, windows * time], then mean, maximum and course over those."""
+        frames = self._by_clip(self._mean_over_frequency(layer, output))
+        course = (frames @ self._weights[layer.name]).transpose(0, 1) if layer.name in self._weights else None
+        if self.network.counts_padding or self.valid_s is None or not layer.time_steps:
+            mean = frames.mean(dim=2)
+            peak = self._by_clip(self._peak(layer, output)[:, :, None]).amax(dim=2)
+        else:
+            valid = (self._starts[layer.name][None, :] < self.valid_s[:, None].clamp(min=1e-6))[:, None, :]
+            mean = (frames * valid).sum(dim=2) / valid.sum(dim=2)
+            peak = self._by_clip(self._peak_over_frequency(layer, output)).masked_fill(~valid, -torch.inf).amax(dim=2)
+        return Recorded({"mean": mean.T, "max": peak.T}, course)
+
+    def _by_clip(self, frames: torch.Tensor) -> torch.Tensor:
+        """[clips * windows, neurons, time] to [clips, neurons, windows * time], float32."""
+        return frames.float().unflatten(0, (-1, self.network.windows)).transpose(1, 2).flatten(2)
+
+    def _mean_over_frequency(self, layer: Layer, output: torch.Tensor) -> torch.Tensor:
+        """[clips * windows, neurons, time]. Pooling and, below, reducing by last dimensions are many times faster on tensors that lie
+        channels-last in memory than `mean(dim=3)` and `amax(dim=3)`."""
+        if layer.axes == "channel,time,frequency":
+            return torch.nn.functional.avg_pool2d(output, (1, layer.shape[2]))[:, :, :, 0]
+        frames = self._frames(layer, output)
+        return frames.mean(dim=3) if frames.dim() == 4 else frames
+
+    def _peak(self, layer: Layer, output: torch.Tensor) -> torch.Tensor:
+        """Maximum over time and frequency of each window, [clips * windows, neurons]."""
+        if layer.axes == "channel,time,frequency":
+            return output.permute(0, 2, 3, 1).flatten(1, 2).amax(dim=1)
+        return self._frames(layer, output).flatten(2).amax(dim=2)
+
+    def _peak_over_frequency(self, layer: Layer, output: torch.Tensor) -> torch.Tensor:
+        frames = self._frames(layer, output)
+        return frames.amax(dim=3) if frames.dim() == 4 else frames
+
+    def _frames(self, layer: Layer, output: torch.Tensor) -> torch.Tensor:
+        """[clips * windows, neurons, time] or [..., time, frequency], without tokens that stand for no moment."""
+        if layer.axes == "unit":
+            return output[:, :, None]
+        if layer.axes.startswith("channel"):
+            return output
+        if layer.token_times:
+            output = output[:, self._token_order[layer.name]]  # [clips * windows, time, frequency, units]
+            return output.permute(0, 3, 1, 2)
+        return output.transpose(1, 2)
+
+    @staticmethod
+    def _tokens_by_time(layer: Layer, device: str) -> torch.Tensor:
+        """Indices [time, frequency] of the tokens that stand for a moment."""
+        assert layer.token_times
+        times = np.array(layer.token_times)
+        order = np.argsort(times, kind="stable")
+        order = order[times[order] >= 0]
+        return torch.tensor(order.reshape(layer.time_steps, -1), device=device)
+
+
+class Extremes:
+    """The K highest and K lowest clips of a layer's neurons so far, with their courses; of equal values the lower clip id goes first.
+
+    Side 0 is high, side 1 low. Value and clip id are packed into one integer that sorts as the ranking does. Values that are NaN never enter.
+    """
+
+    EMPTY = torch.iinfo(torch.int64).min
+
+    def __init__(self, neurons: int, k: int, steps: int) -> None:
+        self.keys = torch.full((2, neurons, k), self.EMPTY, dtype=torch.int64)
+        self.courses = torch.zeros((2, neurons, k, steps), dtype=torch.float16) if steps > 1 else None
+
+    def update(self, values: torch.Tensor, clip_ids: torch.Tensor, course: torch.Tensor | None) -> None:
+        """Take in clips: values [neurons, clips] as stored, clip ids [clips], course [neurons, clips, steps] or None."""
+        k = self.keys.shape[2]
+        for side, sign in enumerate((1, -1)):
+            bits = (values.float() * sign + 0.0).view(torch.int32)
+            ordered = torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF).long()
+            new = (ordered << 32) - clip_ids
+            new[values.isnan()] = self.EMPTY
+            rows = (new.amax(dim=1) > self.keys[side, :, -1]).nonzero()[:, 0]
+            if not len(rows):
+                continue
+            keys, order = torch.cat([self.keys[side, rows], new[rows]], dim=1).topk(k, dim=1)
+            self.keys[side, rows] = keys
+            if self.courses is not None and course is not None:
+                kept = self.courses[side, rows].gather(1, order.clamp(max=k - 1)[:, :, None].expand(-1, -1, course.shape[2]))
+                row, slot = (order >= k).nonzero(as_tuple=True)
+                kept[row, slot] = course[rows[row], order[row, slot] - k].half()
+                self.courses[side, rows] = kept
+
+    def ranking(self) -> tuple[np.ndarray, np.ndarray]:
+        """Clip ids [2, neurons, K], -1 where fewer than K clips had a value, and their values [2, neurons, K] (float32)."""
+        ids = (-self.keys) & 0xFFFFFFFF
+        ordered = ((self.keys + ids) >> 32).to(torch.int32)
+        values = torch.where(ordered >= 0, ordered, ordered ^ 0x7FFFFFFF).view(torch.float32)
+        values[1] *= -1
+        empty = self.keys == self.EMPTY
+        return ids.masked_fill(empty, -1).numpy(), (values + 0.0).masked_fill(empty, torch.nan).numpy()
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The state as arrays, for `restore`."""
+        return {"keys": self.keys.numpy()} | ({} if self.courses is None else {"courses": self.courses.numpy()})
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Take the state back from `arrays`."""
+        self.keys = torch.from_numpy(state["keys"])
+        self.courses = torch.from_numpy(state["courses"]) if "courses" in state else None

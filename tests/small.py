@@ -1,0 +1,52 @@
+"""A small real network and a small real data set."""
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from torch import nn
+
+from ingest.checkpoints import tensor_sha256
+from ingest.networks import Layer, Network
+
+RATE, CLIP_S = 8000, 1.0
+
+
+def spectrogram(waveforms: torch.Tensor) -> torch.Tensor:
+    """[clips, samples] to [clips, 1, 32 frames, 16 bands]."""
+    frames = waveforms.unfold(1, 250, 250)
+    return torch.fft.rfft(frames).abs()[:, None, :, :64].unflatten(3, (16, 4)).mean(dim=4)
+
+
+def small_network() -> Network:
+    """Two convolutions and a classifier; weights from a seed."""
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(1, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 7, 3, stride=2, padding=1), nn.Tanh(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(7, 3)
+    )  # fmt: skip
+    layers = [
+        Layer("conv1", "1", (5, 32, 16), "channel,time,frequency", non_negative=True),
+        Layer("conv2", "3", (7, 16, 8), "channel,time,frequency"),
+        Layer("logits", "6", (3,), "unit"),
+    ]
+    return Network(
+        "small", "test", module, sample_rate_hz=RATE, clip_s=CLIP_S, layers=layers, checkpoint_sha256=tensor_sha256(module.state_dict()),
+        output_names=["low", "high", "noise"], prepare=spectrogram,
+    )  # fmt: skip
+
+
+def write_sounds(folder: Path, clips: int = 30, seed: int = 0) -> Path:
+    """A `folder` data set of three classes: low tones, high tones, noise; some clips equal, one silent, of several lengths and rates."""
+    rng = np.random.default_rng(seed)
+    for index in range(clips):
+        kind = ("low", "high", "noise")[index % 3]
+        rate = (8000, 16000)[index % 2]
+        time = np.arange(int(rate * (0.5 + 0.25 * (index % 4)))) / rate
+        pitch = {"low": 200, "high": 2500, "noise": 0}[kind] * (1 + (index // 6) * 0.05)
+        sound = 0.1 * rng.standard_normal(len(time)) if kind == "noise" else 0.3 * np.sin(2 * np.pi * pitch * time)
+        if index == 5:
+            sound *= 0
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / kind / f"{index:03d}.wav", sound, rate)
+    return folder

@@ -1,0 +1,160 @@
+"""Opening, creating, migrating, writing a warehouse."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import polars as pl
+import pytest
+
+from warehouse import ledger, store
+from warehouse.check import check
+from warehouse.store import UserError
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def path(tmp_path):
+    store.create(tmp_path / "w.duckdb")
+    return tmp_path / "w.duckdb"
+
+
+def child(code, *arguments):
+    """A Python process of the same environment."""
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_every_table_view_and_column_has_a_comment_and_every_table_a_key(path):
+    with store.connect_readonly(path) as con:
+        assert con.execute("SELECT table_name FROM duckdb_tables() WHERE comment IS NULL OR NOT has_primary_key").fetchall() == []
+        assert con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal AND comment IS NULL").fetchall() == []
+        assert con.execute("SELECT table_name, column_name FROM duckdb_columns() JOIN duckdb_tables() USING (table_name) WHERE duckdb_columns.comment IS NULL").fetchall() == []
+
+
+def test_the_file_is_in_a_storage_version_that_duckdb_1_4_reads(path):
+    with duckdb.connect(str(path), read_only=True) as con:
+        tags = con.execute("SELECT tags FROM duckdb_databases() WHERE database_name = 'w'").fetchone()[0]
+    assert re.match(r"v1\.4", tags["storage_version"])
+
+
+def test_a_newer_schema_is_refused_in_one_line(path):
+    with duckdb.connect(str(path)) as con:
+        con.execute("INSERT INTO schema_version VALUES (99, now(), '9.9')")
+    for attempt in (lambda: store.connect_readonly(path), lambda: store.writer(path).__enter__()):
+        with pytest.raises(UserError, match=r"has schema version 99, this Auricle knows up to \d+: install a newer Auricle$"):
+            attempt()
+
+
+def test_files_that_are_no_warehouse_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no warehouse at"):
+        store.connect_readonly(tmp_path / "none.duckdb")
+    (tmp_path / "text.duckdb").write_text("hello " * 1000)
+    with pytest.raises(UserError, match="cannot open"):
+        store.connect_readonly(tmp_path / "text.duckdb")
+    duckdb.connect(str(tmp_path / "other.duckdb")).close()
+    for attempt in (lambda: store.connect_readonly(tmp_path / "other.duckdb"), lambda: store.writer(tmp_path / "other.duckdb").__enter__()):
+        with pytest.raises(UserError, match="not an Auricle warehouse"):
+            attempt()
+
+
+def test_an_older_warehouse_is_migrated_step_by_step_and_each_step_is_recorded(path, monkeypatch):
+    monkeypatch.setattr(store, "SCHEMA_VERSION", 3)
+    monkeypatch.setattr(store, "MIGRATIONS", {2: "CREATE TABLE extra (n INTEGER)", 3: "INSERT INTO extra VALUES (7); SELECT error('no')"})
+    with pytest.raises(UserError, match="schema version 1, this Auricle reads 3"):
+        store.connect_readonly(path)
+    with pytest.raises(duckdb.Error), store.writer(path):
+        pass
+    with duckdb.connect(str(path), read_only=True) as con:  # step 2 stands, step 3 left nothing
+        assert con.execute("SELECT max(version), (SELECT count(*) FROM extra) FROM schema_version").fetchone() == (2, 0)
+    monkeypatch.setattr(store, "MIGRATIONS", {3: "INSERT INTO extra VALUES (7)"})
+    with store.writer(path):
+        pass
+    with store.connect_readonly(path) as con:
+        assert con.execute("SELECT list(version ORDER BY version), (SELECT n FROM extra) FROM schema_version").fetchone() == ([1, 2, 3], 7)
+
+
+def test_a_second_writer_is_told_who_the_first_is(path):
+    with store.writer(path, "auricle ingest x"):
+        code = "import sys; from pathlib import Path; from warehouse import store\ntry:\n with store.writer(Path(sys.argv[1])): pass\nexcept store.UserError as e: print(e)"
+        text = child(code, path).communicate()[0]
+    assert re.search(rf"is being written by process {os.getpid()} \(auricle ingest x, since .*\): wait for it to end, or stop it$", text.strip())
+    with store.writer(path):
+        pass
+
+
+def test_a_writer_killed_does_not_leave_the_warehouse_locked(path):
+    process = child("import sys, os; from pathlib import Path; from warehouse import store\nwith store.writer(Path(sys.argv[1])): os.kill(os.getpid(), 9)", path)
+    assert process.wait() == -9
+    with store.writer(path):
+        pass
+
+
+def test_a_reader_waits_for_a_commit_and_gives_up_naming_the_holder(path):
+    code = "import sys, time, duckdb; con = duckdb.connect(sys.argv[1]); print('open', flush=True); time.sleep(float(sys.argv[2]))"
+    process = child(code, path, 1.0)
+    process.stdout.readline()
+    start = time.monotonic()
+    store.connect_readonly(path).close()
+    assert 0.2 < time.monotonic() - start < 10
+    process = child(code, path, 3.0)
+    process.stdout.readline()
+    with pytest.raises(UserError, match=rf"in use for 0 s by .*PID {process.pid}\)"):
+        store.connect_readonly(path, patience_s=0.3)
+    process.kill()
+
+
+def test_a_transaction_that_fails_leaves_nothing(path):
+    def fail():
+        with store.transaction(path) as con:
+            con.execute("INSERT INTO schema_version VALUES (50, now(), 'x')")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    with store.connect_readonly(path) as con:
+        assert con.execute("SELECT count(*) FROM schema_version").fetchone() == (1,)
+
+
+def test_payload_units_and_failures_commit_together(path):
+    run = ledger.begin(path, "clips", parameters={"dataset": "a"}, code_version=1)
+    with run.commit(["one", "two"], [("two", "bad")]) as con:
+        con.execute("INSERT INTO dataset VALUES (1, ?, 'a', 1, 'folder', '/a', 'x', NULL)", [run.run_id])
+    assert run.done() == {"one", "two"}
+    assert run.failures() == 1
+
+    def twice():
+        with run.commit(["three", "one"]) as con:
+            con.execute("INSERT INTO label_set VALUES (1, 1, 'l')")
+
+    with pytest.raises(duckdb.ConstraintException):
+        twice()
+    with store.connect_readonly(path) as con:
+        assert con.execute("SELECT count(*) FROM label_set").fetchone() == (0,)
+    assert run.done() == {"one", "two"}
+
+
+def test_the_same_work_is_the_same_run_and_a_difference_is_named(path):
+    first = ledger.begin(path, "clips", parameters={"dataset": "a", "k": 1}, code_version=1, dataset_sha256="x")
+    assert ledger.begin(path, "clips", parameters={"k": 1, "dataset": "a"}, code_version=1, dataset_sha256="x").run_id == first.run_id
+    assert first.why is None
+    assert ledger.begin(path, "clips", parameters={"dataset": "b", "k": 1}, code_version=1, dataset_sha256="x").why is None
+    other = ledger.begin(path, "clips", parameters={"dataset": "a", "k": 2}, code_version=2, dataset_sha256="y")
+    assert other.why == "not run 1 again: k was 1, is 2; the data set's content changed; the stage's code went from version 1 to 2"
+
+
+def test_check_finds_what_is_wrong(path):
+    assert list(check(path)) == []
+    run = ledger.begin(path, "activations", parameters={}, code_version=1)
+    frame = pl.DataFrame({"run_id": [run.run_id, 77], "neuron_id": [5, 6], "rank": [1, 1], "neighbor_id": [6, 5], "correlation": [0.5, 0.5]})
+    with store.transaction(path) as con:
+        con.register("frame", frame)
+        con.execute("INSERT INTO neighbor BY NAME SELECT * FROM frame")
+    faults = list(check(path))
+    assert "1 rows of neighbor have a run_id that is not in run" in faults
+    assert "2 rows of neighbor have a neuron_id that is not in neuron" in faults
+    assert "2 rows of neighbor have a neighbor_id that is not in neuron" in faults
