@@ -1,0 +1,1 @@
+"""Cheap, repeatable tables derived from the warehouse, which they only read."""
