@@ -13,9 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import duckdb
 import numpy as np
-import polars as pl
 import torch
 
 from ingest import layer_tables
@@ -113,7 +111,7 @@ def ingest_activations(
     done = run.done()
     if "network" not in done:
         with run.commit(["network"]) as con:
-            register_network(con, network, layers, positions=settings.positions)
+            layer_tables.register_network(con, network, layers, positions=settings.positions)
             con.execute(
                 """INSERT INTO activation_clip
                 SELECT ?, row_number() OVER (ORDER BY clip_id) - 1, clip_id
@@ -122,7 +120,9 @@ def ingest_activations(
             )
     extraction = Extraction(run, network, layers, settings, paths, folder, device, batch)
     worked = extraction.run_shards(done, progress)
-    worked += layer_tables.finish_layers(run, network, layers, settings.top_k, folder, extraction.shard_files(), extraction.recorder.reductions, progress)
+    worked += layer_tables.finish_layers(
+        run, network, layers, settings.top_k, folder, extraction.shard_files(), extraction.recorder.reductions, progress
+    )
     run.finish()
     _remove_shards(folder)
     return Outcome(run, worked, run.failures())
@@ -157,7 +157,9 @@ class Extraction:
         self.shards = [self.clips[start : start + self.shard] for start in range(0, len(self.clips), self.shard)]
         needed = 2.2 * clip_bytes * len(self.clips) + 1e8
         if store.free_bytes(folder) < needed:
-            raise UserError(f"{folder} has {store.free_bytes(folder) / 1e9:.1f} GB free, this run needs {needed / 1e9:.1f} GB: free some or move the warehouse")
+            raise UserError(
+                f"{folder} has {store.free_bytes(folder) / 1e9:.1f} GB free, this run needs {needed / 1e9:.1f} GB: free some or move the warehouse"
+            )
 
     def shard_files(self) -> list[Path]:
         """Files of all shards, each [reductions, neurons, clips of the shard]."""
@@ -169,7 +171,8 @@ class Extraction:
         if not pending:
             return 0
         extremes = [
-            Extremes(rows, self.settings.top_k, course_steps(self.network, layer)) for rows, layer in zip(self.rows, self.layers, strict=True)
+            Extremes(rows, self.settings.top_k, course_steps(self.network, layer))
+            for rows, layer in zip(self.rows, self.layers, strict=True)
         ]
         if pending[0] > 0 and not self.settings.positions:
             with np.load(self._state_file(pending[0] - 1)) as state:
@@ -180,7 +183,9 @@ class Extraction:
                 values, failures = self._shard(index, batches, extremes, progress)
                 self._save(self.shard_files()[index], values)
                 if not self.settings.positions:
-                    arrays = {f"{number}.{name}": array for number, extreme in enumerate(extremes) for name, array in extreme.arrays().items()}
+                    arrays = {
+                        f"{number}.{name}": array for number, extreme in enumerate(extremes) for name, array in extreme.arrays().items()
+                    }
                     self._save(self._state_file(index), **arrays)
                 with self.run.commit([f"shard {index:05d}"], failures):
                     pass
@@ -192,7 +197,9 @@ class Extraction:
         self, index: int, batches: Iterator[Batch], extremes: list[Extremes], progress: Progress | None
     ) -> tuple[np.ndarray, list[tuple[str, str]]]:
         clips = self.shards[index]
-        values = torch.full((len(self.recorder.reductions), sum(self.rows), len(clips)), torch.nan, dtype=getattr(torch, self.settings.dtype))
+        values = torch.full(
+            (len(self.recorder.reductions), sum(self.rows), len(clips)), torch.nan, dtype=getattr(torch, self.settings.dtype)
+        )
         failures: list[tuple[str, str]] = []
         waiting = Waiting()
         column = 0
@@ -227,7 +234,9 @@ class Extraction:
         for layer, rows in zip(self.layers, self.rows, strict=True):
             recorded = self.recorder.batch.pop(layer.name, None)
             if recorded is None:
-                raise UserError(f"layer {layer.name} ({layer.module}) of {self.network.name} never ran: leave it out of the network's layers")
+                raise UserError(
+                    f"layer {layer.name} ({layer.module}) of {self.network.name} never ran: leave it out of the network's layers"
+                )
             for number, reduction in enumerate(self.recorder.reductions):
                 found = recorded.reductions[reduction].float().cpu()
                 if self.settings.dtype == "float16" and bool((found.abs().nan_to_num(0, posinf=0) > FLOAT16_MAX).any()):
@@ -236,7 +245,9 @@ class Extraction:
                 if bool(bad.any()):
                     found = found.masked_fill(bad, torch.nan)
                     for position in bad.any(dim=0).nonzero()[:, 0].tolist():
-                        failures.append((batch.names[position], f"layer {layer.name}: {int(bad[:, position].sum())} of {rows} neurons not finite"))
+                        failures.append(
+                            (batch.names[position], f"layer {layer.name}: {int(bad[:, position].sum())} of {rows} neurons not finite")
+                        )
                 values[number, row : row + rows, columns] = found.to(values.dtype)
             courses.append(None if recorded.course is None else recorded.course.half().cpu())
             row += rows
@@ -273,7 +284,9 @@ class Extraction:
             except SoundError as error:
                 return str(error)
 
-        jobs = [self.shards[index][start : start + self.batch] for index in pending for start in range(0, len(self.shards[index]), self.batch)]
+        jobs = [
+            self.shards[index][start : start + self.batch] for index in pending for start in range(0, len(self.shards[index]), self.batch)
+        ]
 
         def batches(pool: ThreadPoolExecutor) -> Iterator[Batch]:
             queue: deque[tuple[list[tuple[int, str]], list[Future]]] = deque()
@@ -343,42 +356,6 @@ class Waiting:
         self.columns.append(columns)
         self.courses.append(courses)
         self.bytes += sum(course.nbytes for course in courses if course is not None)
-
-
-def register_network(con: duckdb.DuckDBPyConnection, network: Network, layers: list[Layer], *, positions: bool) -> None:
-    """Write the rows of a network, its layers and neurons, where they are not there yet."""
-    import json
-
-    key = [network.name, network.checkpoint_sha256, network.clip_s]
-    query = "SELECT network_id FROM network WHERE name = ? AND checkpoint_sha256 = ? AND clip_s = ?"
-    if not con.execute(query, key).fetchone():
-        names = json.dumps(network.output_names, ensure_ascii=False) if network.output_names else None
-        con.execute(
-            "INSERT INTO network SELECT coalesce(max(network_id), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM network",
-            [network.name, network.family, network.checkpoint_sha256, network.sample_rate_hz, network.clip_s, network.window_s,
-             network.window_hop_s, names, network.note],
-        )  # fmt: skip
-    row = con.execute(query, key).fetchone()
-    assert row
-    for layer in layers if positions else network.layers:
-        kind = "position" if positions else "unit" if layer.axes.endswith("unit") else "channel"
-        if con.execute("SELECT 1 FROM layer WHERE network_id = ? AND name = ? AND kind = ?", [row[0], layer.name, kind]).fetchone():
-            continue
-        con.execute(
-            "INSERT INTO layer SELECT coalesce(max(layer_id), 0) + 1, ?, ?, ?, ?, ?, ?, ? FROM layer",
-            [row[0], layer.name, network.layers.index(layer), layer.module, kind, json.dumps(layer.shape), layer.non_negative],
-        )
-        index = np.arange(int(np.prod(layer.shape)) if positions else layer.neurons, dtype=np.int32)
-        unit, time, frequency = np.unravel_index(index, layer.shape) if positions else (index, None, None)
-        names_of = network.output_names if layer is network.layers[-1] and network.output_names and len(network.output_names) == len(index) else None
-        neurons = pl.DataFrame({"position": index, "unit": unit, "time": time, "frequency": frequency, "name": names_of})
-        con.register("neurons", neurons)
-        con.execute(
-            """INSERT INTO neuron
-            SELECT (SELECT coalesce(max(neuron_id), 0) + 1 FROM neuron) + position, (SELECT max(layer_id) FROM layer), unit, time, frequency, name
-            FROM neurons ORDER BY position"""
-        )
-        con.unregister("neurons")
 
 
 def _remove_shards(folder: Path) -> None:

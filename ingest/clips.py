@@ -61,7 +61,9 @@ def ingest_clips(warehouse: Path, listing: Listing, progress: Progress | None = 
                 if isinstance(result, str):
                     failures.append((entry.name, result))
                 else:
-                    rows.append({"name": entry.name, "sha256": hashes[entry.name], "fold": entry.fold, "source_group": entry.group, **result})
+                    rows.append(
+                        {"name": entry.name, "sha256": hashes[entry.name], "fold": entry.fold, "source_group": entry.group, **result}
+                    )
             kept = {row["name"] for row in rows}
             with run.commit([entry.name for entry in batch], failures) as con:
                 _insert_clips(con, run, rows, [entry for entry in batch if entry.name in kept])

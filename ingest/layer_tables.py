@@ -1,4 +1,4 @@
-"""Turn a run's shards into one matrix a layer and reduction, and the tables that summarise it."""
+"""The rows of networks and layers, and, from a run's shards, one matrix a layer and reduction with the tables that summarise it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def finish_layers(
     positions = reductions == ("window_mean",)
     with store.connect_readonly(run.warehouse) as con:
         records = [layer_record(con, run, layer.name, positions=positions) for layer in layers]
-        clip_ids = np.array(con.execute("SELECT clip_id FROM activation_clip WHERE run_id = ? ORDER BY column_index", [run.run_id]).fetchall())
+        clip_ids = np.array(
+            con.execute("SELECT clip_id FROM activation_clip WHERE run_id = ? ORDER BY column_index", [run.run_id]).fetchall()
+        )
         labels = label_sets(con, run)
     clip_ids = clip_ids.reshape(-1).astype(np.int64)
     state = sorted(folder.glob("state-*.npz"))
@@ -77,10 +79,16 @@ def finish_layers(
                     "activation_file": pl.DataFrame([file_row]),
                     "activation_summary": summary(matrix, neuron_ids),
                     "top_clip": ranking(extremes, neuron_ids),
-                    **({} if positions else {"class_activation": class_activation(matrix, neuron_ids, labels, non_negative=layer.non_negative)}),
+                    **(
+                        {}
+                        if positions
+                        else {"class_activation": class_activation(matrix, neuron_ids, labels, non_negative=layer.non_negative)}
+                    ),
                 }
                 for table, frame in found.items():
-                    tables.setdefault(table, []).append(frame.with_columns(pl.lit(reduction).alias("reduction"), pl.lit(run.run_id).alias("run_id")))
+                    tables.setdefault(table, []).append(
+                        frame.with_columns(pl.lit(reduction).alias("reduction"), pl.lit(run.run_id).alias("run_id"))
+                    )
             with run.commit([item]) as con:
                 for table, frames in tables.items():
                     insert(con, table, pl.concat(frames))
@@ -89,6 +97,44 @@ def finish_layers(
         if progress:
             progress(number + 1, len(layers))
     return worked + (0 if positions else find_neighbors(run, records, folder, done))
+
+
+def register_network(con: duckdb.DuckDBPyConnection, network: Network, layers: list[Layer], *, positions: bool) -> None:
+    """Write the rows of a network, its layers and neurons, where they are not there yet."""
+    key = [network.name, network.checkpoint_sha256, network.clip_s]
+    query = "SELECT network_id FROM network WHERE name = ? AND checkpoint_sha256 = ? AND clip_s = ?"
+    if not con.execute(query, key).fetchone():
+        names = json.dumps(network.output_names, ensure_ascii=False) if network.output_names else None
+        con.execute(
+            "INSERT INTO network SELECT coalesce(max(network_id), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM network",
+            [network.name, network.family, network.checkpoint_sha256, network.sample_rate_hz, network.clip_s, network.window_s,
+             network.window_hop_s, names, network.note],
+        )  # fmt: skip
+    row = con.execute(query, key).fetchone()
+    assert row
+    for layer in layers if positions else network.layers:
+        kind = "position" if positions else "unit" if layer.axes.endswith("unit") else "channel"
+        if con.execute("SELECT 1 FROM layer WHERE network_id = ? AND name = ? AND kind = ?", [row[0], layer.name, kind]).fetchone():
+            continue
+        con.execute(
+            "INSERT INTO layer SELECT coalesce(max(layer_id), 0) + 1, ?, ?, ?, ?, ?, ?, ? FROM layer",
+            [row[0], layer.name, network.layers.index(layer), layer.module, kind, json.dumps(layer.shape), layer.non_negative],
+        )
+        index = np.arange(int(np.prod(layer.shape)) if positions else layer.neurons, dtype=np.int32)
+        unit, time, frequency = np.unravel_index(index, layer.shape) if positions else (index, None, None)
+        names_of = (
+            network.output_names
+            if layer is network.layers[-1] and network.output_names and len(network.output_names) == len(index)
+            else None
+        )
+        neurons = pl.DataFrame({"position": index, "unit": unit, "time": time, "frequency": frequency, "name": names_of})
+        con.register("neurons", neurons)
+        con.execute(
+            """INSERT INTO neuron
+            SELECT (SELECT coalesce(max(neuron_id), 0) + 1 FROM neuron) + position, (SELECT max(layer_id) FROM layer), unit, time, frequency, name
+            FROM neurons ORDER BY position"""
+        )
+        con.unregister("neurons")
 
 
 def layer_record(con: duckdb.DuckDBPyConnection, run: ledger.Run, name: str, *, positions: bool) -> tuple[int, np.ndarray]:

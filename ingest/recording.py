@@ -90,7 +90,9 @@ class Recorder:
             tensor = output[0] if isinstance(output, tuple) else output
             assert isinstance(tensor, torch.Tensor)
             if tuple(tensor.shape[1:]) != layer.shape:
-                raise UserError(f"layer {layer.name} of {self.network.name} put out shape {tuple(tensor.shape[1:])}, it is declared as {layer.shape}")
+                raise UserError(
+                    f"layer {layer.name} of {self.network.name} put out shape {tuple(tensor.shape[1:])}, it is declared as {layer.shape}"
+                )
             self.batch[layer.name] = self._reduce_positions(tensor) if self.positions else self._reduce(layer, tensor)
 
         return record

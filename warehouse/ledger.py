@@ -119,7 +119,8 @@ def _difference(
     seed: int | None,
 ) -> str | None:
     rows = con.execute(
-        "SELECT run_id, parameters, code_version, dataset_sha256, network_sha256, seed FROM run WHERE stage = ? ORDER BY run_id DESC", [stage]
+        "SELECT run_id, parameters, code_version, dataset_sha256, network_sha256, seed FROM run WHERE stage = ? ORDER BY run_id DESC",
+        [stage],
     ).fetchall()
     for run_id, text, old_code, old_dataset, old_network, old_seed in rows:
         old = json.loads(text)

@@ -97,7 +97,9 @@ def connect_readonly(path: Path, patience_s: float = PATIENCE_S) -> duckdb.DuckD
     try:
         version = _version(con, path)
         if version < SCHEMA_VERSION:
-            raise UserError(f"{path} has schema version {version}, this Auricle reads {SCHEMA_VERSION}: run `auricle ingest` on it once to migrate")
+            raise UserError(
+                f"{path} has schema version {version}, this Auricle reads {SCHEMA_VERSION}: run `auricle ingest` on it once to migrate"
+            )
     except BaseException:
         con.close()
         raise
@@ -154,14 +156,14 @@ def _migrate(path: Path) -> None:
 
 def _version(con: duckdb.DuckDBPyConnection, path: Path) -> int:
     try:
-        row = con.execute("SELECT max(version) FROM schema_version").fetchone()
+        [(version,)] = con.execute("SELECT max(version) FROM schema_version").fetchall()
     except duckdb.CatalogException:
-        row = None
-    if row is None or row[0] is None:
+        version = None
+    if version is None:
         raise UserError(f"{path} is a DuckDB database but not an Auricle warehouse: name another file with --warehouse")
-    if row[0] > SCHEMA_VERSION:
-        raise UserError(f"{path} has schema version {row[0]}, this Auricle knows up to {SCHEMA_VERSION}: install a newer Auricle")
-    return int(row[0])
+    if version > SCHEMA_VERSION:
+        raise UserError(f"{path} has schema version {version}, this Auricle knows up to {SCHEMA_VERSION}: install a newer Auricle")
+    return int(version)
 
 
 def _open(path: Path, *, read_only: bool, patience_s: float) -> duckdb.DuckDBPyConnection:

@@ -44,16 +44,22 @@ def made(tmp_path_factory):
 
 
 def matrix(con, folder, layer, reduction):
-    row = con.execute("SELECT path FROM activation_file JOIN layer USING (layer_id) WHERE name = ? AND reduction = ?", [layer, reduction]).fetchone()
+    row = con.execute(
+        "SELECT path FROM activation_file JOIN layer USING (layer_id) WHERE name = ? AND reduction = ?", [layer, reduction]
+    ).fetchone()
     return np.load(folder / row[0])
 
 
 def hooked(folder, con, layer):
     """The layer's output [clips, ...] in double precision from one clip at a time."""
     network = small_network()
-    names = [name for (name,) in con.execute("SELECT clip.name FROM activation_clip JOIN clip USING (clip_id) ORDER BY column_index").fetchall()]
+    names = [
+        name for (name,) in con.execute("SELECT clip.name FROM activation_clip JOIN clip USING (clip_id) ORDER BY column_index").fetchall()
+    ]
     found = []
-    handle = network.module.get_submodule(layer.module).register_forward_hook(lambda _m, _i, output: found.append(output[0].double().numpy()))
+    handle = network.module.get_submodule(layer.module).register_forward_hook(
+        lambda _m, _i, output: found.append(output[0].double().numpy())
+    )
     for name in names:
         waveform, _ = load(folder / "sounds" / name, sample_rate_hz=network.sample_rate_hz, clip_s=network.clip_s)
         network.forward(network.prepare(torch.from_numpy(waveform)[None]))
@@ -108,7 +114,9 @@ def test_summaries_equal_numpy_on_the_stored_matrix(made):
 
 def test_class_activation_equals_numpy(made):
     con, folder = made
-    names = [name for (name,) in con.execute("SELECT clip.name FROM activation_clip JOIN clip USING (clip_id) ORDER BY column_index").fetchall()]
+    names = [
+        name for (name,) in con.execute("SELECT clip.name FROM activation_clip JOIN clip USING (clip_id) ORDER BY column_index").fetchall()
+    ]
     stored = np.concatenate([matrix(con, folder, layer.name, "mean") for layer in small_network().layers]).astype(float)
     for name in ("low", "high", "noise"):
         inside = np.array([clip.startswith(name) for clip in names])
@@ -132,7 +140,9 @@ def test_courses_show_when_a_neuron_fires(made):
     assert len(rows) == 5 * 40
     for unit, column, course in rows:
         np.testing.assert_allclose(course, values[column, unit], rtol=2e-3, atol=1e-5)
-    assert con.execute("SELECT count(*) FROM top_clip JOIN neuron USING (neuron_id) JOIN layer USING (layer_id) WHERE layer.name = 'logits' AND course IS NOT NULL").fetchone() == (0,)
+    assert con.execute(
+        "SELECT count(*) FROM top_clip JOIN neuron USING (neuron_id) JOIN layer USING (layer_id) WHERE layer.name = 'logits' AND course IS NOT NULL"
+    ).fetchone() == (0,)
 
 
 def test_neighbors_equal_the_correlation_matrix(made):

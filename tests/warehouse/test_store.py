@@ -26,14 +26,21 @@ def path(tmp_path):
 
 def child(code, *arguments):
     """A Python process of the same environment."""
-    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def test_every_table_view_and_column_has_a_comment_and_every_table_a_key(path):
     with store.connect_readonly(path) as con:
         assert con.execute("SELECT table_name FROM duckdb_tables() WHERE comment IS NULL OR NOT has_primary_key").fetchall() == []
         assert con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal AND comment IS NULL").fetchall() == []
-        assert con.execute("SELECT table_name, column_name FROM duckdb_columns() JOIN duckdb_tables() USING (table_name) WHERE duckdb_columns.comment IS NULL").fetchall() == []
+        assert (
+            con.execute(
+                "SELECT table_name, column_name FROM duckdb_columns() JOIN duckdb_tables() USING (table_name) WHERE duckdb_columns.comment IS NULL"
+            ).fetchall()
+            == []
+        )
 
 
 def test_the_file_is_in_a_storage_version_that_duckdb_1_4_reads(path):
@@ -80,15 +87,23 @@ def test_an_older_warehouse_is_migrated_step_by_step_and_each_step_is_recorded(p
 
 def test_a_second_writer_is_told_who_the_first_is(path):
     with store.writer(path, "auricle ingest x"):
-        code = "import sys; from pathlib import Path; from warehouse import store\ntry:\n with store.writer(Path(sys.argv[1])): pass\nexcept store.UserError as e: print(e)"
+        code = (
+            "import sys; from pathlib import Path; from warehouse import store\n"
+            "try:\n with store.writer(Path(sys.argv[1])): pass\nexcept store.UserError as e: print(e)"
+        )
         text = child(code, path).communicate()[0]
-    assert re.search(rf"is being written by process {os.getpid()} \(auricle ingest x, since .*\): wait for it to end, or stop it$", text.strip())
+    assert re.search(
+        rf"is being written by process {os.getpid()} \(auricle ingest x, since .*\): wait for it to end, or stop it$", text.strip()
+    )
     with store.writer(path):
         pass
 
 
 def test_a_writer_killed_does_not_leave_the_warehouse_locked(path):
-    process = child("import sys, os; from pathlib import Path; from warehouse import store\nwith store.writer(Path(sys.argv[1])): os.kill(os.getpid(), 9)", path)
+    process = child(
+        "import sys, os; from pathlib import Path; from warehouse import store\nwith store.writer(Path(sys.argv[1])): os.kill(os.getpid(), 9)",
+        path,
+    )
     assert process.wait() == -9
     with store.writer(path):
         pass
@@ -150,7 +165,9 @@ def test_the_same_work_is_the_same_run_and_a_difference_is_named(path):
 def test_check_finds_what_is_wrong(path):
     assert list(check(path)) == []
     run = ledger.begin(path, "activations", parameters={}, code_version=1)
-    frame = pl.DataFrame({"run_id": [run.run_id, 77], "neuron_id": [5, 6], "rank": [1, 1], "neighbor_id": [6, 5], "correlation": [0.5, 0.5]})
+    frame = pl.DataFrame(
+        {"run_id": [run.run_id, 77], "neuron_id": [5, 6], "rank": [1, 1], "neighbor_id": [6, 5], "correlation": [0.5, 0.5]}
+    )
     with store.transaction(path) as con:
         con.register("frame", frame)
         con.execute("INSERT INTO neighbor BY NAME SELECT * FROM frame")

@@ -1,0 +1,290 @@
+"""The command line of Auricle, thin over the packages."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import duckdb
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from warehouse import store
+from warehouse.store import UserError
+
+if TYPE_CHECKING:
+    from ingest.study import Study
+
+app = typer.Typer(
+    help="What do the neurons of audio networks listen to? Ingest once, query with SQL, publish an offline atlas.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+out = Console(highlight=False, soft_wrap=True)
+
+Warehouse = Annotated[Path, typer.Option("--warehouse", envvar="AURICLE_WAREHOUSE", help="The warehouse's database file.")]
+WAREHOUSE = Path("warehouse/auricle.duckdb")
+SITE = Path("site")
+
+
+class Format(StrEnum):
+    """Output formats of `query`."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+class Bars:
+    """Progress bars with rate and time left on a terminal, plain lines elsewhere."""
+
+    def say(self, line: str) -> None:
+        """One line."""
+        out.print(line, markup=False)
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator:
+        """Show a stage's progress."""
+        if not out.is_terminal:
+            yield lambda done, total: None
+            return
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+                   TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
+        with Progress(*columns, console=out, transient=True) as bars:
+            task = bars.add_task(title, total=None, rate="")
+
+            def advance(done: int, total: int) -> None:
+                shown = bars.tasks[0]
+                if shown.total != total:  # a new part of the stage begins
+                    bars.reset(task, total=total, rate="")
+                bars.update(task, completed=done, total=total, rate=f"{shown.speed:.0f}/s" if shown.speed else "")
+
+            yield advance
+
+
+@app.command()
+def demo(warehouse: Warehouse = WAREHOUSE, site: Annotated[Path, typer.Option(help="Folder of the atlas.")] = SITE) -> None:
+    """Synthesise the starter sounds, run YAMNet over them, and render the atlas."""
+    from ingest.study import DatasetChoice, NetworkChoice, Study
+
+    _ingest(warehouse, Study((DatasetChoice("starter"),), (NetworkChoice("yamnet"),)))
+    report(warehouse, site)
+    print(f"Open {site / 'index.html'} in a browser.")
+
+
+@app.command()
+def ingest(
+    study: Annotated[Path | None, typer.Argument(help="A study file (TOML) in place of the flags.", show_default=False)] = None,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(help="A name of `auricle networks`, a model folder or hub name, or path/to/file.py:function; repeatable."),
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="A reader of `auricle datasets`.")] = None,
+    source: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the data set; the reader's own by default.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Checkpoint to use in place of the fetched one.")] = None,
+    clip_s: Annotated[float | None, typer.Option("--clip-seconds", help="Seconds of each clip the network hears.")] = None,
+    layers: Annotated[list[str] | None, typer.Option("--layer", help="Layer to record, all by default; repeatable.")] = None,
+    positions: Annotated[bool, typer.Option("--positions", help="Take every position of the convolutions as a neuron.")] = False,
+    dtype: Annotated[str, typer.Option(help="Type of the stored matrices: float16 or float32.")] = "float16",
+    precision: Annotated[str, typer.Option(help="Precision of the forward pass: float32, bfloat16 or float16.")] = "float32",
+    top_k: Annotated[int, typer.Option(help="Highest and lowest clips kept per neuron.")] = 20,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    batch: Annotated[int, typer.Option(help="Clips per forward pass.")] = 16,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when anything failed.")] = False,
+    warehouse: Warehouse = WAREHOUSE,
+) -> None:
+    """Bring sounds and networks into the warehouse. Interrupted work is continued, finished work is not done again."""
+    from ingest.study import ActivationChoice, DatasetChoice, NetworkChoice, Study, check_study, read_study
+
+    if study:
+        if network or dataset or source:
+            raise UserError("a study file and flags for networks or data sets were given: use one of the two")
+        plan = read_study(study)
+    else:
+        if not dataset:
+            raise UserError("no data set is named: give --dataset and --source, or a study file")
+        networks = tuple(NetworkChoice(spec, weights, clip_s, tuple(layers) if layers else None, positions) for spec in network or [])
+        plan = Study(
+            (DatasetChoice(dataset, source, name),), networks, activations=ActivationChoice(dtype, precision, top_k, device, batch)
+        )
+        check_study(plan, "ingest")
+    if _ingest(warehouse, plan) and strict:
+        raise typer.Exit(1)
+
+
+def _ingest(warehouse: Path, study: Study) -> int:
+    from ingest.study import run_study
+
+    failures = run_study(warehouse, study, Bars())
+    if failures:
+        print(f'{failures} failures. List them: auricle query "SELECT stage, item, reason FROM failure" --warehouse {warehouse}')
+    return failures
+
+
+@app.command()
+def status(warehouse: Warehouse = WAREHOUSE) -> None:
+    """What the warehouse holds: data sets, networks, runs, failures."""
+    with store.connect_readonly(warehouse) as con:
+        runs = con.execute(
+            """SELECT run_id, stage, coalesce(parameters::JSON ->> 'network', '') AS network, parameters::JSON ->> 'dataset' AS dataset,
+                      CASE status WHEN 'done' THEN 'done' ELSE 'interrupted or running' END AS state,
+                      (SELECT count(*) FROM failure WHERE failure.run_id = run.run_id) AS failures,
+                      strftime(started_at, '%Y-%m-%d %H:%M') AS started, device
+               FROM run ORDER BY run_id"""
+        )
+        headers = [column[0] for column in runs.description]
+        rows = runs.fetchall()
+        counts = con.execute(
+            "SELECT (SELECT count(*) FROM dataset), (SELECT count(*) FROM clip), (SELECT count(*) FROM network), (SELECT count(*) FROM neuron)"
+        ).fetchone()
+    assert counts
+    size = sum(path.stat().st_size for path in [warehouse, *warehouse.with_suffix(".activations").rglob("*.npy")])
+    print("{}: {} data sets, {} clips, {} networks, {} neurons, {:.0f} MB".format(warehouse, *counts, size / 1e6))
+    _print_table(headers, rows)
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="A SQL statement; the warehouse is open for reading only.")],
+    format: Annotated[Format, typer.Option(help="How to print the result.")] = Format.table,
+    warehouse: Warehouse = WAREHOUSE,
+) -> None:
+    """Run SQL on the warehouse."""
+    with store.connect_readonly(warehouse) as con:
+        try:
+            cursor = con.execute(sql)
+            headers = [column[0] for column in cursor.description or []]
+            if format is Format.table:
+                _print_table(headers, cursor.fetchall())
+                return
+            frame = cursor.to_arrow_table()
+        except duckdb.Error as error:
+            raise UserError(f"the query failed: {' '.join(str(error).split())}") from None
+    if format is Format.json:
+        json.dump(frame.to_pylist(), sys.stdout, ensure_ascii=False, default=str, indent=1)
+        print()
+        return
+    with duckdb.connect() as memory:
+        memory.register("frame", frame)
+        sys.stdout.flush()
+        memory.execute(f"COPY frame TO '/dev/stdout' (FORMAT {format.value})")
+
+
+@app.command()
+def analyze(
+    name: Annotated[str | None, typer.Argument(help="A table; all of them by default.", show_default=False)] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for CSV and Parquet files.  [default: tables/ beside the warehouse]")] = None,
+    warehouse: Warehouse = WAREHOUSE,
+) -> None:
+    """Compute the derived tables and export them as CSV and Parquet."""
+    from analyze import tables
+
+    folder = output or warehouse.parent / "tables"
+    with store.connect_readonly(warehouse) as con:
+        for table in [name] if name else tables.names():
+            exported = tables.export(con, table, folder)
+            print(f"{table}: {exported.rows} rows in {', '.join(map(str, exported.files))}")
+        if name:
+            frame = tables.table(con, name)
+            _print_table(frame.columns, frame.rows())
+
+
+@app.command()
+def report(warehouse: Warehouse = WAREHOUSE, site: Annotated[Path, typer.Option(help="Folder of the atlas.")] = SITE) -> None:
+    """Render the atlas. Pages that would not change are left as they are."""
+    from report.atlas import build
+
+    bars = Bars()
+    with bars.stage("atlas") as progress:
+        built = build(warehouse, site, progress=progress)
+    print(f"{site}: {built.written} pages written, {built.unchanged} unchanged, {built.media} media files written, {built.seconds:.1f} s")
+
+
+@app.command()
+def check(warehouse: Warehouse = WAREHOUSE) -> None:
+    """Verify the warehouse's references, counts and activation files; exit with 1 when something is wrong."""
+    from warehouse.check import check as faults
+
+    with Bars().stage("check") as progress:
+        found = list(faults(warehouse, progress))
+    for line in found:
+        print(line)
+    if found:
+        raise typer.Exit(1)
+    print(f"{warehouse} is sound")
+
+
+@app.command()
+def networks() -> None:
+    """List the networks that can be named in `ingest`."""
+    from ingest.networks import list_networks
+
+    rows = list_networks()
+    _print_table(list(rows[0]), [tuple(row.values()) for row in rows])
+
+
+@app.command()
+def datasets() -> None:
+    """List the readers of data sets."""
+    from ingest.datasets import READERS
+
+    _print_table(["reader", "reads"], [(name, (reader.__doc__ or "").strip().splitlines()[0]) for name, reader in READERS.items()])
+
+
+@app.command()
+def fetch(network: Annotated[str, typer.Argument(help="A name of `auricle networks`.")]) -> None:
+    """Download a network's published weights into the user's cache, verify and convert them."""
+    from ingest.fetch import fetch as fetch_weights
+
+    print(fetch_weights(network))
+
+
+def _print_table(headers: list[str], rows: list[tuple]) -> None:
+    table = Table(*headers, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    console = Console(highlight=False, markup=False) if out.is_terminal else Console(highlight=False, markup=False, width=10_000)
+    console.print(table, no_wrap=not out.is_terminal, crop=False)
+    print(f"({len(rows)} row{'' if len(rows) == 1 else 's'})")
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "NULL"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    """Entry point: what a user can cause ends in one line and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except duckdb.Error as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted: the next `auricle ingest` continues", 130)
+
+
+def _fail(message: str, code: int = 2) -> None:
+    print(f"auricle: {' '.join(message.split())}", file=sys.stderr)
+    sys.stdout.flush()
+    os._exit(code) if code == 130 else sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

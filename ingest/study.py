@@ -1,0 +1,195 @@
+"""A study: which data sets and networks to bring in, and how. Read from a TOML file or put together from flags, and run."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, Protocol, Union, get_args, get_origin, get_type_hints
+
+from ingest.clips import Outcome, Progress, ingest_clips
+from ingest.datasets import READERS, read_dataset
+from warehouse import store
+from warehouse.store import UserError
+
+STAGES = ("clips", "activations")
+
+
+@dataclass(frozen=True)
+class DatasetChoice:
+    """A data set: `reader`, `source` folder (starter needs none), and a `name` other than the reader's own."""
+
+    reader: str
+    source: Path | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class NetworkChoice:
+    """A network: `name` as for `auricle networks`, and optionally its checkpoint, seconds of a clip, layers, and whether every position is a
+    neuron."""
+
+    name: str
+    weights: Path | None = None
+    clip_s: float | None = None
+    layers: tuple[str, ...] | None = None
+    positions: bool = False
+
+
+@dataclass(frozen=True)
+class ActivationChoice:
+    """How activations are taken: see ingest.activations.Settings; `batch` and `device` do not change results beyond rounding."""
+
+    dtype: str = "float16"
+    precision: str = "float32"
+    top_k: int = 20
+    device: str = "auto"
+    batch: int = 16
+
+
+@dataclass(frozen=True)
+class Study:
+    """All of it."""
+
+    dataset: tuple[DatasetChoice, ...] = ()
+    network: tuple[NetworkChoice, ...] = ()
+    stages: tuple[str, ...] = STAGES
+    activations: ActivationChoice = field(default_factory=ActivationChoice)
+
+
+class Reporter(Protocol):
+    """Where a study tells what it does."""
+
+    def say(self, line: str) -> None:
+        """One line."""
+
+    @contextmanager
+    def stage(self, title: str) -> Iterator[Progress]:
+        """A stage begins; gives what to call as it advances."""
+        ...
+
+
+def read_study(path: Path) -> Study:
+    """Read and check a study file. Paths in it are relative to its folder. Raises UserError for anything not understood."""
+    try:
+        table = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read study {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not TOML: {str(error).splitlines()[0]}") from None
+    return check_study(_parse(Study, table, str(path), path.parent), str(path))
+
+
+def check_study(study: Study, where: str) -> Study:
+    """Refuse values no stage would take."""
+    _one_of(study.activations.dtype, ("float16", "float32"), f"{where}: dtype")
+    _one_of(study.activations.precision, ("float32", "bfloat16", "float16"), f"{where}: precision")
+    for stage in study.stages:
+        _one_of(stage, STAGES, f"{where}: stage")
+    for dataset in study.dataset:
+        _one_of(dataset.reader, tuple(READERS), f"{where}: reader")
+        if dataset.source is None and dataset.reader != "starter":
+            raise UserError(f"{where}: reader {dataset.reader} needs the folder of the data set: give its source")
+    for name, least in (("top_k", 1), ("batch", 1)):
+        if getattr(study.activations, name) < least:
+            raise UserError(f"{where}: {name} is {getattr(study.activations, name)}, it must be at least {least}")
+    if not study.dataset:
+        raise UserError(f"{where}: no data set is named, nothing to do")
+    names = [dataset.name or dataset.reader for dataset in study.dataset]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{where}: two data sets are called {name}: give each its own name")
+    return study
+
+
+def run_study(warehouse: Path, study: Study, reporter: Reporter) -> int:
+    """Run a study's stages as the warehouse's one writer; returns the number of failures its runs recorded."""
+    failures = 0
+    with store.writer(warehouse):
+        for dataset in study.dataset:
+            source = dataset.source or warehouse.parent / "starter"
+            listing = read_dataset(dataset.reader, source, dataset.name)
+            with reporter.stage(f"clips of {listing.name}") as progress:
+                outcome = ingest_clips(warehouse, listing, progress)
+            failures += _tell(reporter, f"clips of {listing.name}", outcome, "clips")
+            if "activations" not in study.stages:
+                continue
+            paths = {entry.name: entry.path for entry in listing.entries}
+            for choice in study.network:
+                failures += _run_activations(warehouse, study, choice, listing.name, outcome, paths, reporter)
+    return failures
+
+
+def _run_activations(
+    warehouse: Path, study: Study, choice: NetworkChoice, dataset: str, clips: Outcome, paths: dict[str, Path], reporter: Reporter
+) -> int:
+    from ingest.activations import Settings, ingest_activations
+    from ingest.networks import load_network
+
+    network = load_network(choice.name, weights=choice.weights, clip_s=choice.clip_s)
+    settings = Settings(choice.layers, choice.positions, study.activations.dtype, study.activations.precision, study.activations.top_k)
+    title = f"activations of {network.name} on {dataset}"
+    with store.connect_readonly(warehouse) as con:
+        row = con.execute("SELECT content_sha256, count(clip_id) FROM dataset LEFT JOIN clip USING (dataset_id) WHERE run_id = ? GROUP BY 1",
+                          [clips.run.run_id]).fetchone()  # fmt: skip
+    assert row
+    if not row[1]:
+        raise UserError(f'data set {dataset} has no usable clip: `auricle query "SELECT item, reason FROM failure"` says why')
+    with reporter.stage(title) as progress:
+        outcome = ingest_activations(
+            warehouse, network, dataset, row[0], paths, settings,
+            device=study.activations.device, batch=study.activations.batch, progress=progress,
+        )  # fmt: skip
+    return _tell(reporter, title, outcome, "units of work")
+
+
+def _tell(reporter: Reporter, title: str, outcome: Outcome, unit: str) -> int:
+    if outcome.run.why:
+        reporter.say(f"{title}: {outcome.run.why}")
+    done = f"run {outcome.run.run_id}, {outcome.worked} {unit} done" if outcome.worked else f"run {outcome.run.run_id}, nothing to do"
+    failed = f", {outcome.failures} failures" if outcome.failures else ""
+    reporter.say(f"{title}: {done}{failed}")
+    return outcome.failures
+
+
+def _one_of(value: str, allowed: tuple[str, ...], what: str) -> None:
+    if value not in allowed:
+        raise UserError(f"{what} {value!r} is not known:{_nearest(value, allowed)} it must be one of {', '.join(allowed)}")
+
+
+def _nearest(value: str, allowed: tuple[str, ...]) -> str:
+    near = difflib.get_close_matches(value, allowed, 1, 0.5)
+    return f" did you mean {near[0]!r}?" if near else ""
+
+
+def _parse(kind: type, value: Any, where: str, folder: Path) -> Any:
+    """Build a dataclass from a TOML table, or a value of a declared type from a TOML value."""
+    if hasattr(kind, "__dataclass_fields__"):
+        if not isinstance(value, dict):
+            raise UserError(f"{where}: a table is expected, not {value!r}")
+        hints = get_type_hints(kind)
+        known = tuple(item.name for item in fields(kind))
+        for key in value:
+            if key not in known:
+                raise UserError(f"{where}: {key!r} is not known:{_nearest(key, known)} it must be one of {', '.join(known)}")
+        try:
+            return kind(**{key: _parse(hints[key], item, f"{where}: {key}", folder) for key, item in value.items()})
+        except TypeError as error:
+            raise UserError(f"{where}: {str(error).partition('missing ')[2] or error} is missing") from None
+    if get_origin(kind) in (Union, UnionType):
+        return _parse(next(part for part in get_args(kind) if part is not type(None)), value, where, folder)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list):
+            raise UserError(f"{where}: a list is expected, not {value!r}")
+        return tuple(_parse(get_args(kind)[0], item, where, folder) for item in value)
+    if kind is Path and isinstance(value, str):
+        return folder / value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise UserError(f"{where}: {kind.__name__} is expected, not {value!r}")
+    return value

@@ -1,0 +1,95 @@
+"""Run a small study once per point at which a crash could hurt, killed there with SIGKILL and resumed. Called by test_resume.
+
+python -m tests.kill_points FOLDER: leaves FOLDER/whole/w.duckdb and FOLDER/N/w.duckdb for every point N, and prints their number.
+A fork per run spares loading torch each time; the parent itself computes nothing.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import torch
+
+from ingest import activations, clips
+from ingest.study import ActivationChoice, DatasetChoice, NetworkChoice, Study, run_study
+from tests.small import write_sounds
+from warehouse import store
+
+clips.BATCH, activations.SHARD_CLIPS = 13, 12
+torch.set_num_threads(1)
+
+
+class Silent:
+    """Says nothing."""
+
+    def say(self, line):
+        pass
+
+    @contextlib.contextmanager
+    def stage(self, title):
+        yield lambda done, total: None
+
+
+class Points:
+    """Counts the moments before and after each commit and file move, and dies at one of them."""
+
+    def __init__(self, deadly=None):
+        self.count, self.deadly = 0, deadly
+        self.publish, self.transaction = store.publish, store.transaction
+        store.publish, store.transaction = self.published, self.committed
+
+    def reach(self):
+        self.count += 1
+        if self.count == self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def published(self, temporary, final):
+        self.reach()
+        self.publish(temporary, final)
+        self.reach()
+
+    @contextlib.contextmanager
+    def committed(self, *arguments, **options):
+        with self.transaction(*arguments, **options) as con:
+            yield con
+            self.reach()
+        self.reach()
+
+
+def run(folder, sounds, deadly=None):
+    """One study in a child process; returns its exit signal or, by a file, the points it passed."""
+    child = os.fork()
+    if child == 0:
+        points = Points(deadly)
+        study = Study(
+            (DatasetChoice("folder", sounds, "sounds"),),
+            (NetworkChoice(f"{Path(__file__).parent / 'small.py'}:small_network"),),
+            activations=ActivationChoice(device="cpu", batch=4, top_k=5),
+        )
+        run_study(folder / "w.duckdb", study, Silent())
+        (folder / "points").write_text(str(points.count))
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def main(folder):
+    """Do it all."""
+    sounds = write_sounds(folder / "sounds")
+    (sounds / "low" / "broken.wav").write_text("not sound")
+    (folder / "whole").mkdir()
+    assert run(folder / "whole", sounds) == 0
+    total = int((folder / "whole" / "points").read_text())
+    for point in range(1, total + 1):
+        place = folder / str(point)
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        assert os.WTERMSIG(run(place, sounds, point)) == signal.SIGKILL
+        assert run(place, sounds) == 0
+    print(total)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

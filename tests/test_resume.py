@@ -1,0 +1,45 @@
+"""Killed at any commit or file move, the next ingest continues to the same content."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+
+from warehouse import store
+from warehouse.check import check
+
+TIMES = {"started_at", "finished_at", "failed_at", "applied_at"}
+ROOT = Path(__file__).parent.parent
+
+
+def content(path):
+    """Every table, as sorted rows without timestamps."""
+    with duckdb.connect(str(path), read_only=True) as con:
+        tables = [name for (name,) in con.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()]
+        result = {}
+        for table in tables:
+            columns = [name for (name,) in con.execute("SELECT column_name FROM duckdb_columns() WHERE table_name = ?", [table]).fetchall()]
+            kept = ", ".join(f'"{column}"' for column in columns if column not in TIMES)
+            result[table] = con.execute(f"SELECT {kept} FROM {table} ORDER BY ALL").fetchall()
+    return result
+
+
+def test_killed_anywhere_and_resumed_the_warehouse_is_that_of_an_uninterrupted_run(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "tests.kill_points", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    points = int(done.stdout)
+    assert points >= 20
+    expected = content(tmp_path / "whole" / "w.duckdb")
+    assert len(expected["clip"]) == 30
+    assert len(expected["failure"]) == 1
+    assert len(expected["top_clip"]) == 2 * 2 * 15 * 5
+    files = {path.name: store.sha256_file(path) for path in (tmp_path / "whole").rglob("*.npy")}
+    for point in range(1, points + 1):
+        folder = tmp_path / str(point)
+        found = content(folder / "w.duckdb")
+        for table, rows in expected.items():
+            assert found[table] == rows, f"table {table} after a kill at point {point}"
+        assert {path.name: store.sha256_file(path) for path in folder.rglob("*.npy")} == files
+        assert not [path for path in folder.rglob("*") if path.suffix in (".tmp", ".wal")]
+        assert list(check(folder / "w.duckdb")) == []
