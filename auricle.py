@@ -208,7 +208,7 @@ def report(warehouse: Warehouse = WAREHOUSE, site: Annotated[Path, typer.Option(
 
     bars = Bars()
     with bars.stage("atlas") as progress:
-        built = build(warehouse, site, progress=progress)
+        built = build(warehouse, site, progress=lambda part, done, total: progress(done, total))
     print(f"{site}: {built.written} pages written, {built.unchanged} unchanged, {built.media} media files written, {built.seconds:.1f} s")
 
 

@@ -148,8 +148,8 @@ COMMENT ON COLUMN clip.sample_rate_hz IS 'Sample rate of the file in hertz.';
 COMMENT ON COLUMN clip.channels IS 'Channels of the file.';
 COMMENT ON COLUMN clip.rms_dbfs IS 'Root-mean-square level, dB relative to a full-scale square wave (a full-scale sine is -3.01); NULL for digital silence.';
 COMMENT ON COLUMN clip.peak_dbfs IS 'Highest absolute sample, dB relative to full scale; NULL for digital silence.';
-COMMENT ON COLUMN clip.median_frequency_hz IS 'Frequency below which half of the power spectrum lies, in hertz; NULL for digital silence.';
-COMMENT ON COLUMN clip.silence_share IS 'Share of 20 ms frames whose RMS level is below -60 dBFS, 0 to 1.';
+COMMENT ON COLUMN clip.median_frequency_hz IS 'Frequency below which half of the power spectrum (Welch average, DC included) lies, in hertz; NULL for digital silence.';
+COMMENT ON COLUMN clip.silence_share IS 'Share of whole 20 ms frames whose RMS level is below -60 dBFS, 0 to 1; a shorter file is one frame.';
 COMMENT ON COLUMN clip.fold IS 'Official cross-validation fold; NULL when the set has none.';
 COMMENT ON COLUMN clip.source_group IS 'Clips sharing a group come from one recording; NULL when unknown.';
 

@@ -18,6 +18,7 @@ STAGE = "clips"
 CODE_VERSION = 1
 BATCH = 250
 WORKERS = 4
+LISTING = "/listing"  # the item of the data set itself; no clip's name begins with a slash
 
 Progress = Callable[[int, int], None]
 """Called with units done and units in all."""
@@ -50,8 +51,8 @@ def ingest_clips(warehouse: Path, listing: Listing, progress: Progress | None = 
             _follow_source(run, listing)
             return Outcome(run, 0, run.failures())
         done = run.done()
-        if "listing" not in done:
-            with run.commit(["listing"], ((rejected.item, rejected.reason) for rejected in listing.rejected)) as con:
+        if LISTING not in done:
+            with run.commit([LISTING], ((rejected.item, rejected.reason) for rejected in listing.rejected)) as con:
                 _insert_dataset(con, run, listing)
         pending = [entry for entry in listing.entries if entry.name not in done]
         for start in range(0, len(pending), BATCH):

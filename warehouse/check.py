@@ -31,7 +31,7 @@ COUNTS = {
         WHERE last <> n OR clips <> n""",
     "{n} finished runs of stage clips have files that are neither a clip nor a failure": """
         SELECT count(*) FROM run WHERE stage = 'clips' AND status = 'done' AND
-            (SELECT count(*) FROM work_unit WHERE work_unit.run_id = run.run_id AND item <> 'listing') <>
+            (SELECT count(*) FROM work_unit WHERE work_unit.run_id = run.run_id AND item <> '/listing') <>
             (SELECT count(*) FROM clip JOIN dataset USING (dataset_id) WHERE dataset.run_id = run.run_id) +
             (SELECT count(*) FROM failure JOIN work_unit USING (run_id, stage, item) WHERE failure.run_id = run.run_id)""",
 }
