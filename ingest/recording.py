@@ -66,7 +66,14 @@ class Recorder:
             for layer in layers
             if not positions and course_steps(network, layer) > 1
         }
-        self._starts = {layer.name: torch.tensor(frame_times(network, layer)[:, 0], device=device, dtype=torch.float32) for layer in layers}
+        starts = {layer.name: frame_times(network, layer)[:, 0] for layer in layers}
+        self._starts = {name: torch.tensor(times, device=device, dtype=torch.float32) for name, times in starts.items()}
+        # A network that pads clips to one long window (Whisper) spends most frames on silence nobody counts: they are cut off first.
+        self._used = {
+            name: int((times < network.clip_s).sum())
+            for name, times in starts.items()
+            if network.windows == 1 and not network.counts_padding
+        }
         self._token_order = {layer.name: self._tokens_by_time(layer, device) for layer in layers if layer.token_times}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
@@ -104,12 +111,13 @@ class Recorder:
     def _reduce(self, layer: Layer, output: torch.Tensor) -> Recorded:
         """Mean over frequency to frames [clips, neurons, windows * time], then mean, maximum and course over those."""
         frames = self._by_clip(self._mean_over_frequency(layer, output))
-        course = (frames @ self._weights[layer.name]).transpose(0, 1) if layer.name in self._weights else None
+        course = (frames @ self._weights[layer.name][: frames.shape[2]]).transpose(0, 1) if layer.name in self._weights else None
         if self.network.counts_padding or self.valid_s is None or not layer.time_steps:
             mean = frames.mean(dim=2)
             peak = self._by_clip(self._peak(layer, output)[:, :, None]).amax(dim=2)
         else:
-            valid = (self._starts[layer.name][None, :] < self.valid_s[:, None].clamp(min=1e-6))[:, None, :]
+            starts = self._starts[layer.name][None, : frames.shape[2]]
+            valid = (starts < self.valid_s[:, None].clamp(min=1e-6))[:, None, :]
             mean = (frames * valid).sum(dim=2) / valid.sum(dim=2)
             peak = self._by_clip(self._peak_over_frequency(layer, output)).masked_fill(~valid, -torch.inf).amax(dim=2)
         return Recorded({"mean": mean.T, "max": peak.T}, course)
@@ -142,10 +150,11 @@ class Recorder:
             return output[:, :, None]
         if layer.axes.startswith("channel"):
             return output
+        used = self._used.get(layer.name)
         if layer.token_times:
-            output = output[:, self._token_order[layer.name]]  # [clips * windows, time, frequency, units]
+            output = output[:, self._token_order[layer.name][:used]]  # [clips * windows, time, frequency, units]
             return output.permute(0, 3, 1, 2)
-        return output.transpose(1, 2)
+        return output[:, :used].transpose(1, 2)
 
     @staticmethod
     def _tokens_by_time(layer: Layer, device: str) -> torch.Tensor:
