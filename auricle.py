@@ -101,7 +101,7 @@ def ingest(
     precision: Annotated[str, typer.Option(help="Precision of the forward pass: float32, bfloat16 or float16.")] = "float32",
     top_k: Annotated[int, typer.Option(help="Highest and lowest clips kept per neuron.")] = 20,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    batch: Annotated[int, typer.Option(help="Clips per forward pass.")] = 16,
+    batch: Annotated[int | None, typer.Option(help="Clips per forward pass; by default 8, on a GPU 64.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when anything failed.")] = False,
     warehouse: Warehouse = WAREHOUSE,
 ) -> None:

@@ -30,7 +30,7 @@ from warehouse import store
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results" / "extraction.json"
-BATCH, CLIPS, REPEATS = 16, 512, 5
+BATCH, CLIPS, REPEATS = 8, 2000, 3
 
 
 def paired_overhead(source: Path) -> dict:

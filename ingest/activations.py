@@ -27,7 +27,7 @@ from warehouse.store import UserError
 STAGE = "activations"
 CODE_VERSION = 1
 SHARD_CLIPS, SHARD_BYTES = 256, 256 << 20
-COURSE_BYTES = 64 << 20
+COURSE_BYTES = 160 << 20
 WORKERS, AHEAD = 4, 3
 FLOAT16_MAX = 65504.0
 
@@ -83,7 +83,7 @@ def ingest_activations(
     settings: Settings | None = None,
     *,
     device: str = "auto",
-    batch: int = 16,
+    batch: int | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Record a network over the data set version with that content. `paths` are its sound files by clip name.
@@ -93,6 +93,7 @@ def ingest_activations(
     """
     settings = settings or Settings()
     device = pick_device(device)
+    batch = batch or (8 if device == "cpu" else 64)
     layers = pick_layers(network, settings)
     run = ledger.begin(
         warehouse,

@@ -47,6 +47,31 @@ class Recorded:
     course: torch.Tensor | None
 
 
+class Course:
+    """Averages frames [clips, frames, neurons] into a layer's course [neurons, clips, steps].
+
+    Each step is the weighted sum of a few frames: as bags of rows that is eight times faster than the product with a mostly empty matrix.
+    """
+
+    def __init__(self, weights: np.ndarray, device: str) -> None:
+        steps, frames = np.nonzero(weights.T)
+        self.frames = torch.tensor(frames, device=device)
+        self.weights = torch.tensor(weights[frames, steps], dtype=torch.float32, device=device)
+        self.ends = torch.tensor(np.bincount(steps).cumsum(), device=device)
+        self.bags: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+
+    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
+        """Frames beyond the last that counts may have been cut off."""
+        clips, length, neurons = frames.shape
+        if (clips, length) not in self.bags:
+            clip = torch.arange(clips, device=frames.device)[:, None]
+            starts = torch.cat([clip.new_zeros(1), (self.ends + clip * len(self.frames)).flatten()[:-1]])
+            self.bags = {(clips, length): ((self.frames + clip * length).flatten(), starts, self.weights.repeat(clips))}
+        rows, starts, weights = self.bags[clips, length]
+        sums = torch.nn.functional.embedding_bag(rows, frames.flatten(0, 1), starts, mode="sum", per_sample_weights=weights)
+        return sums.view(clips, -1, neurons).permute(2, 0, 1)
+
+
 class Recorder:
     """Hooks on layers of a network that reduce each output at once, while it is still in the processor's cache.
 
@@ -61,8 +86,8 @@ class Recorder:
         self.reductions: tuple[str, ...] = ("window_mean",) if positions else REDUCTIONS
         self.valid_s: torch.Tensor | None = None
         self.batch: dict[str, Recorded] = {}
-        self._weights = {
-            layer.name: torch.tensor(course_weights(network, layer), dtype=torch.float32, device=device)
+        self._courses = {
+            layer.name: Course(course_weights(network, layer), device)
             for layer in layers
             if not positions and course_steps(network, layer) > 1
         }
@@ -109,52 +134,47 @@ class Recorder:
         return Recorded({"window_mean": mean.flatten(1).T}, None)
 
     def _reduce(self, layer: Layer, output: torch.Tensor) -> Recorded:
-        """Mean over frequency to frames [clips, neurons, windows * time], then mean, maximum and course over those."""
-        frames = self._by_clip(self._mean_over_frequency(layer, output))
-        course = (frames @ self._weights[layer.name][: frames.shape[2]]).transpose(0, 1) if layer.name in self._weights else None
+        """Mean over frequency to frames [clips, windows * time, neurons], then mean, maximum and course over those."""
+        frames = self._by_clip(self._over_frequency(layer, output, "mean"))
+        course = self._courses[layer.name](frames) if layer.name in self._courses else None
         if self.network.counts_padding or self.valid_s is None or not layer.time_steps:
-            mean = frames.mean(dim=2)
-            peak = self._by_clip(self._peak(layer, output)[:, :, None]).amax(dim=2)
+            mean = frames.mean(dim=1)
+            peak = self._by_clip(self._peak(layer, output)[:, None]).amax(dim=1)
         else:
-            starts = self._starts[layer.name][None, : frames.shape[2]]
-            valid = (starts < self.valid_s[:, None].clamp(min=1e-6))[:, None, :]
-            mean = (frames * valid).sum(dim=2) / valid.sum(dim=2)
-            peak = self._by_clip(self._peak_over_frequency(layer, output)).masked_fill(~valid, -torch.inf).amax(dim=2)
+            starts = self._starts[layer.name][None, : frames.shape[1]]
+            valid = (starts < self.valid_s[:, None].clamp(min=1e-6))[:, :, None]
+            mean = (frames * valid).sum(dim=1) / valid.sum(dim=1)
+            peak = self._by_clip(self._over_frequency(layer, output, "max")).masked_fill(~valid, -torch.inf).amax(dim=1)
         return Recorded({"mean": mean.T, "max": peak.T}, course)
 
     def _by_clip(self, frames: torch.Tensor) -> torch.Tensor:
-        """[clips * windows, neurons, time] to [clips, neurons, windows * time], float32."""
-        return frames.float().unflatten(0, (-1, self.network.windows)).transpose(1, 2).flatten(2)
+        """[clips * windows, time, neurons] to [clips, windows * time, neurons], float32."""
+        return frames.float().unflatten(0, (-1, self.network.windows)).flatten(1, 2)
 
-    def _mean_over_frequency(self, layer: Layer, output: torch.Tensor) -> torch.Tensor:
-        """[clips * windows, neurons, time]. Pooling and, below, reducing by last dimensions are many times faster on tensors that lie
-        channels-last in memory than `mean(dim=3)` and `amax(dim=3)`."""
-        if layer.axes == "channel,time,frequency":
-            return torch.nn.functional.avg_pool2d(output, (1, layer.shape[2]))[:, :, :, 0]
+    def _over_frequency(self, layer: Layer, output: torch.Tensor, how: str) -> torch.Tensor:
+        """Mean or maximum over frequency, [clips * windows, time, neurons]. Pooling, and reducing with the neurons in the last dimension, are
+        many times faster than `mean(dim=3)` and `amax(dim=3)` on tensors that lie channels-last in memory, as fast convolutions leave them."""
+        if layer.axes == "channel,time,frequency" and how == "mean":
+            return torch.nn.functional.avg_pool2d(output, (1, layer.shape[2]))[:, :, :, 0].transpose(1, 2)
         frames = self._frames(layer, output)
-        return frames.mean(dim=3) if frames.dim() == 4 else frames
+        if frames.dim() == 3:
+            return frames
+        return frames.mean(dim=2) if how == "mean" else frames.amax(dim=2)
 
     def _peak(self, layer: Layer, output: torch.Tensor) -> torch.Tensor:
         """Maximum over time and frequency of each window, [clips * windows, neurons]."""
-        if layer.axes == "channel,time,frequency":
-            return output.permute(0, 2, 3, 1).flatten(1, 2).amax(dim=1)
-        return self._frames(layer, output).flatten(2).amax(dim=2)
-
-    def _peak_over_frequency(self, layer: Layer, output: torch.Tensor) -> torch.Tensor:
-        frames = self._frames(layer, output)
-        return frames.amax(dim=3) if frames.dim() == 4 else frames
+        return self._frames(layer, output).flatten(1, -2).amax(dim=1)
 
     def _frames(self, layer: Layer, output: torch.Tensor) -> torch.Tensor:
-        """[clips * windows, neurons, time] or [..., time, frequency], without tokens that stand for no moment."""
+        """[clips * windows, time, neurons] or [clips * windows, time, frequency, neurons], without tokens that stand for no moment."""
         if layer.axes == "unit":
-            return output[:, :, None]
-        if layer.axes.startswith("channel"):
-            return output
+            return output[:, None]
+        if layer.axes == "channel,time,frequency":
+            return output.permute(0, 2, 3, 1)
+        if layer.axes == "channel,time":
+            return output.transpose(1, 2)
         used = self._used.get(layer.name)
-        if layer.token_times:
-            output = output[:, self._token_order[layer.name][:used]]  # [clips * windows, time, frequency, units]
-            return output.permute(0, 3, 1, 2)
-        return output[:, :used].transpose(1, 2)
+        return output[:, self._token_order[layer.name][:used]] if layer.token_times else output[:, :used]
 
     @staticmethod
     def _tokens_by_time(layer: Layer, device: str) -> torch.Tensor:

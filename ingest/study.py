@@ -48,7 +48,7 @@ class ActivationChoice:
     precision: str = "float32"
     top_k: int = 20
     device: str = "auto"
-    batch: int = 16
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,10 @@ def check_study(study: Study, where: str) -> Study:
         _one_of(dataset.reader, tuple(READERS), f"{where}: reader")
         if dataset.source is None and dataset.reader != "starter":
             raise UserError(f"{where}: reader {dataset.reader} needs the folder of the data set: give its source")
-    for name, least in (("top_k", 1), ("batch", 1)):
-        if getattr(study.activations, name) < least:
-            raise UserError(f"{where}: {name} is {getattr(study.activations, name)}, it must be at least {least}")
+    for name in ("top_k", "batch"):
+        value = getattr(study.activations, name)
+        if value is not None and value < 1:
+            raise UserError(f"{where}: {name} is {value}, it must be at least 1")
     if not study.dataset:
         raise UserError(f"{where}: no data set is named, nothing to do")
     names = [dataset.name or dataset.reader for dataset in study.dataset]

@@ -11,6 +11,9 @@ import duckdb
 import polars as pl
 import pytest
 
+from ingest.clips import ingest_clips
+from ingest.datasets import read_dataset
+from tests.small import write_sounds
 from warehouse import ledger, store
 from warehouse.check import check
 from warehouse.store import UserError
@@ -175,3 +178,23 @@ def test_check_finds_what_is_wrong(path):
     assert "1 rows of neighbor have a run_id that is not in run" in faults
     assert "2 rows of neighbor have a neuron_id that is not in neuron" in faults
     assert "2 rows of neighbor have a neighbor_id that is not in neuron" in faults
+
+
+def test_duckdb_1_4_reads_what_a_run_wrote(tmp_path):
+    """Browsers' builds and many clients are behind: the previous long-term version must open the file."""
+    old = tmp_path / "old"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(old), "duckdb==1.4.4"]
+    if (done := subprocess.run(install, capture_output=True, text=True)).returncode:
+        pytest.skip(f"DuckDB 1.4.4 cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
+    listing = read_dataset("folder", write_sounds(tmp_path / "sounds", 6), "sounds")
+    with store.writer(tmp_path / "w.duckdb"):
+        ingest_clips(tmp_path / "w.duckdb", listing)
+    code = (
+        "import duckdb, sys; assert duckdb.__version__ == '1.4.4'; con = duckdb.connect(sys.argv[1], read_only=True)\n"
+        "print(con.execute('SELECT count(*), sum(duration_s) FROM clip').fetchone(), con.execute('SELECT count(*) FROM v_activation_run').fetchone())"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(old)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "w.duckdb")], capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
+    assert done.stdout.strip() == "(6, 4.75) (0,)", done.stderr
