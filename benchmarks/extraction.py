@@ -66,7 +66,7 @@ def paired_overhead(source: Path) -> dict:
                 for index, extreme in enumerate(extremes):
                     mean = torch.cat([layers[index][0]["mean"] for _, layers in waiting], dim=1)
                     parts = [layers[index][1] for _, layers in waiting]
-                    extreme.update(mean, all_ids, None if parts[0] is None else torch.cat(parts, dim=1))
+                    extreme.update(mean, all_ids, None if parts[0] is None else torch.cat(parts))
                 waiting.clear()
             recorded += time.perf_counter() - start
         ratios.append(recorded / bare)

@@ -268,7 +268,7 @@ class Extraction:
         row = 0
         for number, (rows, extreme) in enumerate(zip(self.rows, extremes, strict=True)):
             parts = [part[number] for part in waiting.courses]
-            course = None if parts[0] is None else torch.cat([part for part in parts if part is not None], dim=1)
+            course = None if parts[0] is None else torch.cat([part for part in parts if part is not None])
             extreme.update(values[0, row : row + rows][:, columns], ids, course)
             row += rows
         waiting.clear()

@@ -41,14 +41,14 @@ def course_weights(network: Network, layer: Layer) -> np.ndarray:
 
 @dataclass
 class Recorded:
-    """One batch of one layer: each reduction [neurons, clips] and the course [neurons, clips, steps] (None without a time axis)."""
+    """One batch of one layer: each reduction [neurons, clips] and the course [clips, steps, neurons] (None without a time axis)."""
 
     reductions: dict[str, torch.Tensor]
     course: torch.Tensor | None
 
 
 class Course:
-    """Averages frames [clips, frames, neurons] into a layer's course [neurons, clips, steps].
+    """Averages frames [clips, frames, neurons] into a layer's course [clips, steps, neurons].
 
     Each step is the weighted sum of a few frames: as bags of rows that is eight times faster than the product with a mostly empty matrix.
     """
@@ -69,7 +69,7 @@ class Course:
             self.bags = {(clips, length): ((self.frames + clip * length).flatten(), starts, self.weights.repeat(clips))}
         rows, starts, weights = self.bags[clips, length]
         sums = torch.nn.functional.embedding_bag(rows, frames.flatten(0, 1), starts, mode="sum", per_sample_weights=weights)
-        return sums.view(clips, -1, neurons).permute(2, 0, 1)
+        return sums.view(clips, -1, neurons)
 
 
 class Recorder:
@@ -199,7 +199,7 @@ class Extremes:
         self.courses = torch.zeros((2, neurons, k, steps), dtype=torch.float16) if steps > 1 else None
 
     def update(self, values: torch.Tensor, clip_ids: torch.Tensor, course: torch.Tensor | None) -> None:
-        """Take in clips: values [neurons, clips] as stored, clip ids [clips], course [neurons, clips, steps] or None."""
+        """Take in clips: values [neurons, clips] as stored, clip ids [clips], course [clips, steps, neurons] or None."""
         k = self.keys.shape[2]
         for side, sign in enumerate((1, -1)):
             bits = (values.float() * sign + 0.0).view(torch.int32)
@@ -212,9 +212,9 @@ class Extremes:
             keys, order = torch.cat([self.keys[side, rows], new[rows]], dim=1).topk(k, dim=1)
             self.keys[side, rows] = keys
             if self.courses is not None and course is not None:
-                kept = self.courses[side, rows].gather(1, order.clamp(max=k - 1)[:, :, None].expand(-1, -1, course.shape[2]))
+                kept = self.courses[side, rows].gather(1, order.clamp(max=k - 1)[:, :, None].expand(-1, -1, course.shape[1]))
                 row, slot = (order >= k).nonzero(as_tuple=True)
-                kept[row, slot] = course[rows[row], order[row, slot] - k].half()
+                kept[row, slot] = course[order[row, slot] - k, :, rows[row]].half()
                 self.courses[side, rows] = kept
 
     def ranking(self) -> tuple[np.ndarray, np.ndarray]:
