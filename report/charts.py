@@ -1,0 +1,99 @@
+"""Chart specifications: one per chart type, made by Altair and stored once; pages bring rows of the fields named here."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+
+import altair as alt
+import vl_convert
+
+HEIGHT = 210
+
+
+def _lines(x: alt.X, legend: bool) -> alt.LayerChart:
+    """A line per `series` over layers; rows need `layer`, `series`, `value`, `label` and, to be clickable, `href`."""
+    tooltip = [
+        alt.Tooltip("label:N", title="at"),
+        alt.Tooltip("value:Q", title="value", format=".3f"),
+        alt.Tooltip("series:N", title="network"),
+    ]
+    base = alt.Chart(alt.NamedData("rows"), width="container", height=HEIGHT).encode(
+        x=x,
+        y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5)),
+        color=alt.Color("series:N", legend=alt.Legend() if legend else None),
+    )
+    points = base.mark_point(filled=True, size=42, opacity=1).encode(tooltip=tooltip, href="href:N")
+    return base.mark_line(strokeWidth=2) + points
+
+
+def by_layer() -> alt.LayerChart:
+    """A value per layer of one network, layers in forward order (`position`)."""
+    return _lines(
+        alt.X("layer:N", title=None, sort=alt.EncodingSortField("position", op="min"), axis=alt.Axis(labelAngle=-60, labelOverlap=True)),
+        legend=False,
+    )
+
+
+def by_depth() -> alt.LayerChart:
+    """A value per layer of several networks, over `depth`: 0 is a network's first layer, 1 its last."""
+    return _lines(
+        alt.X("depth:Q", title="depth in the network", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%", tickCount=5)),
+        legend=True,
+    )
+
+
+def _neurons(x: alt.X) -> alt.Chart:
+    """A point per neuron at its best average precision; rows need `neuron`, `best`, `ap`, `selectivity`, `active` and `href`."""
+    return (
+        alt.Chart(alt.NamedData("rows"), width="container", height=300)
+        .mark_circle(opacity=0.65, size=44)
+        .encode(
+            x=x,
+            y=alt.Y("ap:Q", title="best average precision"),
+            tooltip=[
+                alt.Tooltip("neuron:N"),
+                alt.Tooltip("best:N", title="best class"),
+                alt.Tooltip("ap:Q", title="AP", format=".3f"),
+                alt.Tooltip("selectivity:Q", format=".3f"),
+                alt.Tooltip("active:Q", title="active", format=".1%"),
+            ],
+            href="href:N",
+        )
+    )
+
+
+def selective_neurons() -> alt.Chart:
+    """A layer's neurons by their highest selectivity."""
+    return _neurons(alt.X("selectivity:Q", title="highest selectivity for any class"))
+
+
+def active_neurons() -> alt.Chart:
+    """A layer's neurons by how many clips they answer to, where values of both signs leave selectivity undefined."""
+    return _neurons(alt.X("active:Q", title="share of clips above 0", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1])))
+
+
+TYPES = {"by_layer": by_layer, "by_depth": by_depth, "selective_neurons": selective_neurons, "active_neurons": active_neurons}
+
+
+@cache
+def specifications() -> str:
+    """Classic script that assigns every specification to a global."""
+    specs = {name: json.loads(make().to_json(validate=True)) for name, make in TYPES.items()}
+    return f"AURICLE_CHARTS={json.dumps(specs, sort_keys=True, separators=(',', ':'))};\n"
+
+
+@cache
+def vega() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one classic script.
+
+    It is wrapped in a function because its thousands of top-level names would otherwise be the page's.
+    """
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    return f"(function(){{{bundle}}})();\n"
+
+
+def rows_script(**charts: list[dict]) -> str:
+    """Rows of a page's charts as a JavaScript object that cannot end the script element it stands in."""
+    text = json.dumps(charts, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

@@ -1,0 +1,141 @@
+"""The folder a site lives in: writes only what changed, knows its own files, and removes only those."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import IO
+
+from warehouse.store import UserError
+
+MANIFEST = "manifest.json"
+JOURNAL = "manifest.part"
+GENERATOR = '<meta name="generator" content="Auricle">'
+
+
+class Folder:
+    """A site's folder. `put` and `keep` name what belongs to the site; `finish` removes what an earlier report made and this one did not.
+
+    `manifest.json` lists the site's files with their sizes and the state of the warehouse they show. While a report runs, `manifest.part`
+    lists what it has touched so far, so that the next report knows the files of one that was killed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.written = 0
+        self.unchanged = 0
+        self.files: dict[str, int] = {}
+        self._folders: set[str] = set()
+        self._before = _read_manifest(root / MANIFEST)
+        self._journal: IO[str] = io.StringIO()
+        index = root / "index.html"
+        if index.is_file() and not self._before and not (root / JOURNAL).exists() and GENERATOR not in index.read_text("utf-8", "replace"):
+            raise UserError(f"{index} was not made by Auricle and would be overwritten: name another folder with --site")
+
+    def is_current(self, fingerprint: str) -> bool:
+        """Whether a finished report of this state of the warehouse is here with all its files, as long as it wrote them."""
+        if self._before.get("fingerprint") != fingerprint or (self.root / JOURNAL).exists():
+            return False
+        here = _sizes(self.root)
+        return all(here.get(path) == size for path, size in self._before["files"].items())
+
+    def pages_before(self) -> int:
+        """Number of files of the last finished report that are no sounds or pictures of clips."""
+        return sum(not path.startswith(("audio/", "spectrograms/")) for path in self._before.get("files", {}))
+
+    def missing_sounds(self) -> list[str]:
+        """Source files the last finished report did not find."""
+        return self._before.get("missing", [])
+
+    def begin(self) -> None:
+        """Start writing."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.files.clear()
+        self._journal = (self.root / JOURNAL).open("a", encoding="utf-8", buffering=1)
+
+    def announce(self, path: str) -> None:
+        """Note a file that is about to be made, so that the next report knows of it if this one is killed."""
+        self._journal.write(path + "\n")
+
+    def keep(self, path: str, size: int) -> None:
+        """Name a finished file of the site."""
+        self.files[path] = size
+
+    def put(self, path: str, text: str | bytes) -> None:
+        """Write a file of the site unless it holds just that."""
+        data = text.encode("utf-8", "replace") if isinstance(text, str) else text
+        file = f"{self.root}/{path}"
+        self.announce(path)
+        self.keep(path, len(data))
+        folder = file.rpartition("/")[0]
+        if folder not in self._folders:
+            os.makedirs(folder, exist_ok=True)
+            self._folders.add(folder)
+        try:
+            with open(file, "rb") as present:
+                if os.fstat(present.fileno()).st_size == len(data) and present.read() == data:
+                    self.unchanged += 1
+                    return
+        except FileNotFoundError:
+            pass
+        with open(file + ".tmp", "wb") as out:
+            out.write(data)
+        os.replace(file + ".tmp", file)
+        self.written += 1
+
+    def finish(self, fingerprint: str, missing: list[str]) -> int:
+        """Remove what earlier reports left and write the manifest; returns how many files were removed."""
+        self._journal.close()
+        journal = self.root / JOURNAL
+        known = {*self._before.get("files", {}), *journal.read_text("utf-8").splitlines()}
+        removed = 0
+        for path in known - self.files.keys():
+            removed += self._remove(path)
+            self._remove(path + ".tmp")
+        manifest = {"fingerprint": fingerprint, "missing": missing, "files": self.files}
+        temporary = self.root / (MANIFEST + ".tmp")
+        temporary.write_text(json.dumps(manifest, ensure_ascii=False, indent=0), "utf-8")
+        os.replace(temporary, self.root / MANIFEST)
+        journal.unlink()
+        return removed
+
+    def _remove(self, path: str) -> int:
+        """Remove a file of an earlier report and the folders it leaves empty; never anything outside the site."""
+        file = self.root / path
+        if ".." in Path(path).parts or Path(path).is_absolute() or not file.is_file():
+            return 0
+        file.unlink()
+        for folder in Path(path).parents:
+            if folder == Path("."):
+                break
+            try:
+                (self.root / folder).rmdir()
+            except OSError:
+                break
+        return 1
+
+
+def _read_manifest(path: Path) -> dict:
+    try:
+        manifest = json.loads(path.read_text("utf-8"))
+        return manifest if isinstance(manifest.get("files"), dict) else {}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def _sizes(root: Path) -> dict[str, int]:
+    """Size of every file below a folder, by path relative to it."""
+    sizes: dict[str, int] = {}
+    folders = [""]
+    while folders:
+        folder = folders.pop()
+        with os.scandir(root / folder) as entries:
+            for entry in entries:
+                path = folder + entry.name
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(path + "/")
+                else:
+                    sizes[path] = entry.stat().st_size
+    return sizes

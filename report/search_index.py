@@ -1,0 +1,45 @@
+"""The search index: names and addresses of neurons, classes and clips as one classic script."""
+
+from __future__ import annotations
+
+import json
+
+from report.contents import Contents
+from report.facts import StudyFacts
+
+NEURONS_PER_CLASS = 12
+
+
+def script(contents: Contents, facts: list[StudyFacts]) -> str:
+    """JavaScript that assigns the index.
+
+    `studies`: title `t`, folder `f`, layers `l` as [name, folder, neurons, units or null when they count from 0, names or null].
+    `classes`: [name, label set and data set, page, [[study, layer, place in the layer, average precision], ...]], best detectors first.
+    `clips`: [name, page, classes].
+    """
+    studies, places = [], []
+    for study in contents.studies:
+        shown = [layer for layer in study.layers if layer.has_pages]
+        places.append({layer.layer_id: at for at, layer in enumerate(shown)})
+        layers = []
+        for layer in shown:
+            units = None if layer.units == list(range(layer.neurons)) else layer.units
+            names = layer.names if any(name is not None for name in layer.names) else None
+            layers.append([layer.name, layer.folder.rpartition("/")[2], layer.neurons, units, names])
+        studies.append({"t": study.title, "f": study.folder, "l": layers})
+    classes, clips = [], []
+    for dataset in contents.datasets:
+        for cls in dataset.classes.values():
+            best = []
+            for at, (study, known) in enumerate(zip(contents.studies, facts, strict=True)):
+                if study.dataset is dataset:
+                    for row in known.classes.get(cls.class_id, [])[:NEURONS_PER_CLASS]:
+                        layer = study.layer_of(row.neuron_id)
+                        if row.average_precision is not None:
+                            place = [at, places[at][layer.layer_id], row.neuron_id - layer.first, round(row.average_precision, 3)]
+                            best.append(place)
+            best.sort(key=lambda place: -place[3])
+            classes.append([cls.name, f"{cls.label_set}, {dataset.name}", cls.page, best])
+        clips += [[clip.title, clip.page, dataset.label(clip)] for clip in dataset.clips.values()]
+    index = {"studies": studies, "classes": classes, "clips": clips}
+    return f"AURICLE_SEARCH={json.dumps(index, ensure_ascii=False, separators=(',', ':'))};\n"

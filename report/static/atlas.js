@@ -1,0 +1,233 @@
+/* Players, sortable tables, keys and search. A classic script: browsers refuse modules, workers and fetch on pages opened from a folder. */
+(function () {
+  "use strict";
+  var body = document.body, root = body.dataset.root || "", clipS = parseFloat(body.dataset.clipS) || 5;
+  function all(selector, within) { return Array.prototype.slice.call((within || document).querySelectorAll(selector)); }
+
+  /* Sounds: one at a time; a picture plays from where it is clicked. */
+  var now = null;
+  function stop() { if (now) { now.pause(); } }
+  function follow() {
+    if (!now) { return; }
+    var card = now.closest(".card"), head = card && card.querySelector(".head");
+    if (head) {
+      var share = (now.currentTime - (parseFloat(card.dataset.start) || 0)) / clipS;
+      head.style.left = 100 * Math.min(1, Math.max(0, share)) + "%";
+    }
+    if (!now.paused) { requestAnimationFrame(follow); }
+  }
+  function dress(card) {
+    var audio = card.querySelector("audio"), box = card.querySelector(".s"), image = box && box.querySelector("img");
+    if (!audio || !image) { return; }
+    var start = parseFloat(card.dataset.start) || 0, button = document.createElement("button"), head = document.createElement("i");
+    button.className = "go";
+    button.type = "button";
+    button.setAttribute("aria-label", image.alt.replace(/^Spectrogram of/, "Play").replace(/: [^:]*$/, ""));
+    head.className = "head";
+    box.append(button, head);
+    button.addEventListener("click", function (event) {
+      var area = box.getBoundingClientRect(), x = event.clientX - area.left, onIcon = !event.detail || (x < 34 && area.bottom - event.clientY < 34);
+      if (onIcon && !audio.paused) { audio.pause(); return; }
+      if (!onIcon) { seek(audio, start + clipS * x / area.width); }
+      else if (audio.ended || !audio.currentTime) { seek(audio, start); }
+      audio.play().catch(function () {});
+    });
+    audio.addEventListener("play", function () {
+      if (now && now !== audio) { now.pause(); }
+      now = audio;
+      card.classList.add("playing");
+      requestAnimationFrame(follow);
+    });
+    audio.addEventListener("pause", function () {
+      card.classList.remove("playing");
+      card.classList.toggle("paused", !audio.ended);
+      if (audio.ended && now === audio) { now = null; }
+    });
+    audio.addEventListener("error", function () { card.classList.add("broken"); });
+  }
+  function seek(audio, time) {
+    if (audio.readyState > 0) { audio.currentTime = Math.min(time, audio.duration || time); return; }
+    audio.addEventListener("loadedmetadata", function () { audio.currentTime = Math.min(time, audio.duration); }, {once: true});
+    audio.load();
+  }
+  all(".card").forEach(dress);
+  var single = null;
+  document.addEventListener("click", function (event) {
+    var link = event.target.closest("a.listen");
+    if (!link) { return; }
+    event.preventDefault();
+    var same = single && single.link === link && !single.paused;
+    stop();
+    if (same) { return; }
+    single = new Audio(link.href);
+    single.link = link;
+    now = single;
+    link.classList.add("playing");
+    single.onpause = single.onended = single.onerror = function () { link.classList.remove("playing"); };
+    single.play().catch(function () { link.classList.remove("playing"); });
+  });
+
+  /* Tables: a click on a head sorts by its column; undefined values stay last either way. */
+  function value(cell) {
+    var text = cell.textContent.trim();
+    if (text === "" || text === "–") { return null; }
+    var plain = text.replace(/−/g, "-").replace(/,/g, "").replace(/ ?%$/, "");
+    return plain !== "" && isFinite(plain) ? parseFloat(plain) : text;
+  }
+  var collator = new Intl.Collator(undefined, {numeric: true});
+  function compare(a, b) {
+    return typeof a === "number" && typeof b === "number" ? a - b : collator.compare(a, b);
+  }
+  function sort(head) {
+    var row = head.parentNode, table = head.closest("table"), index = Array.prototype.indexOf.call(row.children, head), list = table.tBodies[0];
+    var state = head.getAttribute("aria-sort"), numbers = head.classList.contains("n");
+    var sign = state === "ascending" ? -1 : state === "descending" ? 1 : numbers ? -1 : 1;
+    var keyed = Array.prototype.map.call(list.rows, function (item, order) { return [item.cells[index] ? value(item.cells[index]) : null, order, item]; });
+    keyed.sort(function (a, b) {
+      if (a[0] === null || b[0] === null) { return (a[0] === null) - (b[0] === null) || a[1] - b[1]; }
+      return sign * compare(a[0], b[0]) || a[1] - b[1];
+    });
+    list.append.apply(list, keyed.map(function (key) { return key[2]; }));
+    all("th[aria-sort]", row).forEach(function (other) { other.removeAttribute("aria-sort"); });
+    head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+  }
+  all("table.sortable thead button").forEach(function (button) {
+    button.addEventListener("click", function () { sort(button.closest("th")); });
+  });
+  all("input.filter").forEach(function (input) {
+    var rows = all("tbody tr", document.getElementById(input.dataset.table)), count = document.getElementById(input.dataset.table + "-count");
+    function apply() {
+      var wanted = plain(input.value), shown = 0;
+      rows.forEach(function (row) {
+        var cells = row.cells;
+        row.hidden = wanted !== "" && plain(cells[0].textContent).split(" ").indexOf(wanted) < 0 && plain(cells[0].textContent + " " + cells[2].textContent).replace(/^\d+/, "").indexOf(wanted) < 0;
+        shown += !row.hidden;
+      });
+      count.textContent = wanted === "" ? "" : shown + " of " + rows.length;
+    }
+    input.addEventListener("input", apply);
+    if (input.value) { apply(); }
+  });
+
+  /* Search: the index is a script, loaded when it is first needed. */
+  var box = document.getElementById("q"), hits = document.getElementById("hits"), chosen = -1, loading = false;
+  function plain(text) { return text.toLowerCase().replace(/[_·/\-\s]+/g, " ").trim(); }
+  function load() {
+    if (loading) { return; }
+    loading = true;
+    var script = document.createElement("script");
+    script.src = root + "search.js";
+    script.onload = find;
+    document.head.append(script);
+  }
+  function neuronFile(unit) { return String(unit).padStart(4, "0") + ".html"; }
+  function neuron(study, layer, at) {
+    var unit = layer[3] ? layer[3][at] : at, name = layer[4] ? layer[4][at] : null;
+    return {text: layer[0] + " · " + unit + (name === null ? "" : " (" + name + ")"), href: study.f + "/" + layer[1] + "/" + neuronFile(unit)};
+  }
+  function rank(name, wanted) { return name === wanted ? 0 : name.indexOf(wanted) === 0 ? 1 : name.indexOf(" " + wanted) >= 0 ? 2 : name.indexOf(wanted) >= 0 ? 3 : 9; }
+  function best(items, key, wanted, limit) {
+    return items.map(function (item, order) { return [rank(plain(key(item)), wanted), order, item]; })
+      .filter(function (found) { return found[0] < 9; })
+      .sort(function (a, b) { return a[0] - b[0] || a[1] - b[1]; })
+      .slice(0, limit).map(function (found) { return found[2]; });
+  }
+  function results(wanted) {
+    var index = window.AURICLE_SEARCH, several = index.studies.length > 1, groups = [];
+    function add(title, items) { if (items.length) { groups.push([title, items]); } }
+    var classes = best(index.classes, function (c) { return c[0]; }, wanted, 6), found = [], seen = {};
+    add("Classes", classes.map(function (c) { return {text: c[0], note: c[1], href: c[2]}; }));
+    classes.slice(0, 3).forEach(function (c) {
+      c[3].slice(0, classes.length > 1 ? 5 : 10).forEach(function (n) {
+        var study = index.studies[n[0]], item = neuron(study, study.l[n[1]], n[2]);
+        if (seen[item.href]) { return; }
+        seen[item.href] = 1;
+        item.note = c[0] + ", AP " + n[3].toFixed(2) + (several ? ", " + study.t : "");
+        found.push(item);
+      });
+    });
+    add("Neurons for these classes", found);
+    var named = [], numbered = [], layers = [], parts = wanted.match(/^(.*?) ?(\d+)$/);
+    index.studies.forEach(function (study) {
+      study.l.forEach(function (layer) {
+        if (rank(plain(layer[0]), wanted) < 9) { layers.push({text: layer[0], note: study.t, href: study.f + "/" + layer[1] + "/index.html", order: rank(plain(layer[0]), wanted)}); }
+        (layer[4] || []).forEach(function (name, at) {
+          if (name !== null && rank(plain(name), wanted) < 9) { var item = neuron(study, layer, at); item.note = "output of " + study.t; item.order = rank(plain(name), wanted); named.push(item); }
+        });
+        if (parts && (parts[1] === "" || rank(plain(layer[0]), parts[1]) < 9)) {
+          var unit = parseInt(parts[2], 10), at = layer[3] ? layer[3].indexOf(unit) : unit;
+          if (at >= 0 && at < layer[2]) { var hit = neuron(study, layer, at); hit.note = study.t; hit.order = parts[1] ? rank(plain(layer[0]), parts[1]) : 0; numbered.push(hit); }
+        }
+      });
+    });
+    function ordered(items, limit) { return items.map(function (item, i) { return [item.order, i, item]; }).sort(function (a, b) { return a[0] - b[0] || a[1] - b[1]; }).slice(0, limit).map(function (x) { return x[2]; }); }
+    add("Neurons by name", ordered(named, 8));
+    add("Neurons by number", ordered(numbered, 8));
+    add("Layers", ordered(layers, 6));
+    add("Clips", best(index.clips, function (c) { return c[0]; }, wanted, 8).map(function (c) { return {text: c[0], note: c[2], href: c[1]}; }));
+    return groups;
+  }
+  function find() {
+    var wanted = plain(box.value);
+    chosen = -1;
+    hits.replaceChildren();
+    box.removeAttribute("aria-activedescendant");
+    if (wanted === "" || !window.AURICLE_SEARCH) { show(false); return; }
+    var groups = results(wanted), number = 0;
+    groups.forEach(function (group) {
+      var title = document.createElement("div");
+      title.className = "group";
+      title.setAttribute("role", "presentation");
+      title.textContent = group[0];
+      hits.append(title);
+      group[1].forEach(function (item) {
+        var link = document.createElement("a"), note = document.createElement("span");
+        link.href = root + item.href;
+        link.id = "hit-" + number++;
+        link.setAttribute("role", "option");
+        link.tabIndex = -1;
+        link.textContent = item.text;
+        note.textContent = item.note || "";
+        link.append(note);
+        hits.append(link);
+      });
+    });
+    if (!groups.length) {
+      var none = document.createElement("div");
+      none.className = "none";
+      none.textContent = "Nothing is called so.";
+      hits.append(none);
+    }
+    show(true);
+  }
+  function show(open) { hits.hidden = !open; box.setAttribute("aria-expanded", String(open)); }
+  function choose(step) {
+    var links = all("a", hits);
+    if (!links.length) { return; }
+    if (links[chosen]) { links[chosen].removeAttribute("aria-selected"); }
+    chosen = (chosen + step + links.length) % links.length;
+    links[chosen].setAttribute("aria-selected", "true");
+    links[chosen].scrollIntoView({block: "nearest"});
+    box.setAttribute("aria-activedescendant", links[chosen].id);
+  }
+  box.addEventListener("focus", function () { load(); if (box.value) { find(); } });
+  box.addEventListener("input", function () { load(); find(); });
+  box.addEventListener("keydown", function (event) {
+    if (event.key === "ArrowDown") { choose(1); event.preventDefault(); }
+    else if (event.key === "ArrowUp") { choose(chosen < 0 ? 0 : -1); event.preventDefault(); }
+    else if (event.key === "Enter") { var links = all("a", hits); if (links.length) { links[Math.max(0, chosen)].click(); } event.preventDefault(); }
+    else if (event.key === "Escape") { show(false); box.blur(); }
+  });
+  document.addEventListener("click", function (event) { if (!event.target.closest(".search")) { show(false); } });
+
+  /* Keys: / searches, arrows or j and k turn pages, Escape stops the sound. */
+  document.addEventListener("keydown", function (event) {
+    if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|TEXTAREA|SELECT|AUDIO)$/.test(event.target.tagName)) { return; }
+    if (event.key === "/") { event.preventDefault(); box.focus(); box.select(); return; }
+    if (event.key === "Escape") { stop(); return; }
+    var way = {ArrowLeft: "prev", k: "prev", ArrowRight: "next", j: "next"}[event.key];
+    if (!way || (event.key.length > 1 && event.target.closest(".scroll"))) { return; }
+    var link = document.querySelector('[rel="' + way + '"]');
+    if (link) { location.href = link.href; }
+  });
+})();

@@ -1,0 +1,165 @@
+"""Addresses, drawings, sounds and pictures."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import soundfile as sf
+from PIL import Image
+
+from report import charts, svg
+from report.addresses import slug, slugs
+from report.contents import Clip, View
+from report.media import HEIGHT, MAGMA, PADDING, WIDTH, mp3, spectrogram, spectrogram_png
+
+
+def test_slugs_are_safe_short_and_different():
+    names = [
+        "Dog",
+        "dog",
+        "DOG ",
+        "犬",
+        "猫",
+        "",
+        "con",
+        "CON.1",
+        "index",
+        "a/b",
+        "../../x",
+        "x" * 300,
+        "x" * 301,
+        ".hidden",
+        "aux",
+        "dog-ö",
+    ]
+    made = slugs(names)
+    assert len(set(made)) == len(names)
+    for name in made:
+        assert name == name.lower()
+        assert 0 < len(name) <= 80
+        assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-._")
+        assert not name.startswith(".")
+        assert name.split(".")[0] not in ("con", "aux", "index")
+    assert made[0] == "dog"
+
+
+def test_slugs_do_not_change_when_names_are_added():
+    assert slugs(["Dog", "dog", "cat"])[:2] == slugs(["Dog", "dog"])
+
+
+def test_a_name_that_looks_like_a_made_slug_gets_another():
+    made = slugs(["dog", "Dog"])
+    assert len({*slugs(["dog", made[1], "Dog"])}) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("Ünï cödé", "uni-code"), ("a/b\\c", "a-b-c"), ("encoder.layers.0.fc1", "encoder.layers.0.fc1")]
+)
+def test_slug(name, expected):
+    assert slug(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (0, "0"),
+        (0.12345, "0.123"),
+        (-1.5, "−1.50"),
+        (12.345, "12.35"),
+        (123.45, "123.5"),
+        (12345.6, "1.2e+04"),
+        (1e-6, "1.0e−06"),
+    ],
+)
+def test_number(value, text):
+    assert svg.number(value) == text
+
+
+def test_course_starts_and_ends_where_it_should():
+    steps = np.array([[0, 1, 0.5], [1, np.nan, np.nan], [np.nan, 1, 1]])
+    paths = svg.courses(steps, np.zeros(3), np.ones(3))
+    assert paths == ["M0 30h.5l1-28 1 14h.5", "M0 2h1", ""]
+
+
+def test_histogram_quantiles_stand_on_the_bars_scale():
+    drawing = svg.histogram([4, 0, 1], 0.0, 3.0, (0.0, 0.5, 1.5, 2.0, 3.0))
+    assert 'd="M15.0 64v10"' in drawing
+    assert "M0 60v-60.0h9V60z" in drawing
+    assert "M20 60v-30.0h9V60z" in drawing
+
+
+def test_rows_cannot_end_their_script():
+    assert "<" not in charts.rows_script(rows=[{"class": "</script><script>alert(1)</script>"}])
+
+
+def test_charts_validate_and_take_rows_by_name():
+    text = charts.specifications()
+    assert all(f'"{name}":' in text for name in charts.TYPES)
+    assert '"url"' not in text
+
+
+def clip(seconds: float) -> Clip:
+    return Clip(1, "a.wav", "0" * 64, seconds, "")
+
+
+def test_a_tone_is_a_line_at_its_mel_height():
+    rate = 16_000
+    t = np.arange(2 * rate) / rate
+    image = spectrogram(np.sin(2 * np.pi * 1000 * t).astype(np.float32), rate, View(2.0, 16_000))
+    assert image.shape == (HEIGHT, WIDTH)
+    mel = lambda hz: 2595 * np.log10(1 + hz / 700)  # noqa: E731
+    expected = HEIGHT * (1 - (mel(1000) - mel(20)) / (mel(8000) - mel(20)))
+    assert abs(int(np.argmax(image[:, WIDTH // 2])) - expected) < 2
+    assert image.max() < PADDING
+
+
+def test_time_after_the_end_of_a_short_clip_is_padding_not_silence():
+    image = spectrogram(np.ones(8000, np.float32), 16_000, View(2.0, 16_000))
+    assert (image[:, : WIDTH // 4] < PADDING).all()
+    assert (image[:, WIDTH // 4 :] == PADDING).all()
+
+
+def test_silence_is_dark_everywhere():
+    assert (spectrogram(np.zeros(32_000, np.float32), 16_000, View(2.0, 16_000)) == 0).all()
+
+
+@pytest.mark.parametrize("rate", [4000, 8000, 16_000, 44_100, 96_000])
+def test_no_band_is_empty_below_the_files_highest_frequency(rate):
+    noise = np.random.default_rng(0).normal(size=2 * rate).astype(np.float32)
+    image = spectrogram(noise, rate, View(2.0, 16_000))
+    mel = lambda hz: 2595 * np.log10(1 + hz / 700)  # noqa: E731
+    share = min(1.0, (mel(rate / 2) - mel(20)) / (mel(8000) - mel(20)))
+    rows = image[::-1][: int(share * HEIGHT) - 2]
+    assert (np.median(rows, axis=1) > PADDING // 2).all()
+
+
+def test_a_long_clip_shows_its_middle(tmp_path):
+    wave = np.zeros(48_000)
+    wave[23_000:25_000] = np.random.default_rng(0).normal(size=2000)
+    sf.write(tmp_path / "long.wav", wave, 16_000)
+    picture = Image.open(io.BytesIO(spectrogram_png(tmp_path / "long.wav", clip(3.0), View(1.0, 16_000))))
+    assert picture.size == (WIDTH, HEIGHT)
+    assert picture.mode == "P"
+    loudness = np.asarray(picture).astype(int).sum(axis=0)
+    assert abs(int(np.average(np.arange(WIDTH), weights=loudness)) - WIDTH / 2) < 8
+
+
+def test_magma_gets_steadily_lighter():
+    table = np.frombuffer(MAGMA, np.uint8).reshape(256, 3) @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(table) > -1).all()
+    assert table[-1] > 200 > 5 > table[0]
+
+
+@pytest.mark.parametrize(("rate", "expected"), [(44_100, 44_100), (16_000, 16_000), (96_000, 48_000), (11_000, 11_025), (4000, 8000)])
+def test_mp3_keeps_length_and_rate(tmp_path, rate, expected):
+    seconds = 1.5
+    t = np.arange(round(seconds * rate)) / rate
+    sf.write(tmp_path / "a.wav", np.stack([np.sin(2 * np.pi * 440 * t), np.zeros(t.size)], axis=1) * 0.5, rate)
+    wave, got = sf.read(io.BytesIO(mp3(tmp_path / "a.wav")))
+    assert got == expected
+    assert wave.ndim == 1
+    assert abs(len(wave) / got - seconds) < 0.06
+    assert np.sqrt((wave**2).mean()) == pytest.approx(0.25 / np.sqrt(2), rel=0.05)
