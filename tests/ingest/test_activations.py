@@ -134,7 +134,8 @@ def test_courses_show_when_a_neuron_fires(made):
     layer = small_network().layers[0]
     values = hooked(folder, con, layer).mean(axis=3)  # [clips, channels, time]
     rows = con.execute(
-        """SELECT unit, column_index, course FROM top_clip JOIN neuron USING (neuron_id) JOIN layer USING (layer_id) JOIN activation_clip USING (run_id, clip_id)
+        """SELECT unit, column_index, course
+        FROM top_clip JOIN neuron USING (neuron_id) JOIN layer USING (layer_id) JOIN activation_clip USING (run_id, clip_id)
         WHERE layer.name = 'conv1' AND reduction = 'mean'"""
     ).fetchall()
     assert len(rows) == 5 * 40
