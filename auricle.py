@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -164,22 +165,24 @@ def query(
     """Run SQL on the warehouse."""
     with store.connect_readonly(warehouse) as con:
         try:
-            cursor = con.execute(sql)
-            headers = [column[0] for column in cursor.description or []]
-            if format is Format.table:
-                _print_table(headers, cursor.fetchall())
+            relation = con.sql(sql)
+            if relation is None:
                 return
-            frame = cursor.to_arrow_table()
+            frame = relation.to_arrow_table()
         except duckdb.Error as error:
             raise UserError(f"the query failed: {' '.join(str(error).split())}") from None
-    if format is Format.json:
+    if format is Format.table:
+        _print_table(frame.column_names, list(zip(*(column.to_pylist() for column in frame.columns), strict=True)))
+    elif format is Format.json:
         json.dump(frame.to_pylist(), sys.stdout, ensure_ascii=False, default=str, indent=1)
         print()
-        return
-    with duckdb.connect() as memory:
-        memory.register("frame", frame)
-        sys.stdout.flush()
-        memory.execute(f"COPY frame TO '/dev/stdout' (FORMAT {format.value})")
+    else:
+        with tempfile.TemporaryDirectory() as folder, duckdb.connect() as memory:
+            path = Path(folder) / "result"
+            memory.register("frame", frame)
+            memory.execute(f"COPY frame TO '{path}' (FORMAT {format.value})")
+            sys.stdout.flush()
+            sys.stdout.buffer.write(path.read_bytes())
 
 
 @app.command()

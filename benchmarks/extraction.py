@@ -21,16 +21,16 @@ import numpy as np
 import polars as pl
 import torch
 
-from ingest.activations import COURSE_BYTES
+from ingest.activations import SHARD_CLIPS, keep_freed_memory, new_extremes
 from ingest.datasets import read_dataset
 from ingest.networks import load_network
-from ingest.recording import Extremes, Recorder, course_steps
+from ingest.recording import Recorder
 from ingest.sound import load
 from warehouse import store
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results" / "extraction.json"
-BATCH, CLIPS, REPEATS = 8, 2000, 3
+BATCH, TURN, CLIPS, REPEATS = 8, 10, 2000, 3
 
 
 def paired_overhead(source: Path) -> dict:
@@ -38,6 +38,7 @@ def paired_overhead(source: Path) -> dict:
 
     The clips run through once, as in an ingest: rankings start empty at the first batch, so the costly beginning is in the figure.
     """
+    keep_freed_memory()
     network = load_network("yamnet")
     entries = read_dataset("esc50", source).entries[:CLIPS]
     waveforms = [load(entry.path, sample_rate_hz=network.sample_rate_hz, clip_s=network.clip_s)[0] for entry in entries]
@@ -45,29 +46,29 @@ def paired_overhead(source: Path) -> dict:
     recorder = Recorder(network, network.layers)
     ratios, bare_ms, recorded_ms = [], [], []
     for _ in range(REPEATS + 1):
-        extremes = [Extremes(layer.neurons, 20, course_steps(network, layer)) for layer in network.layers]
+        extremes = new_extremes(network, network.layers, 20, BATCH)
         bare = recorded = 0.0
-        waiting: list[tuple[torch.Tensor, list]] = []
-        for number, batch in enumerate(batches):
+        shard = torch.empty((2, SHARD_CLIPS, sum(layer.neurons for layer in network.layers)), dtype=torch.float16)
+        for first in range(0, len(batches), TURN):
+            turn = batches[first : first + TURN]
             start = time.perf_counter()
-            network.forward(batch)
+            for batch in turn:
+                network.forward(batch)
             bare += time.perf_counter() - start
             start = time.perf_counter()
             with torch.inference_mode(), recorder:
-                network.forward(batch)
-            ids = torch.arange(number * BATCH, (number + 1) * BATCH)
-            found = [recorder.batch.pop(layer.name) for layer in network.layers]
-            values = [{name: value.half() for name, value in part.reductions.items()} for part in found]
-            courses = [None if part.course is None else part.course.half() for part in found]
-            waiting.append((ids, list(zip(values, courses, strict=True))))
-            held = sum(course.nbytes for _, layers in waiting for _, course in layers if course is not None)
-            if held > COURSE_BYTES or number == len(batches) - 1:
-                all_ids = torch.cat([ids for ids, _ in waiting])
-                for index, extreme in enumerate(extremes):
-                    mean = torch.cat([layers[index][0]["mean"] for _, layers in waiting], dim=1)
-                    parts = [layers[index][1] for _, layers in waiting]
-                    extreme.update(mean, all_ids, None if parts[0] is None else torch.cat(parts))
-                waiting.clear()
+                for number, batch in enumerate(turn, start=first):
+                    network.forward(batch)
+                    found = [recorder.batch.pop(layer.name) for layer in network.layers]
+                    ids = torch.arange(number * BATCH, (number + 1) * BATCH)
+                    columns = slice(number * BATCH % SHARD_CLIPS, number * BATCH % SHARD_CLIPS + BATCH)
+                    row = 0
+                    for part, extreme in zip(found, extremes, strict=True):
+                        rows = slice(row, row + part.reductions["mean"].shape[1])
+                        for index, values in enumerate(part.reductions.values()):
+                            shard[index, columns, rows] = values
+                        extreme.update(shard[0, columns, rows], ids, part.course)
+                        row = rows.stop
             recorded += time.perf_counter() - start
         ratios.append(recorded / bare)
         bare_ms.append(bare / CLIPS * 1e3)
@@ -110,8 +111,8 @@ def command(*arguments: str) -> tuple[float, float, str]:
     """Run `auricle`; returns seconds, peak memory of the process in MB, and what it printed."""
     start = time.perf_counter()
     code = (
-        "import resource, sys; import auricle\ntry: auricle.main()\n"
-        "finally: print('peak', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+        "import re, sys; import auricle\ntry: auricle.main()\n"
+        "finally: print('peak', re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:

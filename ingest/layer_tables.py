@@ -17,6 +17,7 @@ from ingest.recording import Extremes, course_steps
 from ingest.specificity import average_precision, class_means, selectivity_index
 from warehouse import ledger, store
 
+CHUNK_CLIPS = 256
 BINS = 24
 NEIGHBORS = 8
 QUANTILES = {"quantile_05": 0.05, "quantile_25": 0.25, "median": 0.5, "quantile_75": 0.75, "quantile_95": 0.95}
@@ -69,12 +70,14 @@ def finish_layers(
                     "dtype": str(matrix.dtype),
                     "sha256": digest,
                 }
-                extremes = Extremes(len(neuron_ids), top_k, course_steps(network, layer) if reduction == "mean" else 1)
+                extremes = Extremes(len(neuron_ids), top_k, course_steps(network, layer) if reduction == "mean" else 1, CHUNK_CLIPS)
                 if reduction == "mean" and state:
                     with np.load(state[-1]) as arrays:
                         extremes.restore({name.partition(".")[2]: arrays[name] for name in arrays.files if name.startswith(f"{number}.")})
                 else:
-                    extremes.update(torch.from_numpy(matrix), torch.from_numpy(clip_ids), None)
+                    for start in range(0, len(clip_ids), CHUNK_CLIPS):
+                        part = slice(start, start + CHUNK_CLIPS)
+                        extremes.update(torch.from_numpy(matrix[:, part].T), torch.from_numpy(clip_ids[part]), None)
                 found = {
                     "activation_file": pl.DataFrame([file_row]),
                     "activation_summary": summary(matrix, neuron_ids),

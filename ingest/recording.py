@@ -41,7 +41,7 @@ def course_weights(network: Network, layer: Layer) -> np.ndarray:
 
 @dataclass
 class Recorded:
-    """One batch of one layer: each reduction [neurons, clips] and the course [clips, steps, neurons] (None without a time axis)."""
+    """One batch of one layer: each reduction [clips, neurons], the course [clips, steps, neurons] (None without a time axis)."""
 
     reductions: dict[str, torch.Tensor]
     course: torch.Tensor | None
@@ -131,39 +131,35 @@ class Recorder:
 
     def _reduce_positions(self, output: torch.Tensor) -> Recorded:
         mean = output.float().unflatten(0, (-1, self.network.windows)).mean(dim=1)
-        return Recorded({"window_mean": mean.flatten(1).T}, None)
+        return Recorded({"window_mean": mean.flatten(1)}, None)
 
     def _reduce(self, layer: Layer, output: torch.Tensor) -> Recorded:
         """Mean over frequency to frames [clips, windows * time, neurons], then mean, maximum and course over those."""
-        frames = self._by_clip(self._over_frequency(layer, output, "mean"))
+        frames = self._by_clip(self._mean_over_frequency(layer, output))
         course = self._courses[layer.name](frames) if layer.name in self._courses else None
+        elements = self._frames(layer, output)
         if self.network.counts_padding or self.valid_s is None or not layer.time_steps:
             mean = frames.mean(dim=1)
-            peak = self._by_clip(self._peak(layer, output)[:, None]).amax(dim=1)
+            peak = self._by_clip(elements).amax(dim=1)
         else:
             starts = self._starts[layer.name][None, : frames.shape[1]]
             valid = (starts < self.valid_s[:, None].clamp(min=1e-6))[:, :, None]
             mean = (frames * valid).sum(dim=1) / valid.sum(dim=1)
-            peak = self._by_clip(self._over_frequency(layer, output, "max")).masked_fill(~valid, -torch.inf).amax(dim=1)
-        return Recorded({"mean": mean.T, "max": peak.T}, course)
+            peaks = elements.amax(dim=2) if elements.dim() == 4 else elements
+            peak = self._by_clip(peaks).masked_fill(~valid, -torch.inf).amax(dim=1)
+        return Recorded({"mean": mean, "max": peak}, course)
 
-    def _by_clip(self, frames: torch.Tensor) -> torch.Tensor:
-        """[clips * windows, time, neurons] to [clips, windows * time, neurons], float32."""
-        return frames.float().unflatten(0, (-1, self.network.windows)).flatten(1, 2)
+    def _by_clip(self, elements: torch.Tensor) -> torch.Tensor:
+        """[clips * windows, ..., neurons] to [clips, windows * ..., neurons], float32."""
+        return elements.float().reshape(len(elements) // self.network.windows, -1, elements.shape[-1])
 
-    def _over_frequency(self, layer: Layer, output: torch.Tensor, how: str) -> torch.Tensor:
-        """Mean or maximum over frequency, [clips * windows, time, neurons]. Pooling, and reducing with the neurons in the last dimension, are
-        many times faster than `mean(dim=3)` and `amax(dim=3)` on tensors that lie channels-last in memory, as fast convolutions leave them."""
-        if layer.axes == "channel,time,frequency" and how == "mean":
-            return torch.nn.functional.avg_pool2d(output, (1, layer.shape[2]))[:, :, :, 0].transpose(1, 2)
+    def _mean_over_frequency(self, layer: Layer, output: torch.Tensor) -> torch.Tensor:
+        """[clips * windows, time, neurons]. Pooling, and reducing with the neurons in the last dimension, are many times faster than
+        `mean(dim=3)` and `amax(dim=3)` on tensors that lie channels-last in memory, as fast convolutions leave them."""
+        if layer.axes == "channel,time,frequency":
+            return torch.nn.functional.avg_pool2d(output, (1, layer.shape[2])).squeeze(3).transpose(1, 2)
         frames = self._frames(layer, output)
-        if frames.dim() == 3:
-            return frames
-        return frames.mean(dim=2) if how == "mean" else frames.amax(dim=2)
-
-    def _peak(self, layer: Layer, output: torch.Tensor) -> torch.Tensor:
-        """Maximum over time and frequency of each window, [clips * windows, neurons]."""
-        return self._frames(layer, output).flatten(1, -2).amax(dim=1)
+        return frames.mean(dim=2) if frames.dim() == 4 else frames
 
     def _frames(self, layer: Layer, output: torch.Tensor) -> torch.Tensor:
         """[clips * windows, time, neurons] or [clips * windows, time, frequency, neurons], without tokens that stand for no moment."""
@@ -190,44 +186,63 @@ class Extremes:
     """The K highest and K lowest clips of a layer's neurons so far, with their courses; of equal values the lower clip id goes first.
 
     Side 0 is high, side 1 low. Value and clip id are packed into one integer that sorts as the ranking does. Values that are NaN never enter.
+    Clips wait in buffers until `capacity` are there, as ranking many together is cheaper than a few at a time.
     """
 
     EMPTY = torch.iinfo(torch.int64).min
 
-    def __init__(self, neurons: int, k: int, steps: int) -> None:
+    def __init__(self, neurons: int, k: int, steps: int, capacity: int) -> None:
         self.keys = torch.full((2, neurons, k), self.EMPTY, dtype=torch.int64)
         self.courses = torch.zeros((2, neurons, k, steps), dtype=torch.float16) if steps > 1 else None
+        self._waiting = 0
+        self._ids = torch.empty(capacity, dtype=torch.int64)
+        self._values = torch.empty((capacity, neurons))
+        self._course = torch.empty((capacity, steps, neurons), dtype=torch.float16) if steps > 1 else None
 
     def update(self, values: torch.Tensor, clip_ids: torch.Tensor, course: torch.Tensor | None) -> None:
-        """Take in clips: values [neurons, clips] as stored, clip ids [clips], course [clips, steps, neurons] or None."""
+        """Take in at most `capacity` clips: values [clips, neurons] as stored, clip ids [clips], course [clips, steps, neurons] or None."""
+        if self._waiting + len(clip_ids) > len(self._ids):
+            self._rank()
+        new = slice(self._waiting, self._waiting + len(clip_ids))
+        self._ids[new] = clip_ids
+        self._values[new] = values
+        if self._course is not None and course is not None:
+            self._course[new] = course
+        self._waiting = new.stop
+
+    def _rank(self) -> None:
+        """Rank what waits."""
         k = self.keys.shape[2]
-        for side, sign in enumerate((1, -1)):
-            bits = (values.float() * sign + 0.0).view(torch.int32)
-            ordered = torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF).long()
-            new = (ordered << 32) - clip_ids
-            new[values.isnan()] = self.EMPTY
-            rows = (new.amax(dim=1) > self.keys[side, :, -1]).nonzero()[:, 0]
-            if not len(rows):
-                continue
-            keys, order = torch.cat([self.keys[side, rows], new[rows]], dim=1).topk(k, dim=1)
-            self.keys[side, rows] = keys
-            if self.courses is not None and course is not None:
-                kept = self.courses[side, rows].gather(1, order.clamp(max=k - 1)[:, :, None].expand(-1, -1, course.shape[1]))
+        values, clip_ids = self._values[: self._waiting].T.contiguous(), self._ids[: self._waiting]
+        self._waiting = 0
+        bits = (values + 0.0).view(torch.int32)
+        ordered = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
+        missing = values.isnan()
+        for side in (0, 1):
+            keys = torch.cat([self.keys[side], ((~ordered if side else ordered) << 32).sub_(clip_ids)], dim=1)
+            keys[:, k:].masked_fill_(missing, self.EMPTY)
+            self.keys[side], order = keys.topk(k, dim=1)
+            if self.courses is not None and self._course is not None:
+                courses = self.courses[side].gather(1, order.clamp(max=k - 1)[:, :, None].expand_as(self.courses[side]))
                 row, slot = (order >= k).nonzero(as_tuple=True)
-                kept[row, slot] = course[order[row, slot] - k, :, rows[row]].half()
-                self.courses[side, rows] = kept
+                courses[row, slot] = self._course[order[row, slot] - k, :, row]
+                self.courses[side] = courses
 
     def ranking(self) -> tuple[np.ndarray, np.ndarray]:
         """Clip ids [2, neurons, K], -1 where fewer than K clips had a value, and their values [2, neurons, K] (float32)."""
+        if self._waiting:
+            self._rank()
         ids = (-self.keys) & 0xFFFFFFFF
         ordered = ((self.keys + ids) >> 32).to(torch.int32)
-        values = torch.where(ordered >= 0, ordered, ordered ^ 0x7FFFFFFF).view(torch.float32)
-        values[1] *= -1
+        ordered[1] = ~ordered[1]
+        values = (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(torch.float32)
         empty = self.keys == self.EMPTY
-        return ids.masked_fill(empty, -1).numpy(), (values + 0.0).masked_fill(empty, torch.nan).numpy()
+        return ids.masked_fill(empty, -1).numpy(), values.masked_fill(empty, torch.nan).numpy()
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The state as arrays, for `restore`."""
+        if self._waiting:
+            self._rank()
         return {"keys": self.keys.numpy()} | ({} if self.courses is None else {"courses": self.courses.numpy()})
 
     def restore(self, state: dict[str, np.ndarray]) -> None:

@@ -105,6 +105,7 @@ def test_query_prints_all_formats_and_writes_nothing(made, tmp_path):
         "noise,[3],",
     ]
     assert "(3 rows)" in run("query", sql, *warehouse).stdout
+    assert "+00:00" in run("query", "SELECT started_at FROM run LIMIT 1", *warehouse).stdout
     with (tmp_path / "out.parquet").open("wb") as file:
         subprocess.run(
             [sys.executable, "-m", "auricle", "query", sql, "--format", "parquet", *map(str, warehouse)], cwd=ROOT, stdout=file, check=True

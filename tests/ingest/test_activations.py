@@ -252,8 +252,8 @@ def test_padding_is_left_out_where_a_network_does_not_count_it():
         output = network.module[:2](network.prepare(waveforms))
     mean, peak = (recorder.batch["conv1"].reductions[name] for name in ("mean", "max"))
     for clip, frames in ((0, 8), (1, 32)):
-        torch.testing.assert_close(mean[:, clip], output[clip, :, :frames].mean(dim=(1, 2)))
-        torch.testing.assert_close(peak[:, clip], output[clip, :, :frames].amax(dim=(1, 2)))
+        torch.testing.assert_close(mean[clip], output[clip, :, :frames].mean(dim=(1, 2)))
+        torch.testing.assert_close(peak[clip], output[clip, :, :frames].amax(dim=(1, 2)))
 
 
 def test_course_weights_average_overlapping_windows():
