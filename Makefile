@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install demo test check bench
+.PHONY: install install-clap demo test check bench
 
 install: .venv/installed
 
@@ -11,6 +11,11 @@ install: .venv/installed
 	$(BIN)/pip install --quiet -c constraints.txt torch
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
+
+# msclap asks for numpy<2, transformers<5 and torchaudio, and works with ours and without: its own requirements must not be followed.
+install-clap: install
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[clap]'
+	$(BIN)/pip install --quiet -c constraints.txt --no-deps msclap
 
 demo: install
 	$(BIN)/auricle demo

@@ -21,6 +21,7 @@ from torch import nn
 from warehouse.store import UserError
 
 Axes = Literal["channel,time,frequency", "channel,time", "token,unit", "unit"]
+TailForm = Literal["own", "sequence", "whole pass"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Network:
 
     A clip of `clip_s` seconds at `sample_rate_hz` becomes `windows` windows of `window_s` seconds starting every `window_hop_s`; a network
     that takes clips whole has one. `counts_padding=False` leaves the silence added to short clips out of every reduction over time.
-    Subclasses override `prepare`, and `tail` where the network is a plain sequence.
+    Subclasses override `prepare`, and `tail` where they know a shorter way than the two general forms; or both are given as functions.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Network:
         note: str | None = None,
         counts_padding: bool = True,
         prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        tail: Callable[[Layer, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
         self.name = name
         self.family = family
@@ -94,6 +96,7 @@ class Network:
         self.note = note
         self.counts_padding = counts_padding
         self._prepare = prepare
+        self._tail = tail
 
     @property
     def samples(self) -> int:
@@ -109,23 +112,63 @@ class Network:
         """Run the module on prepared inputs; returns its output [clips * windows, ...]."""
         return self.module(inputs)
 
+    def tail_form(self, layer: Layer) -> TailForm:
+        """How `tail` comes to its result: the network's own way, from the layer on through a sequence, or by a whole pass."""
+        if self._tail is not None or type(self).tail is not Network.tail:
+            return "own"
+        return "whole pass" if self._after(layer) is None else "sequence"
+
+    def _after(self, layer: Layer) -> list[nn.Module] | None:
+        return modules_after(self.module, layer.module) if type(self).forward is Network.forward else None
+
     @torch.inference_mode()
     def tail(self, layer: Layer, activation: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         """Output of the network when `layer` puts out `activation` [clips * windows, *layer.shape] instead of its own value.
 
-        This general form runs the whole network with the value replaced, which is right for any module; subclasses that are a
-        sequence start at the layer.
+        A layer inside nothing but nn.Sequential is followed by the modules after it. Otherwise the whole network runs on `inputs` with
+        the value replaced, which is right for any module; of several outputs of the layer's module the first is replaced. A network with
+        another structure and its own short way gives `tail` when it is made. `activation` stays as it is.
         """
-        handle = self.module.get_submodule(layer.module).register_forward_hook(lambda *_: activation)
+        if self._tail is not None:
+            return self._tail(layer, activation, inputs)
+        after = self._after(layer)
+        if after is not None:
+            value = activation.clone() if after else activation  # the next module may work in place
+            for module in after:
+                value = module(value)
+            return value
+
+        def replace(_module: nn.Module, _inputs: object, output: object) -> object:
+            return (activation.clone(), *output[1:]) if isinstance(output, tuple) else activation.clone()
+
+        handle = self.module.get_submodule(layer.module).register_forward_hook(replace)
         try:
             return self.forward(inputs)
         finally:
             handle.remove()
 
 
+def modules_after(module: nn.Module, path: str) -> list[nn.Module] | None:
+    """The modules that run after the one at `path`, in order; None when some module around it is more than an nn.Sequential."""
+    after: list[nn.Module] = []
+    for name in path.split("."):
+        if type(module).forward is not nn.Sequential.forward or name not in module._modules:
+            return None
+        names = list(module._modules)
+        # What follows in an inner sequence runs before what follows in the outer one.
+        after = [part for later in names[names.index(name) + 1 :] if (part := module._modules[later]) is not None] + after
+        module = module.get_submodule(name)
+    return after
+
+
 # --- The names under which networks are loaded --------------------------------------------------------------------------------------------
 
-BUILT_IN = {"yamnet": ("ingest.yamnet", "load_yamnet"), "whisper-tiny.en": ("ingest.whisper", "load_whisper")}
+BUILT_IN = {
+    "yamnet": ("ingest.yamnet", "load_yamnet"),
+    "whisper-tiny.en": ("ingest.whisper", "load_whisper"),
+    "clap-2022": ("ingest.clap", "load_clap_2022"),
+    "clap-2023": ("ingest.clap", "load_clap_2023"),
+}
 """Module and function of each built-in network; imported when it is asked for."""
 
 
