@@ -24,10 +24,15 @@ AUDIO_ENDINGS = frozenset(
 )
 RESERVED = ("file_name", "fold", "group")
 ESC50_FOLDS = range(1, 6)
+ESC50_SUPER_CATEGORIES = (
+    *("animals", "natural soundscapes & water sounds", "human non-speech sounds"),
+    *("interior/domestic sounds", "exterior/urban noises"),
+)
 ESC50_LICENSE = (
     "ESC-50: Dataset for Environmental Sound Classification, K. J. Piczak (2015), CC BY-NC 3.0, its ESC-10 part CC BY 3.0; "
     "the sounds are by users of freesound.org"
 )
+SYNTHESISED = ("starter", "notes")  # readers that write the sounds they read
 STARTER_LICENSE = "CC0 1.0: synthesised by Auricle, free for any use"
 MAX_FOLD = 2**31 - 1
 WHOLE_NUMBER = re.compile(r"[0-9]{1,10}")
@@ -80,7 +85,7 @@ def read_dataset(reader: str, source: Path, name: str | None = None) -> Listing:
     """
     if reader not in READERS:
         raise UserError(f"unknown reader {show(reader)}: choose one of {', '.join(READERS)}")
-    if reader != "starter" and not source.is_dir():
+    if reader not in SYNTHESISED and not source.is_dir():
         problem = "is not a folder" if source.exists() else "does not exist"
         raise UserError(f"data set folder {show(source)} {problem}: give the folder that holds the sounds")
     return READERS[reader](source, name)
@@ -89,7 +94,8 @@ def read_dataset(reader: str, source: Path, name: str | None = None) -> Listing:
 def read_esc50(source: Path, name: str | None = None) -> Listing:
     """ESC-50's layout (Piczak 2015, DOI 10.1145/2733373.2806390): meta/esc50.csv and audio/, label set `category` in the order of `target`.
 
-    The group is `src_file`. Where the table says .wav and the folder holds .ogg, or any other audio ending, that file is taken.
+    A second label set, `super_category`, has the five groups of ten targets. The group is `src_file`. Where the table says .wav and the
+    folder holds .ogg, or any other audio ending, that file is taken.
     """
     table, audio = source / "meta" / "esc50.csv", source / "audio"
     if not audio.is_dir():
@@ -107,13 +113,17 @@ def read_esc50(source: Path, name: str | None = None) -> Listing:
         file, number = str(row["filename"]), str(row["target"])
         if "/" not in file and not os.path.isfile(audio / file):
             file = by_stem.get(PurePosixPath(file).stem, file)
-        if gathered.add(line, file, {"category": row["category"]}, row["fold"], row.get("src_file"), folds=ESC50_FOLDS):
+        target = int(number) if WHOLE_NUMBER.fullmatch(number) else math.inf
+        super_category = ESC50_SUPER_CATEGORIES[int(target // 10)] if target < 50 else None
+        labels: dict[str, object] = {"category": row["category"], "super_category": super_category}
+        if gathered.add(line, file, labels, row["fold"], row.get("src_file"), folds=ESC50_FOLDS):
             for category in gathered.entries[-1].labels.get("category", ()):
-                target = int(number) if WHOLE_NUMBER.fullmatch(number) else math.inf
                 targets[category] = min(targets.get(category, math.inf), target)
     listing = gathered.listing(name or "esc50", "esc50", source, ESC50_LICENSE)
     if "category" in listing.label_sets:
         listing.label_sets["category"].sort(key=lambda category: targets[category])
+    if "super_category" in listing.label_sets:
+        listing.label_sets["super_category"].sort(key=ESC50_SUPER_CATEGORIES.index)
     return listing
 
 
@@ -299,3 +309,6 @@ def _relative(folder: str, item: str, source: Path) -> str:
 
 def _raise_unreadable(error: OSError) -> None:
     raise UserError(f"folder {show(error.filename)} cannot be read: {error.strerror}")
+
+
+from ingest import task_sets  # noqa: E402, F401  its readers are made of what is above, and enter READERS by themselves

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from ingest.datasets import READERS, Listing, read_dataset
+from ingest.datasets import ESC50_SUPER_CATEGORIES, READERS, Listing, read_dataset
 from ingest.sound import measure_file
 from warehouse.store import UserError
 
@@ -68,7 +68,11 @@ def refusal(reader: str, source: Path) -> str:
 def test_the_real_esc50() -> None:
     listing = read_dataset("esc50", ESC50)
     assert (listing.name, listing.reader, len(listing.entries), listing.rejected) == ("esc50", "esc50", 2000, [])
-    assert list(listing.label_sets) == ["category"]
+    assert list(listing.label_sets) == ["category", "super_category"]
+    assert listing.label_sets["super_category"] == list(ESC50_SUPER_CATEGORIES)
+    assert Counter(entry.labels["super_category"] for entry in listing.entries) == {(name,): 400 for name in ESC50_SUPER_CATEGORIES}
+    found = {entry.labels["category"][0]: entry.labels["super_category"][0] for entry in listing.entries}
+    assert (found["crow"], found["rain"], found["laughing"], found["clock_tick"], found["siren"]) == ESC50_SUPER_CATEGORIES
     classes = listing.label_sets["category"]
     assert len(classes) == 50
     assert classes[:3] == ["dog", "rooster", "pig"]
@@ -100,7 +104,12 @@ ESC50_TABLE = "filename,fold,target,category,esc10,src_file,take\n"
 def test_esc50_takes_another_ending_and_orders_classes_by_target(tmp_path: Path) -> None:
     table = ESC50_TABLE + "a.wav,1,9,apple,True,17,A\nb.ogg,2,10,zebra,False,18,A\nc.wav,5,2,cat,False,17,B\nd.wav,,,dog,,,\n"
     listing = read_dataset("esc50", esc50(tmp_path, table, "a.ogg", "b.wav", "c.wav", "c.ogg", "d.flac", "d.txt"))
-    assert (names(listing), listing.label_sets) == (["a.ogg", "b.wav", "c.wav", "d.flac"], {"category": ["cat", "apple", "zebra", "dog"]})
+    assert names(listing) == ["a.ogg", "b.wav", "c.wav", "d.flac"]
+    assert list(listing.label_sets.items()) == [
+        ("category", ["cat", "apple", "zebra", "dog"]),
+        ("super_category", ["animals", "natural soundscapes & water sounds"]),
+    ]
+    assert listing.entries[3].labels == {"category": ("dog",)}
     assert [(entry.fold, entry.group) for entry in listing.entries] == [(1, "17"), (2, "18"), (5, "17"), (None, None)]
     assert listing.entries[0].path == tmp_path / "audio" / "a.ogg"
 
@@ -117,7 +126,7 @@ def test_esc50_bad_rows_are_rejected_and_the_rest_is_kept(tmp_path: Path) -> Non
         "a.wav,0,0,x",
     ]
     listing = read_dataset("esc50", esc50(tmp_path, "filename,fold,target,category\n" + "\n".join(rows), "a.wav"))
-    assert (names(listing), listing.label_sets) == (["a.wav"], {"category": ["dog"]})
+    assert (names(listing), listing.label_sets) == (["a.wav"], {"category": ["dog"], "super_category": ["animals"]})
     assert reasons(listing) == {
         "esc50.csv line 2: a.wav": "fold 6 is none of 1 to 5",
         "esc50.csv line 3: a.wav": "fold one is not a whole number",
