@@ -386,3 +386,153 @@ SELECT class_activation.run_id, v_neuron.network, v_neuron.layer, v_neuron.layer
        reduction, label_set.name AS label_set, class.name AS class, class_id, clips, mean, share_active, selectivity, average_precision
 FROM class_activation JOIN v_neuron USING (neuron_id) JOIN class USING (class_id) JOIN label_set USING (label_set_id);
 COMMENT ON VIEW v_class_neuron IS 'How neurons answer to classes, with names.';
+
+-- Since version 2: layer probes, clusters of neurons, read-outs and interventions.
+
+CREATE TABLE probe (
+    run_id INTEGER NOT NULL,
+    layer_id INTEGER NOT NULL,
+    method VARCHAR NOT NULL CHECK (method IN ('knn', 'linear')),
+    k INTEGER,
+    fold INTEGER NOT NULL,
+    class_id INTEGER NOT NULL,
+    correct INTEGER NOT NULL,
+    total INTEGER NOT NULL,
+    UNIQUE (run_id, layer_id, method, k, fold, class_id)
+);
+COMMENT ON TABLE probe IS 'How much of the classes a layer holds: clips of each fold and class told rightly by a classifier fitted on the other folds'' activations.';
+COMMENT ON COLUMN probe.run_id IS 'Run of stage probes.';
+COMMENT ON COLUMN probe.layer_id IS 'Layer.';
+COMMENT ON COLUMN probe.method IS 'knn (nearest neighbours, Euclidean, majority vote) or linear (logistic regression on standardised activations).';
+COMMENT ON COLUMN probe.k IS 'Number of neighbours; NULL for linear.';
+COMMENT ON COLUMN probe.fold IS 'Fold that was tested: clip.fold where the data set has folds, otherwise drawn with the run''s seed, groups kept together.';
+COMMENT ON COLUMN probe.class_id IS 'True class of the clips counted.';
+COMMENT ON COLUMN probe.correct IS 'Clips told rightly.';
+COMMENT ON COLUMN probe.total IS 'Clips tested.';
+
+CREATE TABLE clustering (
+    run_id INTEGER NOT NULL REFERENCES run (run_id),
+    layer_id INTEGER NOT NULL REFERENCES layer (layer_id),
+    reduction VARCHAR NOT NULL,
+    backend VARCHAR NOT NULL,
+    neurons INTEGER NOT NULL,
+    dead INTEGER NOT NULL,
+    neighbor_recall DOUBLE,
+    neuron_entropy_bits DOUBLE,
+    PRIMARY KEY (run_id, layer_id)
+);
+COMMENT ON TABLE clustering IS 'A layer whose neurons were clustered by FINCH (Sarfraz et al. 2019), Euclidean, on their activations over a run''s clips.';
+COMMENT ON COLUMN clustering.run_id IS 'Run of stage clusters.';
+COMMENT ON COLUMN clustering.layer_id IS 'Layer.';
+COMMENT ON COLUMN clustering.reduction IS 'Reduction of the matrix clustered, as in activation_file.';
+COMMENT ON COLUMN clustering.backend IS 'How first neighbours were found: exact, nn-descent or finch-clust.';
+COMMENT ON COLUMN clustering.neurons IS 'Neurons clustered: those that are not dead.';
+COMMENT ON COLUMN clustering.dead IS 'Neurons left out because they are 0 on every clip.';
+COMMENT ON COLUMN clustering.neighbor_recall IS 'Share of right first neighbours, measured on a sample; 1 for exact; NULL for finch-clust.';
+COMMENT ON COLUMN clustering.neuron_entropy_bits IS 'Mean entropy over the classes, in bits, of the single neurons'' summed activations; NULL where undefined.';
+
+CREATE TABLE cluster (
+    cluster_id INTEGER PRIMARY KEY,
+    run_id INTEGER NOT NULL,
+    layer_id INTEGER NOT NULL,
+    partition INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    parent_id INTEGER,
+    neurons INTEGER NOT NULL,
+    is_chosen BOOLEAN NOT NULL,
+    class_entropy_bits DOUBLE,
+    class_entropy_ratio DOUBLE,
+    position_entropy_ratio DOUBLE,
+    channel_entropy_ratio DOUBLE,
+    UNIQUE (run_id, layer_id, partition, number)
+);
+COMMENT ON TABLE cluster IS 'Neurons that answer alike, at one level of the hierarchy.';
+COMMENT ON COLUMN cluster.cluster_id IS 'Number of the cluster.';
+COMMENT ON COLUMN cluster.run_id IS 'Run of stage clusters.';
+COMMENT ON COLUMN cluster.layer_id IS 'Layer.';
+COMMENT ON COLUMN cluster.partition IS 'Level of the hierarchy, 0 the finest.';
+COMMENT ON COLUMN cluster.number IS 'Number within layer and partition, from 0.';
+COMMENT ON COLUMN cluster.parent_id IS 'Cluster of the next coarser partition that holds it (cluster.cluster_id); NULL in the coarsest.';
+COMMENT ON COLUMN cluster.neurons IS 'Members.';
+COMMENT ON COLUMN cluster.is_chosen IS 'True in the partition chosen for the layer, so that the layers'' numbers of clusters are as equal as can be.';
+COMMENT ON COLUMN cluster.class_entropy_bits IS 'SEnt: entropy of the normalised class activation vector (ccav), in bits; NULL where that is all zero or has negative values.';
+COMMENT ON COLUMN cluster.class_entropy_ratio IS 'SEnt over its maximum, 0 (one class) to 1 (all classes alike); NULL where undefined.';
+COMMENT ON COLUMN cluster.position_entropy_ratio IS 'PEnt: entropy of the members over time and frequency over its maximum, 0 to 1; NULL for neurons without positions.';
+COMMENT ON COLUMN cluster.channel_entropy_ratio IS 'CEnt: entropy of the members over channels over its maximum, 0 to 1; NULL where undefined.';
+
+CREATE TABLE cluster_member (
+    cluster_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    PRIMARY KEY (cluster_id, neuron_id)
+);
+COMMENT ON TABLE cluster_member IS 'Which neurons a cluster holds, at every level.';
+COMMENT ON COLUMN cluster_member.cluster_id IS 'Cluster.';
+COMMENT ON COLUMN cluster_member.neuron_id IS 'Neuron.';
+
+CREATE TABLE ccav (
+    cluster_id INTEGER NOT NULL,
+    class_id INTEGER NOT NULL,
+    activation DOUBLE NOT NULL,
+    PRIMARY KEY (cluster_id, class_id)
+);
+COMMENT ON TABLE ccav IS 'Cluster class activation vectors.';
+COMMENT ON COLUMN ccav.cluster_id IS 'Cluster.';
+COMMENT ON COLUMN ccav.class_id IS 'Class of the data set''s main label set.';
+COMMENT ON COLUMN ccav.activation IS 'Sum over the class''s clips of the mean activation of the members.';
+
+CREATE TABLE cluster_clip (
+    cluster_id INTEGER NOT NULL,
+    rank INTEGER NOT NULL,
+    clip_id INTEGER NOT NULL,
+    activation DOUBLE NOT NULL,
+    PRIMARY KEY (cluster_id, rank)
+);
+COMMENT ON TABLE cluster_clip IS 'The clips that move a cluster most.';
+COMMENT ON COLUMN cluster_clip.cluster_id IS 'Cluster.';
+COMMENT ON COLUMN cluster_clip.rank IS 'Rank from 1; equal values are ordered by clip_id.';
+COMMENT ON COLUMN cluster_clip.clip_id IS 'Clip.';
+COMMENT ON COLUMN cluster_clip.activation IS 'Mean activation of the members on the clip.';
+
+CREATE TABLE readout (
+    run_id INTEGER NOT NULL,
+    class_id INTEGER NOT NULL,
+    correct INTEGER NOT NULL,
+    total INTEGER NOT NULL,
+    PRIMARY KEY (run_id, class_id)
+);
+COMMENT ON TABLE readout IS 'How many clips of each class the undisturbed network tells rightly, by the read-out named in the run''s parameters.';
+COMMENT ON COLUMN readout.run_id IS 'Run of stage interventions.';
+COMMENT ON COLUMN readout.class_id IS 'True class.';
+COMMENT ON COLUMN readout.correct IS 'Clips told rightly.';
+COMMENT ON COLUMN readout.total IS 'Clips read out.';
+
+CREATE TABLE intervention (
+    run_id INTEGER NOT NULL,
+    cluster_id INTEGER NOT NULL,
+    target VARCHAR NOT NULL CHECK (target IN ('cluster', 'control')),
+    repetition INTEGER NOT NULL,
+    class_id INTEGER NOT NULL,
+    correct INTEGER NOT NULL,
+    PRIMARY KEY (run_id, cluster_id, target, repetition, class_id)
+);
+COMMENT ON TABLE intervention IS 'How many clips of each class are still told rightly when a group of neurons is disturbed; readout has the undisturbed counts.';
+COMMENT ON COLUMN intervention.run_id IS 'Run of stage interventions.';
+COMMENT ON COLUMN intervention.cluster_id IS 'Cluster disturbed or, for control, matched in size.';
+COMMENT ON COLUMN intervention.target IS 'cluster: its members; control: as many random living neurons of the layer outside it, drawn anew for each repetition.';
+COMMENT ON COLUMN intervention.repetition IS 'Repetition, from 0, each with its own draws.';
+COMMENT ON COLUMN intervention.class_id IS 'True class.';
+COMMENT ON COLUMN intervention.correct IS 'Clips told rightly.';
+
+CREATE VIEW v_probe AS
+SELECT probe.run_id, network.name AS network, layer.name AS layer, layer.position AS layer_position, dataset.name AS dataset,
+       label_set.name AS label_set, method, k, sum(correct) AS correct, sum(total) AS total, sum(correct) / sum(total) AS accuracy
+FROM probe JOIN layer USING (layer_id) JOIN network USING (network_id) JOIN class USING (class_id) JOIN label_set USING (label_set_id)
+JOIN dataset USING (dataset_id)
+GROUP BY ALL;
+COMMENT ON VIEW v_probe IS 'Accuracy of every layer probe over all folds and classes.';
+
+CREATE VIEW v_cluster AS
+SELECT cluster.*, network.name AS network, layer.name AS layer, layer.position AS layer_position,
+       (SELECT arg_max(class.name, activation) FROM ccav JOIN class USING (class_id) WHERE ccav.cluster_id = cluster.cluster_id) AS first_class
+FROM cluster JOIN layer USING (layer_id) JOIN network USING (network_id);
+COMMENT ON VIEW v_cluster IS 'Clusters with the names of their layer and network, and the class that moves them most.';

@@ -25,6 +25,8 @@ COUNTS = {
     "{n} activation files differ from their layer in their number of neurons": """
         SELECT count(*) FROM activation_file
         WHERE neurons <> (SELECT count(*) FROM neuron WHERE neuron.layer_id = activation_file.layer_id)""",
+    "{n} clusters differ from cluster_member in their number of neurons": """
+        SELECT count(*) FROM cluster WHERE neurons <> (SELECT count(*) FROM cluster_member WHERE cluster_member.cluster_id = cluster.cluster_id)""",
     "{n} rankings in top_clip have gaps or clips twice": """
         SELECT count(*) FROM (
             SELECT max(rank) AS last, count(*) AS n, count(DISTINCT clip_id) AS clips FROM top_clip GROUP BY run_id, neuron_id, reduction, side)
@@ -35,7 +37,7 @@ COUNTS = {
             (SELECT count(*) FROM clip JOIN dataset USING (dataset_id) WHERE dataset.run_id = run.run_id) +
             (SELECT count(*) FROM failure JOIN work_unit USING (run_id, stage, item) WHERE failure.run_id = run.run_id)""",
 }
-SELF_REFERENCES = {"neighbor_id": "neuron"}
+SELF_REFERENCES = {"neighbor_id": "neuron", "parent_id": "cluster"}
 
 
 def check(path: Path, progress: Callable[[int, int], None] | None = None) -> Iterator[str]:

@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -17,9 +18,7 @@ from pathlib import Path
 
 import duckdb
 
-SCHEMA_VERSION = 1
-MIGRATIONS: dict[int, str] = {}
-"""SQL that takes a warehouse from version n - 1 to n, by n."""
+SCHEMA_VERSION = 2
 
 STORAGE_VERSION = "v1.4.0"
 PATIENCE_S = 60.0
@@ -44,6 +43,11 @@ def schema_sql() -> str:
         if path.is_file():
             return path.read_text()
     raise UserError("schema.sql is missing from this installation: install Auricle again")
+
+
+def migration_sql(version: int) -> str:
+    """SQL that takes a warehouse from the version before to `version`: what schema.sql says below its line `-- Since version N`."""
+    return re.split(r"(?m)^-- Since version \d+", schema_sql())[version - 1]
 
 
 def sha256_file(path: Path) -> str:
@@ -150,7 +154,7 @@ def _migrate(path: Path) -> None:
         version = _version(con, path)
     for step in range(version + 1, SCHEMA_VERSION + 1):
         with transaction(path) as con:
-            con.execute(MIGRATIONS[step])
+            con.execute("-- " + migration_sql(step))
             con.execute("INSERT INTO schema_version VALUES (?, now(), ?)", [step, auricle_version()])
 
 

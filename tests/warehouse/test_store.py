@@ -36,7 +36,9 @@ def child(code, *arguments):
 
 def test_every_table_view_and_column_has_a_comment_and_every_table_a_key(path):
     with store.connect_readonly(path) as con:
-        assert con.execute("SELECT table_name FROM duckdb_tables() WHERE comment IS NULL OR NOT has_primary_key").fetchall() == []
+        assert con.execute("SELECT table_name FROM duckdb_tables() WHERE comment IS NULL").fetchall() == []
+        keys = "SELECT table_name FROM duckdb_constraints() WHERE constraint_type IN ('PRIMARY KEY', 'UNIQUE')"
+        assert con.execute(f"SELECT table_name FROM duckdb_tables() WHERE table_name NOT IN ({keys})").fetchall() == []
         assert con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal AND comment IS NULL").fetchall() == []
         assert (
             con.execute(
@@ -73,19 +75,26 @@ def test_files_that_are_no_warehouse_are_refused(tmp_path):
 
 
 def test_an_older_warehouse_is_migrated_step_by_step_and_each_step_is_recorded(path, monkeypatch):
-    monkeypatch.setattr(store, "SCHEMA_VERSION", 3)
-    monkeypatch.setattr(store, "MIGRATIONS", {2: "CREATE TABLE extra (n INTEGER)", 3: "INSERT INTO extra VALUES (7); SELECT error('no')"})
-    with pytest.raises(UserError, match="schema version 1, this Auricle reads 3"):
+    now = store.SCHEMA_VERSION
+    text = store.schema_sql()
+    monkeypatch.setattr(store, "SCHEMA_VERSION", now + 2)
+    steps = [f"{text}\n-- Since version {now + 1}: one.\nCREATE TABLE extra (n INTEGER);\n-- Since version {now + 2}: two.\n{last}"
+             for last in ("INSERT INTO extra VALUES (7); SELECT error('no')", "INSERT INTO extra VALUES (7);")]  # fmt: skip
+    monkeypatch.setattr(store, "schema_sql", lambda: steps[0])
+    with pytest.raises(UserError, match=f"schema version {now}, this Auricle reads {now + 2}"):
         store.connect_readonly(path)
     with pytest.raises(duckdb.Error), store.writer(path):
         pass
-    with duckdb.connect(str(path), read_only=True) as con:  # step 2 stands, step 3 left nothing
-        assert con.execute("SELECT max(version), (SELECT count(*) FROM extra) FROM schema_version").fetchone() == (2, 0)
-    monkeypatch.setattr(store, "MIGRATIONS", {3: "INSERT INTO extra VALUES (7)"})
+    with duckdb.connect(str(path), read_only=True) as con:  # the first step stands, the second left nothing
+        assert con.execute("SELECT max(version), (SELECT count(*) FROM extra) FROM schema_version").fetchone() == (now + 1, 0)
+    monkeypatch.setattr(store, "schema_sql", lambda: steps[1])
     with store.writer(path):
         pass
     with store.connect_readonly(path) as con:
-        assert con.execute("SELECT list(version ORDER BY version), (SELECT n FROM extra) FROM schema_version").fetchone() == ([1, 2, 3], 7)
+        assert con.execute("SELECT list(version ORDER BY version), (SELECT n FROM extra) FROM schema_version").fetchone() == (
+            [now, now + 1, now + 2],
+            7,
+        )
 
 
 def test_a_second_writer_is_told_who_the_first_is(path):
@@ -198,3 +207,24 @@ def test_duckdb_1_4_reads_what_a_run_wrote(tmp_path):
         [sys.executable, "-c", code, str(tmp_path / "w.duckdb")], capture_output=True, text=True, env=environment, cwd=tmp_path
     )
     assert done.stdout.strip() == "(6, 4.75) (0,)", done.stderr
+
+
+def test_a_migrated_warehouse_has_the_schema_of_a_new_one(tmp_path, monkeypatch):
+    def tables(path):
+        with duckdb.connect(str(path), read_only=True) as con:
+            return con.execute(
+                "SELECT table_name, column_name, data_type, is_nullable, comment FROM duckdb_columns() WHERE NOT internal ORDER BY ALL"
+            ).fetchall()
+
+    store.create(tmp_path / "new.duckdb")
+    text, now = store.schema_sql(), store.SCHEMA_VERSION
+    with monkeypatch.context() as old:
+        old.setattr(store, "SCHEMA_VERSION", 1)
+        old.setattr(store, "schema_sql", lambda: text.partition("-- Since version 2")[0])
+        store.create(tmp_path / "old.duckdb")
+    assert tables(tmp_path / "old.duckdb") != tables(tmp_path / "new.duckdb")
+    with store.writer(tmp_path / "old.duckdb"):
+        pass
+    assert tables(tmp_path / "old.duckdb") == tables(tmp_path / "new.duckdb")
+    with store.connect_readonly(tmp_path / "old.duckdb") as con:
+        assert con.execute("SELECT max(version) FROM schema_version").fetchone() == (now,)
