@@ -101,13 +101,21 @@ def ingest(
     dtype: Annotated[str, typer.Option(help="Type of the stored matrices: float16 or float32.")] = "float16",
     precision: Annotated[str, typer.Option(help="Precision of the forward pass: float32, bfloat16 or float16.")] = "float32",
     top_k: Annotated[int, typer.Option(help="Highest and lowest clips kept per neuron.")] = 20,
+    stages: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stage",
+            help="clips, activations, probes, clusters or interventions; the first two by default, repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     batch: Annotated[int | None, typer.Option(help="Clips per forward pass; by default 8, on a GPU 64.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when anything failed.")] = False,
     warehouse: Warehouse = WAREHOUSE,
 ) -> None:
     """Bring sounds and networks into the warehouse. Interrupted work is continued, finished work is not done again."""
-    from ingest.study import ActivationChoice, DatasetChoice, NetworkChoice, Study, check_study, read_study
+    from ingest.study import USUAL_STAGES, ActivationChoice, DatasetChoice, NetworkChoice, Study, check_study, read_study
 
     if study:
         if network or dataset or source:
@@ -118,7 +126,10 @@ def ingest(
             raise UserError("no data set is named: give --dataset and --source, or a study file")
         networks = tuple(NetworkChoice(spec, weights, clip_s, tuple(layers) if layers else None, positions) for spec in network or [])
         plan = Study(
-            (DatasetChoice(dataset, source, name),), networks, activations=ActivationChoice(dtype, precision, top_k, device, batch)
+            (DatasetChoice(dataset, source, name),),
+            networks,
+            tuple(stages) if stages else USUAL_STAGES,
+            ActivationChoice(dtype, precision, top_k, device, batch),
         )
         check_study(plan, "ingest")
     if _ingest(warehouse, plan) and strict:

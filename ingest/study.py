@@ -6,26 +6,34 @@ import difflib
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
 from typing import Any, Protocol, Union, get_args, get_origin, get_type_hints
 
 from ingest.clips import Outcome, Progress, ingest_clips
-from ingest.datasets import READERS, read_dataset
+from ingest.datasets import READERS, SYNTHESISED, read_dataset
+from ingest.task_sets import draw
 from warehouse import store
 from warehouse.store import UserError
 
-STAGES = ("clips", "activations")
+STAGES = ("clips", "activations", "probes", "clusters", "interventions")
+USUAL_STAGES = ("clips", "activations")
 
 
 @dataclass(frozen=True)
 class DatasetChoice:
-    """A data set: `reader`, `source` folder (starter needs none), and a `name` other than the reader's own."""
+    """A data set: `reader`, `source` folder (starter and notes need none), and a `name` other than the reader's own.
+
+    `per_class` clips of each class and `folds` grouped folds are drawn by `seed`: see ingest.task_sets.draw.
+    """
 
     reader: str
     source: Path | None = None
     name: str | None = None
+    per_class: int | None = None
+    folds: int | None = None
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,13 +60,34 @@ class ActivationChoice:
 
 
 @dataclass(frozen=True)
+class ClusterChoice:
+    """How neurons are clustered: see ingest.clusters.finch for the backends."""
+
+    backend: str = "exact"
+
+
+@dataclass(frozen=True)
+class InterventionChoice:
+    """How clusters are disturbed: see ingest.intervention_tables.Settings. `label_map` is a CSV from the data set's classes to the network's
+    output names; by default the one for ESC-50 and AudioSet."""
+
+    layers: tuple[str, ...] | None = None
+    largest: int = 100
+    repeats: int = 10
+    mode: str = "resample"
+    label_map: Path | None = None
+
+
+@dataclass(frozen=True)
 class Study:
-    """All of it."""
+    """All of it. Stages beyond clips and activations are done when they are named."""
 
     dataset: tuple[DatasetChoice, ...] = ()
     network: tuple[NetworkChoice, ...] = ()
-    stages: tuple[str, ...] = STAGES
+    stages: tuple[str, ...] = USUAL_STAGES
     activations: ActivationChoice = field(default_factory=ActivationChoice)
+    clusters: ClusterChoice = field(default_factory=ClusterChoice)
+    interventions: InterventionChoice = field(default_factory=InterventionChoice)
 
 
 class Reporter(Protocol):
@@ -90,9 +119,14 @@ def check_study(study: Study, where: str) -> Study:
     _one_of(study.activations.precision, ("float32", "bfloat16", "float16"), f"{where}: precision")
     for stage in study.stages:
         _one_of(stage, STAGES, f"{where}: stage")
+    _one_of(study.clusters.backend, ("exact", "nn-descent", "finch-clust"), f"{where}: clusters: backend")
+    _one_of(study.interventions.mode, ("resample", "zero"), f"{where}: interventions: mode")
+    for name in ("largest", "repeats"):
+        if getattr(study.interventions, name) < 1:
+            raise UserError(f"{where}: interventions: {name} is {getattr(study.interventions, name)}, it must be at least 1")
     for dataset in study.dataset:
         _one_of(dataset.reader, tuple(READERS), f"{where}: reader")
-        if dataset.source is None and dataset.reader != "starter":
+        if dataset.source is None and dataset.reader not in SYNTHESISED:
             raise UserError(f"{where}: reader {dataset.reader} needs the folder of the data set: give its source")
     for name in ("top_k", "batch"):
         value = getattr(study.activations, name)
@@ -112,12 +146,13 @@ def run_study(warehouse: Path, study: Study, reporter: Reporter) -> int:
     failures = 0
     with store.writer(warehouse):
         for dataset in study.dataset:
-            source = dataset.source or warehouse.parent / "starter"
+            source = dataset.source or warehouse.parent / dataset.reader
             listing = read_dataset(dataset.reader, source, dataset.name)
+            listing = draw(listing, per_class=dataset.per_class, folds=dataset.folds, seed=dataset.seed)
             with reporter.stage(f"clips of {listing.name}") as progress:
                 outcome = ingest_clips(warehouse, listing, progress)
             failures += _tell(reporter, f"clips of {listing.name}", outcome, "clips")
-            if "activations" not in study.stages:
+            if set(study.stages) == {"clips"}:
                 continue
             paths = {entry.name: entry.path for entry in listing.entries}
             for choice in study.network:
@@ -145,7 +180,40 @@ def _run_activations(
             warehouse, network, dataset, row[0], paths, settings,
             device=study.activations.device, batch=study.activations.batch, progress=progress,
         )  # fmt: skip
-    return _tell(reporter, title, outcome, "units of work")
+    failures = _tell(reporter, title, outcome, "units of work")
+    if "probes" in study.stages:
+        from ingest.probe_tables import ingest_probes
+
+        with reporter.stage(f"probes of {network.name} on {dataset}") as progress:
+            probed = ingest_probes(warehouse, outcome.run.run_id, progress=progress)
+        failures += _tell(reporter, f"probes of {network.name} on {dataset}", probed, "layers")
+    if {"clusters", "interventions"} & set(study.stages):
+        from ingest.activations import pick_device
+        from ingest.cluster_tables import ingest_clusters
+
+        with reporter.stage(f"clusters of {network.name} on {dataset}") as progress:
+            clustered = ingest_clusters(
+                warehouse,
+                outcome.run.run_id,
+                backend=study.clusters.backend,
+                device=pick_device(study.activations.device),
+                progress=progress,
+            )
+        failures += _tell(reporter, f"clusters of {network.name} on {dataset}", clustered, "units of work")
+        if "interventions" in study.stages:
+            from ingest import intervention_tables
+
+            with reporter.stage(f"interventions on {network.name} with {dataset}") as progress:
+                disturbed = intervention_tables.ingest_interventions(
+                    warehouse,
+                    network,
+                    clustered.run.run_id,
+                    paths,
+                    intervention_tables.Settings(**asdict(study.interventions)),
+                    progress=progress,
+                )
+            failures += _tell(reporter, f"interventions on {network.name} with {dataset}", disturbed, "units of work")
+    return failures
 
 
 def _tell(reporter: Reporter, title: str, outcome: Outcome, unit: str) -> int:

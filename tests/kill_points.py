@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 
 from ingest import activations, clips
-from ingest.study import ActivationChoice, DatasetChoice, NetworkChoice, Study, run_study
-from tests.small import write_sounds
+from ingest.study import STAGES, ActivationChoice, DatasetChoice, InterventionChoice, NetworkChoice, Study, run_study
+from tests.small import write_label_map, write_sounds
 from warehouse import store
 
 clips.BATCH, activations.SHARD_CLIPS = 13, 12
 torch.set_num_threads(1)
+WORKERS = 2
 
 
 class Silent:
@@ -66,8 +67,10 @@ def run(folder, sounds, deadly=None):
         points = Points(deadly)
         study = Study(
             (DatasetChoice("folder", sounds, "sounds"),),
-            (NetworkChoice(f"{Path(__file__).parent / 'small.py'}:small_network"),),
+            (NetworkChoice(f"{Path(__file__).parent / 'small.py'}:planted_network"),),
+            stages=STAGES,
             activations=ActivationChoice(device="cpu", batch=4, top_k=5),
+            interventions=InterventionChoice(largest=1, repeats=2, label_map=sounds / "map.csv"),
         )
         run_study(folder / "w.duckdb", study, Silent())
         (folder / "points").write_text(str(points.count))
@@ -79,16 +82,24 @@ def main(folder):
     """Do it all."""
     sounds = write_sounds(folder / "sounds")
     (sounds / "low" / "broken.wav").write_text("not sound")
+    write_label_map(sounds / "map.csv")
     (folder / "whole").mkdir()
     assert run(folder / "whole", sounds) == 0
     total = int((folder / "whole" / "points").read_text())
-    for point in range(1, total + 1):
+    workers = [os.fork() or kill_and_resume(folder, sounds, range(first, total + 1, WORKERS)) for first in range(1, WORKERS + 1)]
+    assert not any(os.waitpid(worker, 0)[1] for worker in workers)
+    print(total)
+
+
+def kill_and_resume(folder, sounds, points):
+    """Work of a child: one study after another killed at its point and resumed."""
+    for point in points:
         place = folder / str(point)
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
-        assert os.WTERMSIG(run(place, sounds, point)) == signal.SIGKILL
-        assert run(place, sounds) == 0
-    print(total)
+        if os.WTERMSIG(run(place, sounds, point)) != signal.SIGKILL or run(place, sounds) != 0:
+            os._exit(1)
+    os._exit(0)
 
 
 if __name__ == "__main__":

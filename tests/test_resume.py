@@ -32,8 +32,11 @@ def test_killed_anywhere_and_resumed_the_warehouse_is_that_of_an_uninterrupted_r
     assert points >= 20
     expected = content(tmp_path / "whole" / "w.duckdb")
     assert len(expected["clip"]) == 30
-    assert len(expected["failure"]) == 1
-    assert len(expected["top_clip"]) == 2 * 2 * 15 * 5
+    assert [row[1:3] for row in expected["failure"]] == [("clips", "low/broken.wav")] + [
+        ("probes", f"{layer}, k = {k}") for layer in ("bands", "logits") for k in (100, 50)
+    ]
+    assert len(expected["top_clip"]) == 2 * 2 * 27 * 5
+    assert all(expected[table] for table in ("probe", "cluster", "cluster_member", "ccav", "cluster_clip", "readout", "intervention"))
     files = {path.name: store.sha256_file(path) for path in (tmp_path / "whole").rglob("*.npy")}
     for point in range(1, points + 1):
         folder = tmp_path / str(point)
