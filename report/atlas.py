@@ -14,7 +14,8 @@ import duckdb
 import jinja2
 from markupsafe import Markup
 
-from report import charts, contents, facts, media, neurons, pages, record, search_index, sounds
+from analyze import tables
+from report import charts, clusters, contents, facts, interventions, media, neurons, pages, probes, record, search_index, sounds
 from report.folder import Folder
 from warehouse.store import UserError, connect_readonly
 
@@ -100,6 +101,8 @@ def fingerprint(con: duckdb.DuckDBPyConnection) -> str:
     for pattern in PARTS:
         for path in sorted(HERE.glob(pattern)):
             digest.update(path.name.encode() + path.read_bytes())
+    for name in ("probes", "interventions"):
+        digest.update(tables.sql(name).encode())
     digest.update(" ".join(version(name) for name in ("jinja2", "altair", "vl-convert-python")).encode())
     return digest.hexdigest()
 
@@ -116,6 +119,9 @@ class Site:
             undefined=jinja2.StrictUndefined,
         )  # fmt: skip
         self.facts = [facts.read(con, study) for study in shown.studies]
+        self.interventions = [interventions.read(con, study) for study in shown.studies]
+        self.clusters = [clusters.read(con, *both) for both in zip(shown.studies, self.interventions, strict=True)]
+        self.probes = [probes.read(con, study) for study in shown.studies]
 
     def pages(self) -> Iterator[tuple[str, str]]:
         """Addresses and texts of everything but neurons' pages; the overview comes last, when what it links to is there."""
@@ -125,24 +131,27 @@ class Site:
             yield f"static/{path.name}", path.read_text("utf-8")
         yield "static/charts.js", charts.specifications()
         yield "static/vega.js", charts.vega()
-        yield "search.js", search_index.script(shown, known)
+        yield "search.js", search_index.script(shown, known, self.clusters)
         feet = [record.footers(con, depth) for depth in range(6)]
-        for study, its in zip(shown.studies, known, strict=True):
-            yield from pages.network(shown, study, its, get("network"), feet[2][study.run_id])
-            yield from pages.layers(study, its, self.found, get("layer"), feet[3][study.run_id])
+        for study, its, groups, disturbed, probed in zip(shown.studies, known, self.clusters, self.interventions, self.probes, strict=True):
+            yield from pages.network(shown, study, its, disturbed, probed, get("network"), feet[2])
+            yield from pages.layers(study, its, groups, probed, self.found, get("layer"), feet[3])
+            yield from clusters.pages(con, study, groups, its, disturbed, found, get("cluster"), feet[3])
         yield from sounds.datasets(con, shown, get("dataset"), feet[2])
-        yield from sounds.classes(shown, known, found, get("class"), feet[4])
+        yield from sounds.classes(shown, known, self.clusters, found, get("class"), feet[4])
         yield from sounds.clips(con, shown, known, found, get("clip"), feet[3])
         yield from record.runs_page(con, get("runs"))
         yield from record.schema_page(con, get("schema"))
         yield from record.cookbook_page(con, get("cookbook"))
         shown_runs = [*(study.run_id for study in shown.studies), *(dataset.run_id for dataset in shown.datasets)]
         foot = Markup("<br>").join(feet[0][run_id] for run_id in dict.fromkeys(shown_runs))
-        yield from pages.overview(shown, known, found, get("overview"), foot or Markup("The warehouse holds no finished run."))
+        yield from pages.overview(
+            shown, known, self.clusters, found, get("overview"), foot or Markup("The warehouse holds no finished run.")
+        )
 
     def neuron_pages(self) -> Iterator[tuple[str, str]]:
         """Addresses and texts of all neurons' pages."""
         template = self.templates.get_template("neuron.html.j2")
         feet = record.footers(self.con, 3)
-        for study, known in zip(self.shown.studies, self.facts, strict=True):
-            yield from neurons.pages(self.con, study, known, self.found, template, feet[study.run_id])
+        for study, known, groups in zip(self.shown.studies, self.facts, self.clusters, strict=True):
+            yield from neurons.pages(self.con, study, known, groups, self.found, template, feet[study.run_id])

@@ -73,7 +73,35 @@ def active_neurons() -> alt.Chart:
     return _neurons(alt.X("active:Q", title="share of clips above 0", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1])))
 
 
-TYPES = {"by_layer": by_layer, "by_depth": by_depth, "selective_neurons": selective_neurons, "active_neurons": active_neurons}
+def probes() -> alt.LayerChart:
+    """Accuracy by layer with its interval, a line per `series`; rows need those of `by_layer`, and `low`, `high` and `chance`."""
+    x = alt.X("layer:N", title=None, sort=alt.EncodingSortField("position", op="min"), axis=alt.Axis(labelAngle=-60, labelOverlap=True))
+    rows = alt.Chart(alt.NamedData("rows"), width="container", height=260)
+    base = rows.encode(
+        x=x,
+        color=alt.Color("series:N", sort=["best k", "k = 1", "linear"], legend=alt.Legend()),
+        tooltip=[
+            alt.Tooltip("layer:N"),
+            alt.Tooltip("label:N", title="probe"),
+            alt.Tooltip("value:Q", title="accuracy", format=".1%"),
+            alt.Tooltip("low:Q", title="95 % from", format=".1%"),
+            alt.Tooltip("high:Q", title="to", format=".1%"),
+        ],
+    )
+    y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5, format="%"))
+    chance = rows.mark_rule(strokeDash=[4, 4], color="gray").encode(y=alt.Y("max(chance):Q", title=None))
+    return (
+        chance
+        + base.mark_rule(opacity=0.5, strokeWidth=1.5).encode(y=alt.Y("low:Q", title=None), y2="high:Q")
+        + base.mark_line(strokeWidth=2).encode(y=y)
+        + base.mark_point(filled=True, size=42, opacity=1).encode(y=y, href="href:N")
+    )
+
+
+TYPES = {
+    "by_layer": by_layer, "by_depth": by_depth, "selective_neurons": selective_neurons, "active_neurons": active_neurons,
+    "probes": probes,
+}  # fmt: skip
 
 
 @cache

@@ -237,6 +237,17 @@ def read(con: duckdb.DuckDBPyConnection) -> Contents:
     return Contents(list(studies.values()), list(datasets.values()))
 
 
+def runs_of(con: duckdb.DuckDBPyConnection, study: Study, stage: str) -> list[int]:
+    """Finished runs of a later stage on a study's network and data set as they stand there; latest first."""
+    rows = con.execute(
+        """SELECT run_id FROM run WHERE stage = ? AND status = 'done' AND network_sha256 = ? AND dataset_sha256 = ?
+           AND parameters::JSON ->> 'network' = ? AND parameters::JSON ->> 'dataset' = ?
+           AND (parameters::JSON ->> 'clip_s')::DOUBLE = ? ORDER BY run_id DESC""",
+        [stage, study.checkpoint, study.dataset.content_sha256, study.name, study.dataset.name, study.view.clip_s],
+    ).fetchall()
+    return [run_id for (run_id,) in rows]
+
+
 def _datasets(con: duckdb.DuckDBPyConnection, heard: set[int]) -> dict[int, Dataset]:
     """The versions heard by a network, and the latest of each name."""
     rows = con.execute("""

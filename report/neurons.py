@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from report import svg
 from report.cards import Cards
+from report.clusters import StudyClusters, member_links
 from report.contents import Layer, Study
 from report.facts import StudyFacts, chances
 from report.media import Media
@@ -33,7 +34,13 @@ REDUCTIONS = {
 
 
 def pages(
-    con: duckdb.DuckDBPyConnection, study: Study, facts: StudyFacts, media: Media, template: jinja2.Template, provenance: str
+    con: duckdb.DuckDBPyConnection,
+    study: Study,
+    facts: StudyFacts,
+    groups: StudyClusters,
+    media: Media,
+    template: jinja2.Template,
+    provenance: str,
 ) -> Iterator[tuple[str, str]]:
     """Addresses and texts of all neuron pages of a study."""
     order = [layer for layer in study.layers if layer.has_pages]
@@ -41,10 +48,10 @@ def pages(
     chance = chances(study.dataset)
     for at, layer in enumerate(order):
         before, after = order[at - 1] if at else None, order[at + 1] if at + 1 < len(order) else None
-        yield from _layer_pages(con, study, layer, before, after, facts, cards, chance, template, provenance)
+        yield from _layer_pages(con, study, layer, before, after, facts, groups, cards, chance, template, provenance)
 
 
-def _layer_pages(con, study, layer, before, after, facts, cards, chance, template, provenance) -> Iterator[tuple[str, str]]:
+def _layer_pages(con, study, layer, before, after, facts, groups, cards, chance, template, provenance) -> Iterator[tuple[str, str]]:
     """Addresses and texts of one layer's neuron pages."""
     last = layer.first + layer.neurons - 1
     summaries = _summaries(con, study, layer)
@@ -52,6 +59,7 @@ def _layer_pages(con, study, layer, before, after, facts, cards, chance, templat
     others = _other_tops(con, study, layer, cards)
     profiles = _profiles(con, study, layer, cards.root, chance)
     neighbors = _neighbors(con, study, layer, facts, cards.root)
+    clusters = member_links(con, groups, study.dataset, layer)
     constant = {
         "study": study, "layer": layer, "root": cards.root, "provenance": provenance, "reductions": REDUCTIONS, "number": number,
         "dataset": study.dataset,
@@ -76,6 +84,7 @@ def _layer_pages(con, study, layer, before, after, facts, cards, chance, templat
             others=others.get(neuron_id, ()),
             profiles=profiles.get(neuron_id, ""),
             neighbors=neighbors.get(neuron_id, ""),
+            clusters=clusters.get(neuron_id, ""),
         )
         yield f"{layer.folder}/{layer.file(neuron_id)}", text
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 from statistics import fmean
@@ -13,10 +13,13 @@ from markupsafe import Markup
 
 from report import charts, svg
 from report.cards import Cards
+from report.clusters import StudyClusters, rows
 from report.contents import Class, Contents, Layer, Study
 from report.facts import ClassNeuron, NeuronFacts, StudyFacts
+from report.interventions import StudyInterventions
 from report.media import Media, audio_path, spectrogram_path
 from report.neurons import REDUCTIONS
+from report.probes import SERIES, StudyProbes, chart_rows, name_of
 from report.svg import number
 
 GALLERY = 12
@@ -86,7 +89,7 @@ def _layer_rows(study: Study, numbers: list[LayerNumbers], root: str) -> dict[st
 
 
 def overview(
-    contents: Contents, facts: list[StudyFacts], media: Media, template: jinja2.Template, provenance: str
+    contents: Contents, facts: list[StudyFacts], clusters: list[StudyClusters], media: Media, template: jinja2.Template, provenance: str
 ) -> Iterator[tuple[str, str]]:
     """The first page."""
     rows: dict[str, list[dict]] = {"detect": [], "selectivity": [], "dead": []}
@@ -101,7 +104,8 @@ def overview(
     yield "index.html", template.render(
         title="Auricle", root="", provenance=provenance, studies=contents.studies, datasets=contents.datasets, totals=totals,
         neurons=sum(t["neurons"] for t in totals), names=_listed(list(dict.fromkeys(names))),
-        curves=rows, gallery=(gallery := _gallery(contents, facts, media)), gallery_of=gallery.count("<li"), **context,
+        clusters=sum(len(found) for known in clusters for found in known.layers.values()), curves=rows,
+        gallery=(gallery := _gallery(contents, facts, media)), gallery_of=gallery.count("<li"), **context,
     )  # fmt: skip
 
 
@@ -132,18 +136,34 @@ def _gallery(contents: Contents, facts: list[StudyFacts], media: Media) -> Marku
     return Markup("".join(texts))
 
 
-def network(contents: Contents, study: Study, facts: StudyFacts, template: jinja2.Template, provenance: str) -> Iterator[tuple[str, str]]:
+def network(
+    contents: Contents,
+    study: Study,
+    facts: StudyFacts,
+    disturbed: StudyInterventions,
+    probed: StudyProbes,
+    template: jinja2.Template,
+    footers: Mapping[int, Markup],
+) -> Iterator[tuple[str, str]]:
     """A study's page."""
     root = "../" * study.page.count("/")
     numbers = layer_numbers(study, facts)
     class_rows = {name: _class_rows(study, facts, members) for name, members in study.dataset.label_sets.items() if members}
     rows = _layer_rows(study, numbers, root)
+    probes = [probed.layers[layer.layer_id] for layer in study.layers if layer.layer_id in probed.layers]
     yield study.page, template.render(
-        title=study.title, root=root, provenance=provenance, study=study, dataset=study.dataset, layers=numbers, number=number,
+        title=study.title, root=root, provenance=_joined(footers, study.run_id, probed.run_id, disturbed.run_id),
+        study=study, dataset=study.dataset, layers=numbers, number=number,
         total=sum(layer.neurons for layer in study.layers), class_rows=class_rows, curves=rows,
         others=[other for other in contents.studies if other.name == study.name and other is not study],
-        charts=Markup(charts.rows_script(**rows)),
+        probes=probes, series=SERIES, name_of=name_of, disturbed=disturbed,
+        charts=Markup(charts.rows_script(**rows, **({"probes": chart_rows(probed, study, root)} if probes else {}))),
     )  # fmt: skip
+
+
+def _joined(footers: Mapping[int, Markup], *runs: int | None) -> Markup:
+    """Footers of runs, those that there are."""
+    return Markup("<br>").join([footers[run_id] for run_id in dict.fromkeys(runs) if run_id is not None])
 
 
 def _class_rows(study: Study, facts: StudyFacts, members: list[int]) -> list[tuple[Class, Layer | None, ClassNeuron | None]]:
@@ -157,7 +177,15 @@ def _class_rows(study: Study, facts: StudyFacts, members: list[int]) -> list[tup
     return sorted(rows, key=lambda row: -(row[2].average_precision or 0 if row[2] else -1))
 
 
-def layers(study: Study, facts: StudyFacts, media: Media, template: jinja2.Template, provenance: str) -> Iterator[tuple[str, str]]:
+def layers(
+    study: Study,
+    facts: StudyFacts,
+    groups: StudyClusters,
+    probed: StudyProbes,
+    media: Media,
+    template: jinja2.Template,
+    footers: Mapping[int, Markup],
+) -> Iterator[tuple[str, str]]:
     """Pages of a study's layers."""
     numbers = layer_numbers(study, facts)
     for at, layer in enumerate(study.layers):
@@ -171,10 +199,15 @@ def layers(study: Study, facts: StudyFacts, media: Media, template: jinja2.Templ
                 "signed": all(point["selectivity"] is None for point in points),
                 "charts": Markup(charts.rows_script(neurons=points)),
             }
+        clusters = groups.layers.get(layer.layer_id, [])
+        probe = probed.layers.get(layer.layer_id)
+        sources = [study.run_id] if layer.has_pages or not clusters else []
+        sources += [cluster.run_id for cluster in clusters[:1]] + ([probed.run_id] if probe and probed.run_id is not None else [])
         shape = " × ".join(map(str, json.loads(layer.shape)))
         yield layer.page, template.render(
-            title=f"{layer.name} of {study.title}", root=root, provenance=provenance, study=study, dataset=study.dataset, layer=layer,
+            title=f"{layer.name} of {study.title}", root=root, provenance=_joined(footers, *sources), study=study, dataset=study.dataset, layer=layer,
             numbers=numbers[at], number=number, shape=shape, reduction=REDUCTIONS.get(layer.reduction, layer.reduction).capitalize(),
+            clusters=rows(clusters, study, root, media), chosen=len(groups.chosen(layer)), probe=probe, name_of=name_of,
             previous=study.layers[at - 1] if at else None,
             following=study.layers[at + 1] if at + 1 < len(study.layers) else None, **context,
         )  # fmt: skip

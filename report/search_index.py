@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 
+from report.clusters import StudyClusters
 from report.contents import Contents
 from report.facts import StudyFacts
 
 NEURONS_PER_CLASS = 12
+CLUSTERS_PER_CLASS = 6
 
 
-def script(contents: Contents, facts: list[StudyFacts]) -> str:
+def script(contents: Contents, facts: list[StudyFacts], clusters: list[StudyClusters]) -> str:
     """JavaScript that assigns the index.
 
     `studies`: title `t`, folder `f`, layers `l` as [name, folder, neurons, units or null when they count from 0, names or null].
-    `classes`: [name, label set and data set, page, [[study, layer, place in the layer, average precision], ...]], best detectors first.
+    `classes`: [name, label set and data set, page, [[study, layer, place in the layer, average precision], ...]], best detectors first;
+    where clusters owe a class more of their activation than any other of their layer, [[study, name, page, share], ...] behind it.
     `clips`: [name, page, classes].
     """
     studies, places = [], []
@@ -39,7 +42,15 @@ def script(contents: Contents, facts: list[StudyFacts]) -> str:
                             place = [at, places[at][layer.layer_id], row.neuron_id - layer.first, round(row.average_precision, 3)]
                             best.append(place)
             best.sort(key=lambda place: -place[3])
-            classes.append([cls.name, f"{cls.label_set}, {dataset.name}", cls.page, best])
+            entry: list = [cls.name, f"{cls.label_set}, {dataset.name}", cls.page, best]
+            paths: list[tuple[int, str, str, float]] = [
+                (at, cluster.title, cluster.page, round(share, 3))
+                for at, (study, its) in enumerate(zip(contents.studies, clusters, strict=True))
+                for cluster, share in (its.paths.get(cls.class_id, []) if study.dataset is dataset else [])
+            ]
+            if paths:
+                entry.append(sorted(paths, key=lambda place: -place[3])[:CLUSTERS_PER_CLASS])
+            classes.append(entry)
         clips += [[clip.title, clip.page, dataset.label(clip)] for clip in dataset.clips.values()]
     index = {"studies": studies, "classes": classes, "clips": clips}
     return f"AURICLE_SEARCH={json.dumps(index, ensure_ascii=False, separators=(',', ':'))};\n"

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from report import charts
 from report.cards import Cards
+from report.clusters import StudyClusters
 from report.contents import Contents, Dataset, Study
 from report.facts import StudyFacts, chances
 from report.media import Media
@@ -48,11 +49,17 @@ def datasets(
 
 
 def classes(
-    contents: Contents, facts: list[StudyFacts], media: Media, template: jinja2.Template, footers: Mapping[int, Markup]
+    contents: Contents,
+    facts: list[StudyFacts],
+    clusters: list[StudyClusters],
+    media: Media,
+    template: jinja2.Template,
+    footers: Mapping[int, Markup],
 ) -> Iterator[tuple[str, str]]:
     """Pages of all classes."""
     for dataset in contents.datasets:
         heard = [(study, known) for study, known in zip(contents.studies, facts, strict=True) if study.dataset is dataset]
+        groups = [its for study, its in zip(contents.studies, clusters, strict=True) if study.dataset is dataset]
         chance = chances(dataset)
         cards = Cards(dataset, dataset.views[0], media, dataset.folder.count("/") + 3)
         for members in dataset.label_sets.values():
@@ -62,8 +69,11 @@ def classes(
                 detectors = [
                     (study, [(study.layer_of(row.neuron_id), row) for row in known.classes.get(class_id, [])]) for study, known in heard
                 ]
+                paths = [its.paths.get(class_id, []) for its in groups]
+                sources = dict.fromkeys(run_id for its, path in zip(groups, paths, strict=True) if path for run_id in its.runs)
+                provenance = Markup("<br>").join([_join(dataset, heard, footers), *(footers[run_id] for run_id in sources)])
                 yield cls.page, template.render(
-                    title=cls.name, root=cards.root, provenance=_join(dataset, heard, footers), dataset=dataset, cls=cls, number=number,
+                    title=cls.name, root=cards.root, provenance=provenance, paths=paths, dataset=dataset, cls=cls, number=number,
                     view=dataset.views[0], chance=chance[class_id], detectors=detectors,
                     cards=Markup("".join([cards.card(clip_id) for clip_id in cls.clips[:CARDS]])),
                     rest=[dataset.clips[c] for c in cls.clips[CARDS:]],

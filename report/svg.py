@@ -83,3 +83,70 @@ def spark(counts: list[int]) -> str:
     top = sqrt(max(counts)) or 1
     bars = "".join([f"M{2 * i} 12v-{max(1, round(12 * sqrt(c) / top))}h2V12z" for i, c in enumerate(counts) if c])
     return f'<svg class="spark" viewBox="0 0 48 12" aria-hidden="true"><path d="{bars}"/></svg>'
+
+
+def class_bars(bars: list[tuple[float, int | None, str]]) -> str:
+    """Bars of (value, colour or None, escaped title), in order, each with its title on hover; empty when all are 0."""
+    low, high = min([0.0, *(value for value, _, _ in bars)]), max([0.0, *(value for value, _, _ in bars)])
+    if high == low:
+        return ""
+    unit, width = 80 / (high - low), 240 / len(bars)
+    base = high * unit
+    parts = []
+    for at, (value, colour, title) in enumerate(bars):
+        x, height = at * width, value * unit
+        hover = f"M{x:.2f} 0h{width:.2f}v80h-{width:.2f}z"
+        kind = "" if colour is None else f' class="k{colour}"'
+        bar = f"M{x:.2f} {base:.1f}v{-height:.1f}h{width * 0.8:.2f}v{height:.1f}z"
+        parts.append(f'<g{kind}><title>{title}</title><path class="hover" d="{hover}"/><path d="{bar}"/></g>')
+    return (
+        f'<svg class="ccav" viewBox="0 0 240 80" preserveAspectRatio="none" role="img" '
+        f'aria-label="Activation by each of {len(bars)} classes, highest first; the table holds the values">{"".join(parts)}</svg>'
+    )
+
+
+def strip(values: list[float], marked: float, label: str) -> str:
+    """Values from 0 to 1 as ticks on a line, one of them marked; `label` must be escaped."""
+    ticks = "".join([f"M{2 + 236 * min(1.0, max(0.0, v)):.1f} 5v8" for v in values])
+    at = 2 + 236 * min(1.0, max(0.0, marked))
+    return (
+        f'<svg class="strip" viewBox="0 0 240 18" role="img" aria-label="{label}"><path class="line" d="M2 9H238M2 6v6M238 6v6"/>'
+        f'<path class="ticks" d="{ticks}"/><circle cx="{at:.1f}" cy="9" r="4.5"/></svg>'
+    )
+
+
+PLANE, SHADES = 64, 6
+
+
+def plane(counts: np.ndarray) -> str:
+    """A map of counts (time x frequency), time to the right and frequency upwards, pooled to at most PLANE cells a side, in SHADES steps."""
+    times, frequencies = (-(-size // -(-size // PLANE)) for size in counts.shape)
+    steps = [-(-size // PLANE) for size in counts.shape]
+    padded = np.zeros((times * steps[0], frequencies * steps[1]))
+    padded[: counts.shape[0], : counts.shape[1]] = counts
+    pooled = padded.reshape(times, steps[0], frequencies, steps[1]).mean(axis=(1, 3))
+    shade = np.ceil(SHADES * pooled / (pooled.max() or 1)).astype(int)
+    paths = []
+    for level in range(1, SHADES + 1):
+        cells = "".join([f"M{t} {frequencies - 1 - f}h1v1h-1z" for t, f in np.argwhere(shade == level).tolist()])
+        if cells:
+            paths.append(f'<path fill-opacity="{level / SHADES:.2f}" d="{cells}"/>')
+    return (
+        f'<svg class="plane" viewBox="0 0 {times} {frequencies}" preserveAspectRatio="none" role="img" '
+        f'aria-label="Map of the neurons over time and frequency">{"".join(paths)}</svg>'
+    )
+
+
+def paired_bars(
+    first: tuple[float, float | None, float | None], second: tuple[float, float | None, float | None], low: float, high: float
+) -> str:
+    """Two bars of (value, low end, high end) above each other, on a scale from `low` to `high`, which holds 0."""
+    unit = 200 / ((high - low) or 1)
+    zero = -low * unit
+    parts = []
+    for name, y, (value, start, end) in (("cluster", 3, first), ("control", 15, second)):
+        parts.append(f'<path class="{name}" d="M{zero:.1f} {y}h{value * unit:.1f}v8H{zero:.1f}z"/>')
+        if start is not None and end is not None:
+            a, b = (start - low) * unit, (end - low) * unit
+            parts.append(f'<path class="whisker" d="M{a:.1f} {y + 4}H{b:.1f}M{a:.1f} {y + 2}v4M{b:.1f} {y + 2}v4"/>')
+    return f'<svg class="paired" viewBox="-1 0 202 26" aria-hidden="true">{"".join(parts)}<path class="zero" d="M{zero:.1f} 0V26"/></svg>'

@@ -147,6 +147,13 @@
       });
     });
     add("Neurons for these classes", found);
+    found = [];
+    classes.slice(0, 3).forEach(function (c) {
+      (c[4] || []).slice(0, classes.length > 1 ? 3 : 6).forEach(function (n) {
+        found.push({text: n[1], href: n[2], note: c[0] + ", " + (100 * n[3]).toFixed(0) + " %" + (several ? ", " + index.studies[n[0]].t : "")});
+      });
+    });
+    add("Clusters for these classes", found);
     var named = [], numbered = [], layers = [], parts = wanted.match(/^(.*?) ?(\d+)$/);
     index.studies.forEach(function (study) {
       study.l.forEach(function (layer) {

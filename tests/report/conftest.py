@@ -3,10 +3,13 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pytest
 import soundfile as sf
 
+from ingest.cluster_tables import ingest_clusters
+from ingest.probe_tables import ingest_probes
 from report import atlas
 from tests.report import small_warehouse as small
 from tests.report.chromium import BINARY, Chromium
@@ -83,3 +86,31 @@ def browser():
 def chromium(browser) -> Chromium:
     """A new page of the browser."""
     return browser.fresh()
+
+
+@pytest.fixture(scope="session")
+def clustered(tmp_path_factory) -> tuple[Path, Path, atlas.Built]:
+    """A warehouse with clusters and probes of the real stages, over channels and over positions, and interventions; its site; the report."""
+    root = tmp_path_factory.mktemp("clustered")
+    labels = [SCRIPT, QUOTES, "dog", "rain", "犬", "sine"]
+    clips = {
+        f"clip-{i}.wav": {"category": [labels[i % 6]], "super_category": [f"group {SCRIPT}" if i % 6 < 2 else "other"]} for i in range(30)
+    }
+    (root / "sounds").mkdir()
+    for i, name in enumerate(clips):
+        sf.write(root / "sounds" / name, *sound(i))
+    warehouse = root / "small.duckdb"
+    with small.create(warehouse) as con:
+        dataset = small.add_dataset(con, f"groups {SCRIPT}", root / "sounds", clips, None)
+        channels = small.add_network(
+            con, "toy net", dataset, [("conv/1", 40, True), ("signed", 9, False), ("output", 6, True)], CLIP_S, OUTPUTS
+        )
+        positions = small.add_positions(con, "toy net", dataset, "conv/1", CLIP_S)
+        small.add_run(con, "probes", None, None, status="running")
+    run = ingest_clusters(warehouse, channels).run.run_id
+    ingest_clusters(warehouse, positions)
+    ingest_probes(warehouse, positions, ks=(1, 3))
+    ingest_probes(warehouse, channels, ks=(1, 3, 5))
+    with duckdb.connect(str(warehouse)) as con:
+        small.add_interventions(con, run, 3)
+    return warehouse, root / "site", atlas.build(warehouse, root / "site")

@@ -12,6 +12,8 @@ import numpy as np
 import polars as pl
 import soundfile as sf
 
+from warehouse.store import SCHEMA_VERSION
+
 SCHEMA = Path(__file__).parents[2] / "schema.sql"
 STEPS, BANDS = 64, 48
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -52,13 +54,14 @@ def next_id(con: duckdb.DuckDBPyConnection, table: str, column: str | None = Non
     return con.execute(f"SELECT coalesce(max({column or table + '_id'}), 0) + 1 FROM {table}").fetchall()[0][0]
 
 
-def add_run(con: duckdb.DuckDBPyConnection, stage: str, dataset_sha: str | None, network_sha: str | None, status: str = "done") -> int:
+def add_run(con: duckdb.DuckDBPyConnection, stage: str, dataset_sha: str | None, network_sha: str | None, status: str = "done",
+            parameters: dict | None = None) -> int:  # fmt: skip
     """A finished run; each starts a minute after the one before."""
     run_id = next_id(con, "run")
     started = START + timedelta(minutes=run_id)
     con.execute(
         "INSERT INTO run VALUES (?, ?, ?, ?, ?, ?, 0, 1, ?, 'abc1234', 'cpu', ?, ?, ?)",
-        [run_id, stage, hashlib.sha256(str(run_id).encode()).hexdigest(), dataset_sha, network_sha, '{"top": 20}', VERSIONS, started,
+        [run_id, stage, hashlib.sha256(str(run_id).encode()).hexdigest(), dataset_sha, network_sha, json.dumps(parameters or {"top": 20}), VERSIONS, started,
          started + timedelta(seconds=42) if status == "done" else None, status],
     )  # fmt: skip
     return run_id
@@ -68,7 +71,7 @@ def create(path: Path) -> duckdb.DuckDBPyConnection:
     """An empty warehouse."""
     con = duckdb.connect(str(path))
     con.execute(SCHEMA.read_text())
-    con.execute("INSERT INTO schema_version VALUES (1, ?, '0.1.0')", [START])
+    con.execute("INSERT INTO schema_version VALUES (?, ?, '0.1.0')", [SCHEMA_VERSION, START])
     return con
 
 
@@ -119,7 +122,7 @@ def add_network(con: duckdb.DuckDBPyConnection, name: str, dataset_id: int, laye
             insert(con, "neuron", pl.DataFrame(dict(neuron_id=range(neuron_id, neuron_id + neurons), layer_id=[layer_id] * neurons,
                                                     unit=range(neurons), name=pl.Series(names, dtype=pl.String))))  # fmt: skip
     content, source = con.execute("SELECT content_sha256, source FROM dataset WHERE dataset_id = ?", [dataset_id]).fetchall()[0]
-    run_id = add_run(con, "activations", content, sha)
+    run_id = add_run(con, "activations", content, sha, parameters=subject(con, name, dataset_id, clip_s))
     clips = con.execute("SELECT clip_id, name FROM clip WHERE dataset_id = ? ORDER BY clip_id", [dataset_id]).fetchall()
     clip_ids = np.array([c for c, _ in clips])
     insert(con, "activation_clip", pl.DataFrame(dict(run_id=[run_id] * len(clips), column_index=range(len(clips)), clip_id=clip_ids)))
@@ -135,12 +138,71 @@ def add_network(con: duckdb.DuckDBPyConnection, name: str, dataset_id: int, laye
         course = sounds @ random.normal(size=(BANDS, len(ids))).astype(np.float32) * 0.5 - 0.3
         course[..., 0] = 0 if non_negative else course[..., 0]
         course = np.maximum(course, 0) if non_negative else course
-        con.execute("INSERT INTO activation_file VALUES (?, ?, ?, 'mean', ?, ?, ?, 'float16', 'f')",
-                    [next_id(con, "activation_file"), run_id, layer_id, f"a/{run_id}/{layer_id}.npy", len(ids), len(clips)])  # fmt: skip
+        add_file(con, run_id, layer_id, "mean", course.mean(1).T)
         means.append(course.mean(1).T)
         for reduction, values in (("mean", course.mean(1).T), ("max", course.max(1).T)):
             add_results(con, run_id, ids, reduction, values, course, clip_ids, labels, non_negative)
     add_neighbors(con, run_id, network_id, np.concatenate(means))
+    return run_id
+
+
+def subject(con: duckdb.DuckDBPyConnection, network: str, dataset_id: int, clip_s: float) -> dict:
+    """Parameters of a run that later stages look for."""
+    [(dataset,)] = con.execute("SELECT name FROM dataset WHERE dataset_id = ?", [dataset_id]).fetchall()
+    return {"network": network, "dataset": dataset, "clip_s": clip_s}
+
+
+def add_file(con: duckdb.DuckDBPyConnection, run_id: int, layer_id: int, reduction: str, values: np.ndarray) -> None:
+    """A layer's activation file (neurons x clips), beside the database."""
+    [(database,)] = con.execute("SELECT path FROM duckdb_databases() WHERE database_name = current_database()").fetchall()
+    path = f"a/{run_id}/{layer_id}.npy"
+    file = Path(database).parent / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.save(file, values.astype(np.float16))
+    con.execute("INSERT INTO activation_file VALUES (?, ?, ?, ?, ?, ?, ?, 'float16', 'f')",
+                [next_id(con, "activation_file"), run_id, layer_id, reduction, path, *values.shape])  # fmt: skip
+
+
+def add_positions(con: duckdb.DuckDBPyConnection, network: str, dataset_id: int, layer: str, clip_s: float) -> int:
+    """A finished run over the single positions of a network's layer: 4 channels at the first 8 steps and 6 bands; returns the run."""
+    network_id, sha = con.execute("SELECT network_id, checkpoint_sha256 FROM network WHERE name = ?", [network]).fetchall()[0]
+    content, source = con.execute("SELECT content_sha256, source FROM dataset WHERE dataset_id = ?", [dataset_id]).fetchall()[0]
+    [(position, module)] = con.execute(
+        "SELECT position, module FROM layer WHERE network_id = ? AND name = ? AND kind = 'channel'", [network_id, layer]
+    ).fetchall()
+    layer_id, neuron_id = next_id(con, "layer"), next_id(con, "neuron")
+    con.execute("INSERT INTO layer VALUES (?, ?, ?, ?, ?, 'position', '[4, 8, 6]', true)", [layer_id, network_id, layer, position, module])
+    con.execute("INSERT INTO neuron SELECT ? + i, ?, i // 48, i // 6 % 8, i % 6, NULL FROM range(192) t(i)", [neuron_id, layer_id])
+    run_id = add_run(con, "activations", content, sha, parameters=subject(con, network, dataset_id, clip_s) | {"positions": True})
+    clips = con.execute("SELECT clip_id, name FROM clip WHERE dataset_id = ? ORDER BY clip_id", [dataset_id]).fetchall()
+    insert(
+        con,
+        "activation_clip",
+        pl.DataFrame(dict(run_id=[run_id] * len(clips), column_index=range(len(clips)), clip_id=[c for c, _ in clips])),
+    )
+    sounds = spectra([Path(source) / c for _, c in clips], clip_s)[:, :8, :6]
+    weights = np.random.default_rng(layer_id).normal(size=4).astype(np.float32)
+    values = np.maximum(weights[:, None, None] * sounds[:, None] - 0.1, 0)
+    add_file(con, run_id, layer_id, "window_mean", values.reshape(len(clips), -1).T)
+    return run_id
+
+
+def add_interventions(con: duckdb.DuckDBPyConnection, cluster_run: int, clusters: int, repetitions: int = 4) -> int:
+    """A finished run that took 4 of 10 clips from a cluster's first class, 2 from its second and a varying one of its control; returns the run."""
+    dataset_sha, network_sha, parameters = con.execute(
+        "SELECT dataset_sha256, network_sha256, parameters FROM run WHERE run_id = ?", [cluster_run]
+    ).fetchall()[0]
+    run_id = add_run(con, "interventions", dataset_sha, network_sha, parameters=json.loads(parameters))
+    con.execute("""INSERT INTO readout SELECT ?, class_id, 8, 10 FROM class WHERE class_id IN (SELECT class_id FROM ccav)""", [run_id])
+    con.execute("""INSERT INTO intervention
+        WITH disturbed AS (SELECT cluster_id FROM cluster WHERE run_id = $clusters AND neurons > 1
+                           ORDER BY partition, neurons DESC, cluster_id LIMIT $limit),
+        ranked AS (SELECT cluster_id, class_id, row_number() OVER (PARTITION BY cluster_id ORDER BY activation DESC, class_id) AS place
+                   FROM disturbed JOIN ccav USING (cluster_id))
+        SELECT $run, cluster_id, target, repetition, class_id,
+               8 - CASE WHEN target = 'control' THEN repetition % 2 WHEN place = 1 THEN 4 WHEN place = 2 THEN 2 ELSE 0 END
+        FROM ranked, (VALUES ('cluster'), ('control')) AS t (target), range($repetitions) AS r (repetition)""",
+        {"clusters": cluster_run, "limit": clusters, "run": run_id, "repetitions": repetitions})  # fmt: skip
     return run_id
 
 

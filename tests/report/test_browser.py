@@ -40,6 +40,42 @@ def test_pages_load_without_a_message_or_a_request_outside(built, chromium, kind
     clean(chromium, site)
 
 
+def test_pages_with_clusters_load_play_and_fit_a_phone(clustered, chromium):
+    site = clustered[1]
+    pages = [*site.glob("networks/*/*/cluster-*.html"), *site.glob("networks/*/index.html"), *site.glob("networks/*/*/index.html")]
+    pages += site.glob("datasets/*/classes/category/dog.html")
+    chromium.call("Page.addScriptToEvaluateOnNewDocument", source="window.alerted=[];window.alert=m=>alerted.push(m)")
+    chromium.call("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
+    for page in pages:
+        chromium.open(page)
+        charts = chromium.js("document.querySelectorAll('[data-chart]').length")
+        if charts:
+            chromium.until(f"document.querySelectorAll('[data-chart] svg').length == {charts}")
+        assert chromium.js("document.documentElement.scrollWidth") <= 390, page
+        assert chromium.js("alerted") == []
+    chromium.open(pages[0])
+    chromium.click(".card .go", 0.5, 0.5)
+    chromium.until("(a => a.readyState > 0 && a.currentTime > 0)(document.querySelector('.playing audio') || {})")
+    chromium.key("j")
+    chromium.until(f"/cluster-/.test(location.href) && location.href !== {json.dumps(pages[0].resolve().as_uri())}")
+    clean(chromium, site)
+
+
+def test_the_probe_curve_is_drawn(clustered, chromium):
+    chromium.open(clustered[1] / "networks/toy-net/index.html")
+    chromium.until("document.querySelectorAll('[data-chart=probes] svg .mark-symbol path').length >= 9")
+    assert chromium.js("document.querySelectorAll('[data-chart=probes] svg .mark-rule.role-mark line').length") == 10
+    clean(chromium, clustered[1])
+
+
+def test_search_finds_clusters_by_class(clustered, chromium):
+    chromium.open(clustered[1] / "index.html")
+    chromium.key("/")
+    chromium.type("dog")
+    chromium.until("[...document.querySelectorAll('#hits .group')].some(e => e.textContent === 'Clusters for these classes')")
+    assert chromium.js("[...document.querySelectorAll('#hits a')].some(a => /cluster-/.test(a.href))")
+
+
 def test_no_script_of_a_label_runs(built, chromium):
     site = built[1]
     chromium.call("Page.addScriptToEvaluateOnNewDocument", source="window.alerted=[];window.alert=m=>alerted.push(m)")

@@ -1,0 +1,96 @@
+"""What disturbing clusters cost a study's network, for the pages of clusters and networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import sqrt
+
+import duckdb
+
+from analyze.tables import table
+from report.contents import Layer, Study, runs_of
+
+T_975 = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093,
+    2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+"""97.5 % quantiles of Student's t for 1 to 30 degrees of freedom."""
+
+Mean = tuple[float, float | None, float | None]
+"""A mean over repetitions, and the ends of its 95 % interval; None for a single repetition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Percentage points of accuracy lost on a cluster's first (place 1), second (2) or other classes (3), as many as `classes`."""
+
+    place: int
+    class_id: int | None
+    classes: int
+    cluster: Mean
+    control: Mean
+
+
+@dataclass(slots=True)
+class StudyInterventions:
+    """The latest finished run: drops by cluster, rows of the derived table by layer, and the number of repetitions."""
+
+    run_id: int | None = None
+    drops: dict[int, list[Drop]] = field(default_factory=dict)
+    layers: list[tuple[Layer | None, dict]] = field(default_factory=list)
+    repetitions: int = 0
+
+
+def interval(mean: float, deviation: float | None, count: int) -> Mean:
+    """A mean of `count` values and its 95 % interval by Student's t."""
+    if count < 2 or deviation is None:
+        return mean, None, None
+    half = (T_975[count - 2] if count - 2 < len(T_975) else 1.96) * deviation / sqrt(count)
+    return mean, mean - half, mean + half
+
+
+def read(con: duckdb.DuckDBPyConnection, study: Study) -> StudyInterventions:
+    """Read a study's interventions. A cluster's first and second class are those that move it most among the ones that were read out."""
+    runs = runs_of(con, study, "interventions")
+    if not runs:
+        return StudyInterventions()
+    found = StudyInterventions(runs[0])
+    means: dict[tuple[int, int], dict[str, Mean]] = {}
+    about: dict[tuple[int, int], tuple[int, int]] = {}
+    for cluster_id, place, target, mean, deviation, repetitions, class_id, classes in con.execute(
+        """WITH ranked AS (
+            SELECT cluster_id, target, repetition, class_id, 100 * (readout.correct - intervention.correct) / readout.total AS points,
+                   least(3, row_number() OVER (PARTITION BY cluster_id, target, repetition ORDER BY ccav.activation DESC, class_id)) AS place
+            FROM intervention JOIN readout USING (run_id, class_id) JOIN ccav USING (cluster_id, class_id)
+            WHERE run_id = ? AND readout.total > 0),
+        repeated AS (
+            SELECT cluster_id, place, target, repetition, avg(points) AS points, min(class_id) AS class_id, count(*) AS classes
+            FROM ranked GROUP BY ALL)
+        SELECT cluster_id, place, target, avg(points), stddev_samp(points), count(*), min(class_id), max(classes)
+        FROM repeated GROUP BY cluster_id, place, target ORDER BY cluster_id, place, target""",
+        [found.run_id],
+    ).fetchall():
+        means.setdefault((cluster_id, place), {})[target] = interval(mean, deviation, repetitions)
+        about[cluster_id, place] = (class_id, classes)
+        found.repetitions = max(found.repetitions, repetitions)
+    for (cluster_id, place), both in means.items():
+        if len(both) == 2:
+            class_id, classes = about[cluster_id, place]
+            drop = Drop(place, class_id if place < 3 else None, classes, both["cluster"], both["control"])
+            found.drops.setdefault(cluster_id, []).append(drop)
+    by_name = _layers_by_name(con, study, list(found.drops))
+    for row in table(con, "interventions").to_dicts():
+        if row["run_id"] == found.run_id:
+            found.layers.append((by_name.get(row["layer"]), row))
+    return found
+
+
+def _layers_by_name(con, study: Study, clusters: list[int]) -> dict[str, Layer]:
+    """The layers whose clusters were disturbed: a name may stand for a layer's channels and for its positions."""
+    ids = {
+        layer_id
+        for (layer_id,) in con.execute(
+            "SELECT DISTINCT layer_id FROM cluster WHERE list_contains(?, cluster_id)", [clusters or [-1]]
+        ).fetchall()
+    }
+    return {layer.name: layer for layer in study.layers if layer.layer_id in ids}
