@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -244,6 +245,19 @@ def cnn14_layers(clip_s: float) -> list[Layer]:
     return [*layers, Layer("fc1", "audio_encoder.base.fc1.relu", (2048,), "unit", non_negative=True)]
 
 
+def cnn14_tail(module: AudioEmbedding, layer: Layer, activation: torch.Tensor, _inputs: torch.Tensor) -> torch.Tensor:
+    """What CNN14 makes of a layer's output: the steps of msclap's forward pass after it."""
+    encoder: Any = module.audio_encoder
+    value = activation.relu()  # changes nothing that the layer itself puts out
+    if layer.name != "fc1":
+        for number in range(int(layer.name.removeprefix("conv")) + 1, len(CNN14_CHANNELS) + 1):
+            pool = (1, 1) if number == len(CNN14_CHANNELS) else (2, 2)
+            value = getattr(encoder.base, f"conv_block{number}")(value, pool_size=pool, pool_type="avg")
+        value = value.mean(dim=3)
+        value = encoder.base.fc1(value.amax(dim=2) + value.mean(dim=2))
+    return encoder.projection(value)
+
+
 def htsat_layers(module: AudioEmbedding, clip_s: float) -> list[Layer]:
     """Per transformer block `mlp_act` (after GELU) and `mlp_out`, then `output`, the normalised tokens whose mean is projected.
 
@@ -297,6 +311,7 @@ class Clap(Network):
             layers=cnn14_layers(clip_s) if version == "2022" else htsat_layers(module, clip_s),
             checkpoint_sha256=checkpoint_sha256,
             note=VERSIONS[version].note,
+            tail=partial(cnn14_tail, module) if version == "2022" else None,
         )
         self._version = VERSIONS[version]
         self._wrapper = wrapper

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,13 +31,19 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Settings:
-    """What shapes the results. layers: names, None for all with candidates. largest: clusters a layer. mode: resample or zero."""
+    """What shapes the results. layers: names, None for all with candidates. largest: clusters a layer. mode: resample or zero.
+
+    readout: own (the network's classifier through a label map), zero-shot (prompts beginning with `prompt`), linear (a head fitted per fold on
+    the network's outputs); None: the first of these that the network has.
+    """
 
     layers: tuple[str, ...] | None = None
     largest: int = interventions.LARGEST
     repeats: int = interventions.REPEATS
     mode: interventions.Mode = "resample"
+    readout: str | None = None
     label_map: Path | None = None
+    prompt: str = "this is a sound of "
 
 
 def ingest_interventions(
@@ -49,7 +55,7 @@ def ingest_interventions(
     *,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Disturb the candidate clusters of a finished run of stage clusters, each a unit of work, and read the network's own classifier.
+    """Disturb the candidate clusters of a finished run of stage clusters, each a unit of work, and read out what the network then says.
 
     `paths` are the sound files by clip name. A cluster without a control of its size has a failure row instead.
     """
@@ -63,12 +69,9 @@ def ingest_interventions(
     if cluster_key is None:
         raise UserError(f"run {cluster_run} of {warehouse} is no finished run of stage clusters")
     recorded = read_recorded(warehouse, run_id)
-    label_map = readouts.read_label_map(settings.label_map or readouts.ESC50_AUDIOSET)
-    readout = readouts.own_classifier(network.output_names, recorded.class_names, label_map)
-    parameters = {
-        **recorded.subject(), **asdict(settings), "clusters": cluster_key, "readout": "own classifier",
-        "label_map": store.sha256_json(label_map),
-    }  # fmt: skip
+    reader, parameters = read_as(network, recorded, settings)
+    parameters |= {**recorded.subject(), "clusters": cluster_key}
+    parameters |= {name: value for name, value in asdict(settings).items() if name in ("layers", "largest", "repeats", "mode")}
     run = ledger.begin(
         warehouse,
         STAGE,
@@ -94,7 +97,7 @@ def ingest_interventions(
             if not pending:
                 continue
             with scratch(place / str(layer.layer_id)) as folder:
-                disturbed = Disturbed(network, layers[layer.name], layer, recorded, paths, readout, folder)
+                disturbed = Disturbed(network, layers[layer.name], layer, recorded, paths, reader, folder)
                 if READOUT not in done:
                     with run.commit([READOUT]) as con:
                         insert(con, "readout", disturbed.undisturbed().with_columns(pl.lit(run.run_id).alias("run_id")))
@@ -110,6 +113,27 @@ def ingest_interventions(
                         progress(seen, total)
     run.finish()
     return Outcome(run, worked, run.failures())
+
+
+Reader = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]]
+"""Undisturbed outputs, labels and folds of the same clips to a read-out and the classes it can tell [classes]."""
+
+
+def read_as(network: Network, recorded: Recorded, settings: Settings) -> tuple[Reader, dict[str, object]]:
+    """The read-out of the settings, and the parameters that say which. Raises UserError when the network lacks what it takes."""
+    embed_text = getattr(network, "text_embeddings", None)
+    kind = settings.readout or ("own" if network.output_names else "zero-shot" if embed_text else "linear")
+    every = np.ones(len(recorded.class_ids), dtype=bool)
+    if kind == "own":
+        label_map = readouts.read_label_map(settings.label_map or readouts.ESC50_AUDIOSET)
+        own = readouts.own_classifier(network.output_names, recorded.class_names, label_map)
+        return lambda *_: (own, own.readable), {"readout": kind, "label_map": store.sha256_json(label_map)}
+    if kind == "zero-shot":
+        if not embed_text:
+            raise UserError(f"{network.name} reads no text: choose the readout own or linear")
+        texts = embed_text([settings.prompt + name.replace("_", " ") for name in recorded.class_names]).cpu().numpy()
+        return lambda *_: (readouts.ZeroShot(texts), every), {"readout": kind, "prompt": settings.prompt}
+    return lambda outputs, labels, folds: (readouts.fit_head(outputs, labels, folds), every), {"readout": kind}
 
 
 @contextlib.contextmanager
@@ -167,24 +191,27 @@ class Disturbed:
         stored: RecordedLayer,
         recorded: Recorded,
         paths: dict[str, Path],
-        readout: readouts.OwnClassifier,
+        reader: Reader,
         folder: Path,
     ) -> None:
         matrix = stored.matrix()
         columns = np.flatnonzero((recorded.labels >= 0) & np.isfinite(matrix).all(axis=0))
-        self.layer, self.stored, self.recorded, self.readout = layer, stored, recorded, readout
+        self.layer, self.stored, self.recorded = layer, stored, recorded
         self.labels = recorded.labels[columns]
         self.live = np.flatnonzero((matrix[:, columns] != 0).any(axis=1))
         names = [recorded.clip_names[column] for column in columns]
         [self.cache] = interventions.cache_layers(network, [layer], prepared(network, names, paths), len(names), folder)
-        self.before = self._predict(np.zeros(0, dtype=np.int64), None)
+        outputs = self._outputs(np.zeros(0, dtype=np.int64), None)
+        self.readout, self.readable = reader(outputs, self.labels, recorded.folds[columns])
+        self.before = self.readout(outputs)
 
-    def _predict(self, neurons: np.ndarray, donors: np.ndarray | None) -> np.ndarray:
+    def _outputs(self, neurons: np.ndarray, donors: np.ndarray | None) -> np.ndarray:
         positions = neurons if self.stored.kind == "position" else interventions.channel_positions(self.layer, neurons)
-        return self.readout(interventions.run_changed(self.cache, positions, donors))
+        outputs = interventions.run_changed(self.cache, positions, donors)
+        return outputs.mean(axis=tuple(range(1, outputs.ndim - 1)))  # over tokens, where there are any
 
     def _counts(self, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return readouts.class_counts(predictions, self.labels, len(self.recorded.class_ids), self.readout.readable)
+        return readouts.class_counts(predictions, self.labels, len(self.recorded.class_ids), self.readable)
 
     def undisturbed(self) -> pl.DataFrame:
         """Rows of table readout."""
@@ -205,7 +232,9 @@ class Disturbed:
         frames = []
         total = self._counts(self.before)[1]
         for target, groups in (("cluster", [neurons] * (1 if once else repeats)), ("control", list(controls))):
-            predictions = np.stack([self._predict(group, None if once else donors[index]) for index, group in enumerate(groups)])
+            predictions = np.stack(
+                [self.readout(self._outputs(group, None if once else donors[index])) for index, group in enumerate(groups)]
+            )
             correct = self._counts(predictions)[0]
             kept = total > 0
             frames.append(

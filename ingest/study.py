@@ -68,14 +68,16 @@ class ClusterChoice:
 
 @dataclass(frozen=True)
 class InterventionChoice:
-    """How clusters are disturbed: see ingest.intervention_tables.Settings. `label_map` is a CSV from the data set's classes to the network's
-    output names; by default the one for ESC-50 and AudioSet."""
+    """How clusters are disturbed and their effect is read out: see ingest.intervention_tables.Settings. `label_map` is a CSV from the data
+    set's classes to the network's output names; by default the one for ESC-50 and AudioSet."""
 
     layers: tuple[str, ...] | None = None
     largest: int = 100
     repeats: int = 10
     mode: str = "resample"
+    readout: str | None = None
     label_map: Path | None = None
+    prompt: str = "this is a sound of "
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,7 @@ def check_study(study: Study, where: str) -> Study:
         _one_of(stage, STAGES, f"{where}: stage")
     _one_of(study.clusters.backend, ("exact", "nn-descent", "finch-clust"), f"{where}: clusters: backend")
     _one_of(study.interventions.mode, ("resample", "zero"), f"{where}: interventions: mode")
+    _one_of(study.interventions.readout or "own", ("own", "zero-shot", "linear"), f"{where}: interventions: readout")
     for name in ("largest", "repeats"):
         if getattr(study.interventions, name) < 1:
             raise UserError(f"{where}: interventions: {name} is {getattr(study.interventions, name)}, it must be at least 1")

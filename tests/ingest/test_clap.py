@@ -175,6 +175,19 @@ def test_a_replaced_fc1_reaches_the_output_and_is_not_changed(cnn14):
         torch.testing.assert_close(result, cnn14.module.audio_encoder.projection(given.relu()))
 
 
+@pytest.mark.parametrize("index", range(7))
+def test_the_rest_of_cnn14_equals_a_full_pass(cnn14, index):
+    layer = cnn14.layers[index]
+    inputs, found = cnn14.prepare(sounds(cnn14)), []
+    handle = cnn14.module.get_submodule(layer.module).register_forward_hook(lambda _m, _i, value: found.append(value.clone()))
+    expected = cnn14.forward(inputs)
+    handle.remove()
+    changed = found[0].flip(0)  # each clip takes the other's
+    torch.testing.assert_close(cnn14.tail(layer, found[0], inputs), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(cnn14.tail(layer, changed, inputs), expected.flip(0), rtol=1e-5, atol=1e-5)
+    assert cnn14.tail_form(layer) == "own"
+
+
 @pytest.mark.parametrize("version", ["2022", "2023"])
 def test_embeddings_are_msclaps_own(published, cnn14, htsat, version):
     """msclap loads the same file with its text model from a folder, and runs on the same tensors."""
