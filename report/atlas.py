@@ -101,7 +101,7 @@ def fingerprint(con: duckdb.DuckDBPyConnection) -> str:
     for pattern in PARTS:
         for path in sorted(HERE.glob(pattern)):
             digest.update(path.name.encode() + path.read_bytes())
-    for name in ("probes", "interventions"):
+    for name in ("entropies", "probes", "interventions"):
         digest.update(tables.sql(name).encode())
     digest.update(" ".join(version(name) for name in ("jinja2", "altair", "vl-convert-python")).encode())
     return digest.hexdigest()
@@ -134,7 +134,7 @@ class Site:
         yield "search.js", search_index.script(shown, known, self.clusters)
         feet = [record.footers(con, depth) for depth in range(6)]
         for study, its, groups, disturbed, probed in zip(shown.studies, known, self.clusters, self.interventions, self.probes, strict=True):
-            yield from pages.network(shown, study, its, disturbed, probed, get("network"), feet[2])
+            yield from pages.network(shown, study, its, disturbed, groups, self.probes, get("network"), feet[2])
             yield from pages.layers(study, its, groups, probed, self.found, get("layer"), feet[3])
             yield from clusters.pages(con, study, groups, its, disturbed, found, get("cluster"), feet[3])
         yield from sounds.datasets(con, shown, get("dataset"), feet[2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from typing import Any
 
 import altair as alt
 import vl_convert
@@ -29,10 +30,7 @@ def _lines(x: alt.X, legend: bool) -> alt.LayerChart:
 
 def by_layer() -> alt.LayerChart:
     """A value per layer of one network, layers in forward order (`position`)."""
-    return _lines(
-        alt.X("layer:N", title=None, sort=alt.EncodingSortField("position", op="min"), axis=alt.Axis(labelAngle=-60, labelOverlap=True)),
-        legend=False,
-    )
+    return _lines(_layers(), legend=False)
 
 
 def by_depth() -> alt.LayerChart:
@@ -73,15 +71,19 @@ def active_neurons() -> alt.Chart:
     return _neurons(alt.X("active:Q", title="share of clips above 0", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1])))
 
 
-def probes() -> alt.LayerChart:
+def _layers() -> alt.X:
+    return alt.X("layer:N", title=None, sort=alt.EncodingSortField("position", op="min"), axis=alt.Axis(labelAngle=-60, labelOverlap=True))
+
+
+def _accuracy(color: alt.Color, chance_color: Any) -> alt.LayerChart:
     """Accuracy by layer with its interval, a line per `series`; rows need those of `by_layer`, and `low`, `high` and `chance`."""
-    x = alt.X("layer:N", title=None, sort=alt.EncodingSortField("position", op="min"), axis=alt.Axis(labelAngle=-60, labelOverlap=True))
     rows = alt.Chart(alt.NamedData("rows"), width="container", height=260)
     base = rows.encode(
-        x=x,
-        color=alt.Color("series:N", sort=["best k", "k = 1", "linear"], legend=alt.Legend()),
+        x=_layers(),
+        color=color,
         tooltip=[
             alt.Tooltip("layer:N"),
+            alt.Tooltip("series:N"),
             alt.Tooltip("label:N", title="probe"),
             alt.Tooltip("value:Q", title="accuracy", format=".1%"),
             alt.Tooltip("low:Q", title="95 % from", format=".1%"),
@@ -89,7 +91,7 @@ def probes() -> alt.LayerChart:
         ],
     )
     y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5, format="%"))
-    chance = rows.mark_rule(strokeDash=[4, 4], color="gray").encode(y=alt.Y("max(chance):Q", title=None))
+    chance = rows.mark_rule(strokeDash=[4, 4]).encode(y=alt.Y("max(chance):Q", title=None), color=chance_color)
     return (
         chance
         + base.mark_rule(opacity=0.5, strokeWidth=1.5).encode(y=alt.Y("low:Q", title=None), y2="high:Q")
@@ -98,9 +100,43 @@ def probes() -> alt.LayerChart:
     )
 
 
+def probes() -> alt.LayerChart:
+    """Probes of one data set: the best k, k = 1 and the linear one."""
+    return _accuracy(alt.Color("series:N", sort=["best k", "k = 1", "linear"], legend=alt.Legend()), alt.value("gray"))
+
+
+def tasks() -> alt.LayerChart:
+    """The best k of several data sets, each with its own chance."""
+    color = alt.Color("series:N", legend=alt.Legend())
+    return _accuracy(color, color)
+
+
+def entropies() -> alt.LayerChart:
+    """Box plots by layer, side by side per `series`, from their five numbers `low`, `from`, `value` (the median), `to` and `high`."""
+    base = alt.Chart(alt.NamedData("rows"), width="container", height=260).encode(
+        x=_layers(),
+        xOffset=alt.XOffset("series:N", sort=["SEnt", "PEnt", "CEnt"]),
+        color=alt.Color("series:N", sort=["SEnt", "PEnt", "CEnt"], legend=alt.Legend()),
+        tooltip=[
+            alt.Tooltip("layer:N"),
+            alt.Tooltip("series:N", title="entropy"),
+            alt.Tooltip("value:Q", title="median", format=".3f"),
+            alt.Tooltip("from:Q", title="quartile", format=".3f"),
+            alt.Tooltip("to:Q", title="quartile", format=".3f"),
+            alt.Tooltip("clusters:Q"),
+        ],
+    )
+    low = alt.Y("low:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=5))
+    return (
+        base.mark_rule(strokeWidth=1).encode(y=low, y2="high:Q")
+        + base.mark_bar(opacity=0.55, size=6).encode(y=alt.Y("from:Q", title=None), y2="to:Q", href="href:N")
+        + base.mark_tick(thickness=2, size=8, orient="horizontal").encode(y=alt.Y("value:Q", title=None))
+    )
+
+
 TYPES = {
     "by_layer": by_layer, "by_depth": by_depth, "selective_neurons": selective_neurons, "active_neurons": active_neurons,
-    "probes": probes,
+    "probes": probes, "tasks": tasks, "entropies": entropies,
 }  # fmt: skip
 
 

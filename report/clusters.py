@@ -13,6 +13,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from analyze.tables import table
 from report import svg
 from report.cards import Cards
 from report.contents import Class, Dataset, Layer, Study, runs_of
@@ -90,6 +91,8 @@ class StudyClusters:
     layers: dict[int, list[Cluster]] = field(default_factory=dict)
     levels: dict[int, int] = field(default_factory=dict)
     runs: list[int] = field(default_factory=list)
+    boxes: list[tuple[Layer, dict]] = field(default_factory=list)
+    """Rows of the derived table `entropies` with their layers."""
     paths: dict[int, list[tuple[Cluster, float]]] = field(default_factory=dict)
     """By class: each layer's chosen cluster that owes it the greatest share of its activation, and the share."""
 
@@ -111,6 +114,8 @@ def read(con: duckdb.DuckDBPyConnection, study: Study, disturbed: StudyIntervent
     if not layers:
         return found
     found.runs = sorted({run_of[layer.layer_id] for layer in layers})
+    named = {(run_of[layer.layer_id], layer.name): layer for layer in layers}
+    found.boxes = [(layer, row) for row in table(con, "entropies").to_dicts() if (layer := named.get((row["run_id"], row["layer"])))]
     for layer in layers:
         where = [run_of[layer.layer_id], layer.layer_id]
         found.levels[layer.layer_id] = con.execute(
@@ -126,13 +131,13 @@ def read(con: duckdb.DuckDBPyConnection, study: Study, disturbed: StudyIntervent
         if not rows:
             continue
         clusters = {row[0]: Cluster(row[0], row[1], layer, *row[2:]) for row in rows}
-        for table, column, order in (("ccav", "class_id", "activation DESC, class_id"), ("cluster_clip", "clip_id", "rank")):
+        for source, column, order in (("ccav", "class_id", "activation DESC, class_id"), ("cluster_clip", "clip_id", "rank")):
             for cluster_id, of, value in con.execute(
-                f"""SELECT cluster_id, {column}, activation FROM {table} JOIN (SELECT unnest(?) AS cluster_id) USING (cluster_id)
+                f"""SELECT cluster_id, {column}, activation FROM {source} JOIN (SELECT unnest(?) AS cluster_id) USING (cluster_id)
                     ORDER BY cluster_id, {order}""",
                 [list(clusters)],
             ).fetchall():
-                (clusters[cluster_id].classes if table == "ccav" else clusters[cluster_id].clips).append((of, value))
+                (clusters[cluster_id].classes if source == "ccav" else clusters[cluster_id].clips).append((of, value))
         found.layers[layer.layer_id] = list(clusters.values())
         best: dict[int, tuple[Cluster, float]] = {}
         for cluster in found.chosen(layer):
@@ -142,6 +147,16 @@ def read(con: duckdb.DuckDBPyConnection, study: Study, disturbed: StudyIntervent
         for class_id, place in best.items():
             found.paths.setdefault(class_id, []).append(place)
     return found
+
+
+def box_rows(found: StudyClusters, root: str, *, positions: bool) -> list[dict]:
+    """Rows of the chart of entropies, of layers taken by position or the others."""
+    return [
+        {"layer": layer.name, "position": row["position"], "series": row["entropy"], "low": round(row["minimum"], 4),
+         "from": round(row["quantile_25"], 4), "value": round(row["median"], 4), "to": round(row["quantile_75"], 4),
+         "high": round(row["maximum"], 4), "clusters": row["clusters"], "href": root + layer.page}
+        for layer, row in found.boxes if (layer.kind == "position") == positions
+    ]  # fmt: skip
 
 
 def grouping(dataset: Dataset) -> tuple[list[Class], dict[int, int]]:

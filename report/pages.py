@@ -13,13 +13,13 @@ from markupsafe import Markup
 
 from report import charts, svg
 from report.cards import Cards
-from report.clusters import StudyClusters, rows
+from report.clusters import StudyClusters, box_rows, rows
 from report.contents import Class, Contents, Layer, Study
 from report.facts import ClassNeuron, NeuronFacts, StudyFacts
 from report.interventions import StudyInterventions
 from report.media import Media, audio_path, spectrogram_path
 from report.neurons import REDUCTIONS
-from report.probes import SERIES, StudyProbes, chart_rows, name_of
+from report.probes import SERIES, StudyProbes, chart_rows, name_of, task_rows
 from report.svg import number
 
 GALLERY = 12
@@ -141,7 +141,8 @@ def network(
     study: Study,
     facts: StudyFacts,
     disturbed: StudyInterventions,
-    probed: StudyProbes,
+    groups: StudyClusters,
+    all_probes: list[StudyProbes],
     template: jinja2.Template,
     footers: Mapping[int, Markup],
 ) -> Iterator[tuple[str, str]]:
@@ -150,14 +151,22 @@ def network(
     numbers = layer_numbers(study, facts)
     class_rows = {name: _class_rows(study, facts, members) for name, members in study.dataset.label_sets.items() if members}
     rows = _layer_rows(study, numbers, root)
+    probed = all_probes[contents.studies.index(study)]
     probes = [probed.layers[layer.layer_id] for layer in study.layers if layer.layer_id in probed.layers]
+    same = [(other, its) for other, its in zip(contents.studies, all_probes, strict=True) if other.name == study.name and its.layers]
+    more = {
+        "probes": chart_rows(probed, study, root),
+        "tasks": task_rows(same, root) if len(same) > 1 else [],
+    }
+    more |= {f"entropies_{kind}": box_rows(groups, root, positions=kind == "positions") for kind in ("channels", "positions")}
+    more = {name: found for name, found in more.items() if found}
     yield study.page, template.render(
-        title=study.title, root=root, provenance=_joined(footers, study.run_id, probed.run_id, disturbed.run_id),
+        title=study.title, root=root, provenance=_joined(footers, study.run_id, probed.run_id, *groups.runs, disturbed.run_id),
         study=study, dataset=study.dataset, layers=numbers, number=number,
         total=sum(layer.neurons for layer in study.layers), class_rows=class_rows, curves=rows,
         others=[other for other in contents.studies if other.name == study.name and other is not study],
         probes=probes, series=SERIES, name_of=name_of, disturbed=disturbed,
-        charts=Markup(charts.rows_script(**rows, **({"probes": chart_rows(probed, study, root)} if probes else {}))),
+        compared=[other for other, _ in same], more=more, charts=Markup(charts.rows_script(**rows, **more)),
     )  # fmt: skip
 
 

@@ -59,13 +59,21 @@ def read(con: duckdb.DuckDBPyConnection, study: Study) -> StudyProbes:
 
 def chart_rows(probes: StudyProbes, study: Study, root: str) -> list[dict]:
     """Rows of the chart over layers."""
+    return [row for series in SERIES for row in _rows(probes, study, root, series, series)]
+
+
+def task_rows(pairs: list[tuple[Study, StudyProbes]], root: str) -> list[dict]:
+    """Rows of the chart that compares data sets: the best k of each."""
+    return [row for study, its in pairs for row in _rows(its, study, root, "best k", study.dataset.name)]
+
+
+def _rows(probes: StudyProbes, study: Study, root: str, name: str, series: str) -> list[dict]:
     out = []
     for position, layer in enumerate(study.layers):
         probe = probes.layers.get(layer.layer_id)
-        for series in SERIES if probe else ():
-            if probe and (row := probe.of(series)):
-                out.append({
-                    "layer": layer.name, "position": position, "series": series, "label": name_of(row), "value": round(row["accuracy"], 5),
-                    "low": round(row["low"], 5), "high": round(row["high"], 5), "chance": round(row["chance"], 5), "href": root + layer.page,
-                })  # fmt: skip
+        if probe and (row := probe.of(name)):
+            out.append({
+                "layer": layer.name, "position": position, "series": series, "label": name_of(row), "value": round(row["accuracy"], 5),
+                "low": round(row["low"], 5), "high": round(row["high"], 5), "chance": round(row["chance"], 5), "href": root + layer.page,
+            })  # fmt: skip
     return out

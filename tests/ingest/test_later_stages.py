@@ -146,6 +146,14 @@ def test_derived_tables(con):
     assert (probes["accuracy"] <= probes["high"]).all()
     clusters = tables.table(con, "clusters")
     assert clusters.select("neurons", "dead").rows() == [(24, 0), (2, 1)]
+    boxes = tables.table(con, "entropies")  # of channels: no PEnt, no CEnt
+    assert boxes.select("layer", "kind", "entropy").rows()[0] == ("bands", "channel", "SEnt")
+    ratios = con.execute(
+        "SELECT class_entropy_ratio FROM cluster JOIN layer USING (layer_id) WHERE is_chosen AND name = 'bands'"
+    ).fetchnumpy()
+    drawn = boxes.row(0, named=True)
+    quantiles = np.quantile(np.ma.compressed(ratios["class_entropy_ratio"]), [0, 0.25, 0.5, 0.75, 1])
+    assert [drawn[name] for name in ("minimum", "quantile_25", "median", "quantile_75", "maximum")] == pytest.approx(quantiles)
     effects = tables.table(con, "interventions")
     assert set(effects["classes"]) == {"first", "second", "others"}
     assert ((effects["p_value"] >= 0) & (effects["p_value"] <= 1)).all()
@@ -179,3 +187,17 @@ def test_zeroing_the_neurons_that_carry_a_class_costs_that_class_and_no_other(ma
             GROUP BY class.name ORDER BY class.name"""
         ).fetchall()
     assert rows == [("high", 10, 10), ("low", 10, 0), ("noise", 9, 9)]  # one clip of noise is silent
+
+
+def test_a_linear_head_reads_networks_without_a_classifier(tmp_path):
+    write_sounds(tmp_path / "sounds")
+    write_label_map(tmp_path / "map.csv")
+    with pytest.raises(UserError, match="reads no text"):
+        run_study(tmp_path / "w.duckdb", study(tmp_path, readout="zero-shot"), Silent())
+    run_study(tmp_path / "w.duckdb", study(tmp_path, readout="linear", layers=("bands",)), Silent())
+    with store.connect_readonly(tmp_path / "w.duckdb") as con:
+        rows = con.execute("SELECT sum(correct), sum(total) FROM readout").fetchall()
+        [(disturbed,)] = con.execute("SELECT count(DISTINCT cluster_id) FROM intervention").fetchall()
+    assert rows[0][1] == 30
+    assert rows[0][0] >= 26
+    assert disturbed > 0
