@@ -536,3 +536,197 @@ SELECT cluster.*, network.name AS network, layer.name AS layer, layer.position A
        (SELECT arg_max(class.name, activation) FROM ccav JOIN class USING (class_id) WHERE ccav.cluster_id = cluster.cluster_id) AS first_class
 FROM cluster JOIN layer USING (layer_id) JOIN network USING (network_id);
 COMMENT ON VIEW v_cluster IS 'Clusters with the names of their layer and network, and the class that moves them most.';
+
+-- Since version 3: captions, language models' replies, summaries, open and closed concepts, polysemanticity, ablations, ratings.
+
+CREATE TABLE caption (
+    run_id INTEGER NOT NULL,
+    clip_id INTEGER NOT NULL,
+    text VARCHAR NOT NULL,
+    raw VARCHAR NOT NULL,
+    PRIMARY KEY (run_id, clip_id)
+);
+COMMENT ON TABLE caption IS 'What a captioner says of a clip; clips it could not caption have a failure row instead.';
+COMMENT ON COLUMN caption.run_id IS 'Run of stage captions; its parameters name the captioner.';
+COMMENT ON COLUMN caption.clip_id IS 'Clip.';
+COMMENT ON COLUMN caption.text IS 'The caption, cleaned up.';
+COMMENT ON COLUMN caption.raw IS 'What the captioner returned.';
+
+CREATE TABLE reply (
+    model_sha256 VARCHAR NOT NULL,
+    prompt_sha256 VARCHAR NOT NULL,
+    run_id INTEGER NOT NULL,
+    prompt VARCHAR NOT NULL,
+    raw VARCHAR NOT NULL,
+    text VARCHAR,
+    reason VARCHAR,
+    PRIMARY KEY (model_sha256, prompt_sha256)
+);
+COMMENT ON TABLE reply IS 'What a language model answered. A prompt is asked once per model, whatever runs want it.';
+COMMENT ON COLUMN reply.model_sha256 IS 'Hash of everything that identifies the model''s replies: weights or address, sampling, seed.';
+COMMENT ON COLUMN reply.prompt_sha256 IS 'Hash of the prompt.';
+COMMENT ON COLUMN reply.run_id IS 'Run that asked first.';
+COMMENT ON COLUMN reply.prompt IS 'The prompt.';
+COMMENT ON COLUMN reply.raw IS 'All that was answered; empty when there was no answer at all.';
+COMMENT ON COLUMN reply.text IS 'The usable answer; NULL when it cannot be used.';
+COMMENT ON COLUMN reply.reason IS 'Why it cannot be used, one line; NULL when it can.';
+
+CREATE TABLE summary_point (
+    run_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    text VARCHAR NOT NULL,
+    is_kept BOOLEAN NOT NULL,
+    because VARCHAR,
+    cosine DOUBLE,
+    PRIMARY KEY (run_id, neuron_id, position)
+);
+COMMENT ON TABLE summary_point IS 'What the captions of a neuron''s highest clips have in common, point by point, and whether calibration kept it: points that its lowest clips share as well say nothing about the neuron (module B).';
+COMMENT ON COLUMN summary_point.run_id IS 'Run of stage descriptions.';
+COMMENT ON COLUMN summary_point.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN summary_point.position IS 'Order within the summary, from 0.';
+COMMENT ON COLUMN summary_point.text IS 'The point.';
+COMMENT ON COLUMN summary_point.is_kept IS 'False when calibration dropped it.';
+COMMENT ON COLUMN summary_point.because IS 'The nearest point of the lowest clips'' summary; NULL when that has no points.';
+COMMENT ON COLUMN summary_point.cosine IS 'Cosine of both points'' sentence embeddings, -1 to 1; NULL when there is no such point.';
+
+CREATE TABLE concept (
+    run_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    word VARCHAR NOT NULL,
+    part_of_speech VARCHAR NOT NULL CHECK (part_of_speech IN ('adjective', 'noun', 'verb', 'preposition')),
+    occurrences INTEGER NOT NULL,
+    is_acoustic BOOLEAN,
+    PRIMARY KEY (run_id, neuron_id, word, part_of_speech)
+);
+COMMENT ON TABLE concept IS 'Open concepts: words of a neuron''s calibrated summary (module C).';
+COMMENT ON COLUMN concept.run_id IS 'Run of stage descriptions.';
+COMMENT ON COLUMN concept.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN concept.word IS 'Word in lower case.';
+COMMENT ON COLUMN concept.part_of_speech IS 'adjective (JJ*, VBN, not negated), noun, verb or preposition.';
+COMMENT ON COLUMN concept.occurrences IS 'Times it occurs in the kept points.';
+COMMENT ON COLUMN concept.is_acoustic IS 'Whether an adjective can describe sound, by the language model or, without one, by a list; NULL for other words and unreadable answers.';
+
+CREATE TABLE closed_concept (
+    run_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    method VARCHAR NOT NULL,
+    function VARCHAR NOT NULL,
+    rank INTEGER NOT NULL,
+    concept VARCHAR NOT NULL,
+    score DOUBLE NOT NULL,
+    name_cosine DOUBLE,
+    PRIMARY KEY (run_id, neuron_id, method, function, rank)
+);
+COMMENT ON TABLE closed_concept IS 'Which concepts of a given set fit a neuron best (module A).';
+COMMENT ON COLUMN closed_concept.run_id IS 'Run of stage dissections; its parameters hold the concept set and the constants.';
+COMMENT ON COLUMN closed_concept.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN closed_concept.method IS 'How clips and concepts were compared: DB (captions and concepts as text) or TAB (sounds and concepts by CLAP).';
+COMMENT ON COLUMN closed_concept.function IS 'Similarity function: cosine, cosine_cubed, rank_reorder, wpmi or soft_wpmi.';
+COMMENT ON COLUMN closed_concept.rank IS 'Rank from 1, by falling score; equal scores in the order of the concept set. A neuron for which the function is undefined has no rows.';
+COMMENT ON COLUMN closed_concept.concept IS 'Concept.';
+COMMENT ON COLUMN closed_concept.score IS 'Similarity; its range depends on the function.';
+COMMENT ON COLUMN closed_concept.name_cosine IS 'For neurons with a name (classifier outputs): cosine of the text embeddings of name and concept, -1 to 1; NULL otherwise.';
+
+CREATE TABLE sentence_cluster (
+    run_id INTEGER NOT NULL,
+    cluster INTEGER NOT NULL,
+    sentences INTEGER NOT NULL,
+    words VARCHAR NOT NULL,
+    PRIMARY KEY (run_id, cluster)
+);
+COMMENT ON TABLE sentence_cluster IS 'K-means clusters of all captions'' sentences.';
+COMMENT ON COLUMN sentence_cluster.run_id IS 'Run of stage polysemanticity.';
+COMMENT ON COLUMN sentence_cluster.cluster IS 'Number, from 0 for the largest.';
+COMMENT ON COLUMN sentence_cluster.sentences IS 'Sentences in it.';
+COMMENT ON COLUMN sentence_cluster.words IS 'Its most distinctive words, best first, separated by commas.';
+
+CREATE TABLE polysemanticity (
+    run_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    k INTEGER NOT NULL,
+    shared INTEGER NOT NULL,
+    cluster INTEGER,
+    missing INTEGER NOT NULL,
+    PRIMARY KEY (run_id, neuron_id, k)
+);
+COMMENT ON TABLE polysemanticity IS 'Of how many of a neuron''s k highest clips the captions share a cluster of sentences: few for a polysemantic neuron (Algorithm 1).';
+COMMENT ON COLUMN polysemanticity.run_id IS 'Run of stage polysemanticity.';
+COMMENT ON COLUMN polysemanticity.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN polysemanticity.k IS 'Highest clips looked at. A neuron with fewer clips above 0 has no row.';
+COMMENT ON COLUMN polysemanticity.shared IS 'Clips, at most k, that share the commonest cluster. The paper calls a neuron interpretable when shared >= tau * k, tau 3/5, 4/5 or 1.';
+COMMENT ON COLUMN polysemanticity.cluster IS 'That cluster (the lowest of equals); NULL when no clip has a caption.';
+COMMENT ON COLUMN polysemanticity.missing IS 'Clips without a caption.';
+
+CREATE TABLE unlearning (
+    run_id INTEGER NOT NULL,
+    class_id INTEGER NOT NULL,
+    chosen_by VARCHAR NOT NULL,
+    repetition INTEGER NOT NULL,
+    neurons INTEGER NOT NULL,
+    logit_change DOUBLE NOT NULL,
+    other_logit_change DOUBLE,
+    correct_before INTEGER NOT NULL,
+    correct_after INTEGER NOT NULL,
+    total INTEGER NOT NULL,
+    other_correct_before INTEGER NOT NULL,
+    other_correct_after INTEGER NOT NULL,
+    other_total INTEGER NOT NULL,
+    PRIMARY KEY (run_id, class_id, chosen_by, repetition)
+);
+COMMENT ON TABLE unlearning IS 'What a classifier says of a class when the neurons dissected to it are set to zero (Table 4).';
+COMMENT ON COLUMN unlearning.run_id IS 'Run of stage ablations.';
+COMMENT ON COLUMN unlearning.class_id IS 'Class to unlearn.';
+COMMENT ON COLUMN unlearning.chosen_by IS 'How neurons were chosen: open (a noun of the description is a word of the class name), a similarity function such as DB wpmi (class among the first three concepts), or random (as many).';
+COMMENT ON COLUMN unlearning.repetition IS 'Repetition, from 0; more than one only for random choices.';
+COMMENT ON COLUMN unlearning.neurons IS 'Neurons set to zero; outputs of the classifier are never among them.';
+COMMENT ON COLUMN unlearning.logit_change IS 'dA: change of the mean logit of the class over its own clips.';
+COMMENT ON COLUMN unlearning.other_logit_change IS 'dR: the same over the other classes, each on its own clips; NULL without any.';
+COMMENT ON COLUMN unlearning.correct_before IS 'Clips of the class told rightly before.';
+COMMENT ON COLUMN unlearning.correct_after IS 'Clips of the class told rightly after.';
+COMMENT ON COLUMN unlearning.total IS 'Clips of the class.';
+COMMENT ON COLUMN unlearning.other_correct_before IS 'Clips of other classes told rightly before.';
+COMMENT ON COLUMN unlearning.other_correct_after IS 'Clips of other classes told rightly after.';
+COMMENT ON COLUMN unlearning.other_total IS 'Clips of other classes.';
+
+CREATE TABLE importance (
+    run_id INTEGER NOT NULL,
+    criterion VARCHAR NOT NULL,
+    share DOUBLE NOT NULL,
+    repetition INTEGER NOT NULL,
+    neurons INTEGER NOT NULL,
+    correct INTEGER NOT NULL,
+    total INTEGER NOT NULL,
+    PRIMARY KEY (run_id, criterion, share, repetition)
+);
+COMMENT ON TABLE importance IS 'Accuracy of a classifier without the neurons that score highest on a criterion (Figure 4).';
+COMMENT ON COLUMN importance.run_id IS 'Run of stage ablations.';
+COMMENT ON COLUMN importance.criterion IS 'nouns, adjectives, verbs, prepositions (number in the description), length (words of it), basic or high-level (kinds of adjectives), random; none with share 0 is the whole network.';
+COMMENT ON COLUMN importance.share IS 'Share of the network''s neurons set to zero, 0 to 1.';
+COMMENT ON COLUMN importance.repetition IS 'Repetition, from 0: random choices, and ties drawn anew.';
+COMMENT ON COLUMN importance.neurons IS 'Neurons set to zero.';
+COMMENT ON COLUMN importance.correct IS 'Clips told rightly.';
+COMMENT ON COLUMN importance.total IS 'Clips of the tested folds.';
+
+CREATE TABLE rating (
+    rater VARCHAR NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    description_run_id INTEGER NOT NULL,
+    rating INTEGER NOT NULL CHECK (rating BETWEEN 1 AND 5),
+    own_words VARCHAR,
+    rated_at TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (rater, neuron_id, description_run_id)
+);
+COMMENT ON TABLE rating IS 'What people say of descriptions (Table 3): `auricle report --rating` makes the page, `auricle ingest-ratings` reads its answers.';
+COMMENT ON COLUMN rating.rater IS 'Name or code a rater gave.';
+COMMENT ON COLUMN rating.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN rating.description_run_id IS 'Run of stage descriptions whose text was rated.';
+COMMENT ON COLUMN rating.rating IS 'How well the text describes the sounds, 1 (not at all) to 5 (fully).';
+COMMENT ON COLUMN rating.own_words IS 'The rater''s own description; NULL when left blank.';
+COMMENT ON COLUMN rating.rated_at IS 'When it was read in.';
+
+CREATE VIEW v_description AS
+SELECT run_id, neuron_id, string_agg(text, ' ' ORDER BY position) FILTER (is_kept) AS description, count(*) FILTER (is_kept) AS points,
+       count(*) FILTER (NOT is_kept) AS dropped
+FROM summary_point GROUP BY run_id, neuron_id;
+COMMENT ON VIEW v_description IS 'Descriptions: the kept points of each neuron''s summary; NULL when none was kept.';

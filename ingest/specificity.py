@@ -1,10 +1,21 @@
-"""Measures of how specific a neuron is to a class."""
+"""Measures of how specific a neuron is to a class, the sets of class-specific neurons they give, and how far these agree."""
 
 from __future__ import annotations
 
-import numpy as np
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple, get_args
 
-CHUNK_VALUES = 4_000_000
+import numpy as np
+import polars as pl
+
+from warehouse.store import UserError
+
+CHUNK_VALUES = 1_000_000
+
+Activity = Literal["mean", "max"]
+EntropyAmong = Literal["all neurons", "active neurons"]
+Population = Literal["all pairs", "kept pairs", "per class", "per neuron"]
 
 
 def membership(labels: np.ndarray) -> np.ndarray:
@@ -14,17 +25,25 @@ def membership(labels: np.ndarray) -> np.ndarray:
     return labels[:, None] == np.arange(labels.max(initial=-1) + 1)
 
 
+# --- Means and shares of classes ----------------------------------------------------------------------------------------------------------
+
+
 def class_means(activations: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean, share active and number of clips with a finite value, per neuron and class.
 
     `activations` is [neurons, clips]; all results are [neurons, classes]; NaN where a class has no finite value.
     """
     member = membership(labels).astype(np.float64)
-    finite = np.isfinite(activations)
-    values = np.where(finite, activations, 0).astype(np.float64)
-    clips = finite.astype(np.float64) @ member
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return values @ member / clips, (values > 0) @ member / clips, clips.astype(np.int64)
+    parts = []
+    for rows in _blocks(activations.shape):
+        values = np.asarray(activations[rows], dtype=np.float64)
+        finite = np.isfinite(values)
+        values = np.where(finite, values, 0)
+        clips = finite.astype(np.float64) @ member
+        with np.errstate(invalid="ignore", divide="ignore"):
+            parts.append((values @ member / clips, (values > 0) @ member / clips, clips.astype(np.int64)))
+    mean, share, count = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return mean, share, count
 
 
 def selectivity_index(activations: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -35,81 +54,322 @@ def selectivity_index(activations: np.ndarray, labels: np.ndarray) -> np.ndarray
     undefined: a class or its rest without clips, m + r = 0, or a neuron with negative values, for which the ratio has no meaning.
     """
     member = membership(labels)
-    values = np.asarray(activations, dtype=np.float64)[:, member.any(axis=1)]
-    member = member[member.any(axis=1)]
-    finite = np.isfinite(values)
-    values = np.where(finite, values, 0)
-    total, count = values @ member, finite.astype(np.float64) @ member
-    with np.errstate(invalid="ignore", divide="ignore"):
-        inside = total / count
-        outside = (values.sum(axis=1, keepdims=True) - total) / (finite.sum(axis=1, keepdims=True) - count)
-        index = (inside - outside) / (inside + outside)
-    index[(values < 0).any(axis=1)] = np.nan
-    return np.where(np.isfinite(index), index, np.nan)
+    labelled = member.any(axis=1)
+    member = member[labelled].astype(np.float64)
+    parts = []
+    for rows in _blocks(activations.shape):
+        values = np.asarray(activations[rows], dtype=np.float64)[:, labelled]
+        finite = np.isfinite(values)
+        values = np.where(finite, values, 0)
+        total, count = values @ member, finite.astype(np.float64) @ member
+        with np.errstate(invalid="ignore", divide="ignore"):
+            inside = total / count
+            outside = (values.sum(axis=1, keepdims=True) - total) / (finite.sum(axis=1, keepdims=True) - count)
+            index = (inside - outside) / (inside + outside)
+        index[(values < 0).any(axis=1)] = np.nan
+        parts.append(np.where(np.isfinite(index), index, np.nan))
+    return np.concatenate(parts)
+
+
+def activation_probability(active: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """P(neuron, class), the share of a class's samples on which a neuron is active ("What do neurons listen to?", 2026; LAPE, equation 4).
+
+    `active` [neurons, clips] says whether a clip activates a neuron (bool), or what share of its tokens do; with tokens as samples,
+    `weights` [clips] are the clips' numbers of tokens, equal by default. `labels` are class numbers [clips] or membership [clips, classes].
+    Returns [neurons, classes]. A value that is not finite leaves its clip out for that neuron; NaN for a class without clips.
+    """
+    member = membership(labels).astype(np.float64)
+    if weights is not None:
+        member *= np.asarray(weights, dtype=np.float64)[:, None]
+    parts = []
+    for rows in _blocks(active.shape):
+        values = np.asarray(active[rows], dtype=np.float64)
+        finite = np.isfinite(values)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            parts.append(np.where(finite, values, 0) @ member / (finite.astype(np.float64) @ member))
+    return np.concatenate(parts)
+
+
+# --- A neuron as a detector of a class ----------------------------------------------------------------------------------------------------
 
 
 def average_precision(activations: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Average precision of each neuron's activation as a detector of each class, among the labelled clips.
+    """Average precision of each neuron's activation as a detector of each class, [neurons, classes]: see `detection`."""
+    return detection(activations, labels)[0]
 
-    AP = mean over the class's clips i of (class clips with value >= v_i) / (clips with value >= v_i), which is scikit-learn's
-    `average_precision_score`, ties included. `activations` is [neurons, clips], `labels` class numbers [clips] or membership
-    [clips, classes]; returns [neurons, classes]; NaN for a class without clips or without other clips. A value that is not finite
-    leaves its clip out for that neuron.
+
+def auroc(activations: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve of each neuron's activation as a detector of each class, [neurons, classes]: see `detection`."""
+    return detection(activations, labels)[1]
+
+
+def detection(activations: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average precision and AUROC of each neuron's activation as a detector of each class, among the labelled clips, from one sort a neuron.
+
+    AP = mean over the class's clips i of (class clips with value >= v_i) / (clips with value >= v_i). AUROC = share of pairs of a class
+    clip and another in which the class clip has the greater value, equal values counting half (Mann-Whitney). Both are scikit-learn's,
+    ties included. `activations` is [neurons, clips], `labels` class numbers [clips] or membership [clips, classes]; both results are
+    [neurons, classes]; NaN for a class without clips or without other clips. A value that is not finite leaves its clip out for that neuron.
     """
     member = membership(labels)
     labelled = member.any(axis=1)
     member = member[labelled]
-    clip_of_pair, class_of_pair = np.nonzero(member)
-    by_class = np.argsort(class_of_pair, kind="stable")
-    clip_of_pair, class_of_pair = clip_of_pair[by_class], class_of_pair[by_class]
-    classes = member.shape[1]
-    result = np.full((len(activations), classes), np.nan)
-    if not len(clip_of_pair):
-        return result
-    step = max(1, CHUNK_VALUES // max(len(clip_of_pair), 1))
-    for start in range(0, len(activations), step):
-        values = np.asarray(activations[start : start + step], dtype=np.float32)[:, labelled]
-        values = np.where(np.isfinite(values), values, -np.inf)
-        result[start : start + step] = _average_precision(values, clip_of_pair, class_of_pair, classes)
-    return result
+    class_of_pair, clip_of_pair = np.nonzero(member.T)
+    precision = np.full((len(activations), member.shape[1]), np.nan)
+    area = precision.copy()
+    dtype = np.result_type(activations.dtype, np.float32)
+    for rows in _blocks((len(activations), max(len(member), len(clip_of_pair)))):
+        if not len(clip_of_pair):
+            break
+        values = np.asarray(activations[rows], dtype=dtype)[:, labelled]
+        finite = np.isfinite(values)
+        values = np.where(finite, values, -np.inf)
+        above, at_least = _above_and_at_least(values)
+        positives = finite.astype(np.float64) @ member
+        negatives = finite.sum(axis=1, keepdims=True) - positives
+        # The mean rank from below of equal values, from how many are above and how many at least as great.
+        ranks = np.where(finite, finite.sum(axis=1, keepdims=True) + 0.5 - (above + at_least) / 2, 0)
+        summed = _summed_precision(np.where(finite, at_least, values.shape[1] + 1), class_of_pair, clip_of_pair, member.shape[1])
+        defined = (positives > 0) & (negatives > 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            precision[rows] = np.where(defined, summed / positives, np.nan)
+            area[rows] = np.where(defined, (ranks @ member - positives * (positives + 1) / 2) / (positives * negatives), np.nan)
+    return precision, area
 
 
-def _average_precision(values: np.ndarray, clip_of_pair: np.ndarray, class_of_pair: np.ndarray, classes: int) -> np.ndarray:
-    """`values` [neurons, clips] with -inf for left-out clips; pairs sorted by class."""
-    neurons, clips = values.shape
-    at_least_all = _clips_at_least(values)
-    # Within-class counts come from one sort of integer keys: pairs ordered by class, then by the value's rank.
-    key = class_of_pair[None, :] * (clips + 1) + at_least_all[:, clip_of_pair]
-    order = np.argsort(key, axis=1)
-    ordered = np.take_along_axis(key, order, axis=1)
-    position = np.broadcast_to(np.arange(ordered.shape[1]), ordered.shape)
-    last = np.ones(ordered.shape, dtype=bool)
-    last[:, :-1] = ordered[:, 1:] != ordered[:, :-1]
+def _summed_precision(at_least: np.ndarray, class_of_pair: np.ndarray, clip_of_pair: np.ndarray, classes: int) -> np.ndarray:
+    """Sum over each class's clips of (class clips with at least their value) / (clips with at least their value), [neurons, classes].
+
+    `at_least` [neurons, clips] is the denominator, clips + 1 for a clip that is left out; pairs of class and clip are sorted by class.
+    """
+    clips = at_least.shape[1]
+    # One sort of integers gives the counts within all classes: by class, then by the value's place among all clips.
+    offset = class_of_pair * (clips + 2)
+    key = np.sort(offset + at_least[:, clip_of_pair], axis=1)
+    position = np.arange(key.shape[1])
+    last = np.ones(key.shape, dtype=bool)
+    last[:, :-1] = key[:, 1:] != key[:, :-1]
     # The end of each run of equal keys, carried back to its members.
-    end = np.minimum.accumulate(np.where(last, position, ordered.shape[1])[:, ::-1], axis=1)[:, ::-1]
+    end = np.minimum.accumulate(np.where(last, position, key.shape[1])[:, ::-1], axis=1)[:, ::-1]
     class_start = np.searchsorted(class_of_pair, np.arange(classes))
-    at_least_class = end + 1 - class_start[class_of_pair][None, :]
-    precision = at_least_class / (ordered % (clips + 1))
-    counts = np.isfinite(values)[:, clip_of_pair]
-    precision *= np.take_along_axis(counts, order, axis=1)
+    among_all = key - offset
+    precision = np.where(among_all <= clips, (end + 1 - class_start[class_of_pair]) / among_all, 0)
     present = np.unique(class_of_pair)
-    starts = class_start[present]
-    result = np.full((neurons, classes), np.nan)
-    positives = np.add.reduceat(counts, starts, axis=1, dtype=np.int64)
-    defined = (positives > 0) & (positives < np.isfinite(values).sum(axis=1, keepdims=True))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        result[:, present] = np.where(defined, np.add.reduceat(precision, starts, axis=1) / positives, np.nan)
+    result = np.zeros((len(at_least), classes))
+    result[:, present] = np.add.reduceat(precision, class_start[present], axis=1)
     return result
 
 
-def _clips_at_least(values: np.ndarray) -> np.ndarray:
-    """For every value of a row, how many values of the row are at least as great, [neurons, clips]."""
+def _above_and_at_least(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For every value of a row, how many of the row's values are greater, and how many at least as great, [neurons, clips] each."""
+    clips = values.shape[1]
     order = np.argsort(-values, axis=1)
     ordered = np.take_along_axis(values, order, axis=1)
-    last = np.ones(ordered.shape, dtype=bool)
-    last[:, :-1] = ordered[:, 1:] != ordered[:, :-1]
-    position = np.broadcast_to(np.arange(1, values.shape[1] + 1), ordered.shape)
-    count = np.minimum.accumulate(np.where(last, position, values.shape[1] + 1)[:, ::-1], axis=1)[:, ::-1]
-    result = np.empty_like(count)
-    np.put_along_axis(result, order, count, axis=1)
-    return result
+    change = ordered[:, 1:] != ordered[:, :-1]
+    edge = np.ones((len(values), 1), dtype=bool)
+    position = np.arange(clips)
+    start = np.maximum.accumulate(np.where(np.concatenate([edge, change], axis=1), position, 0), axis=1)
+    end = np.where(np.concatenate([change, edge], axis=1), position + 1, clips)
+    end = np.minimum.accumulate(end[:, ::-1], axis=1)[:, ::-1]
+    above, at_least = np.empty_like(start), np.empty_like(start)
+    np.put_along_axis(above, order, start, axis=1)
+    np.put_along_axis(at_least, order, end, axis=1)
+    return above, at_least
+
+
+# --- Class-specific neurons by the entropy of their activation probabilities --------------------------------------------------------------
+
+
+def activation_probability_entropy(p: np.ndarray) -> np.ndarray:
+    """Entropy in nats of activation probabilities [neurons, classes] normalised over the classes, [neurons].
+
+    AAPE ("What do neurons listen to?", 2026) and LAPE (Tang et al. 2024, arXiv 2402.16438, equation 6) are this number: 0 for a neuron that
+    one class alone activates, ln(classes) for one that all activate alike. Classes whose P is NaN are left out; NaN for a neuron that
+    nothing activates.
+    """
+    p = np.where(np.isfinite(p), p, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = p / p.sum(axis=1, keepdims=True)
+        return -np.where(share == 0, 0, share * np.log(share)).sum(axis=1) + 0.0
+
+
+class Lape(NamedTuple):
+    """Entropy [neurons], and which neurons are specific to which classes (bool [neurons, classes])."""
+
+    entropy: np.ndarray
+    specific: np.ndarray
+
+
+def lape(p: np.ndarray, *, filter_quantile: float = 0.95, lowest_entropy: float = 0.01, class_quantile: float = 0.95) -> Lape:
+    """Language activation probability entropy with its thresholds (Tang et al. 2024, arXiv 2402.16438, section 2.2 and released program).
+
+    Of the activation probabilities `p` [neurons, classes], neurons without one above the `filter_quantile` of all pairs are dropped; of the
+    others those of lowest entropy are kept, as many as the share `lowest_entropy` of all neurons; they are specific to the classes whose P
+    is above the `class_quantile` of all pairs. Equal entropies are kept or dropped together, where the released program takes any of them.
+    """
+    entropy = activation_probability_entropy(p)
+    finite = np.isfinite(p)
+    candidates = (finite & (p > _quantile(p[finite], filter_quantile))).any(axis=1)
+    kept = _lowest(entropy, candidates, round(lowest_entropy * len(p)))
+    return Lape(entropy, kept[:, None] & finite & (p > _quantile(p[finite], class_quantile)))
+
+
+def specific_neurons(
+    p: np.ndarray,
+    *,
+    least_active: float = 0.05,
+    lowest_entropy: float = 0.02,
+    class_quantile: float = 0.95,
+    activity: Activity = "mean",
+    entropy_among: EntropyAmong = "all neurons",
+    population: Population = "all pairs",
+) -> np.ndarray:
+    """Which neurons are specific to which classes (bool [neurons, classes]), by the filters of "What do neurons listen to?" (2026).
+
+    Of the activation probabilities `p` [neurons, classes] (1) the share `least_active` of neurons with the lowest activity is dropped,
+    activity being the `mean` or `max` of a neuron's P; (2) the share `lowest_entropy` (the paper: 0.02 for ESC-50 and GISE-51, else 0.01)
+    of `entropy_among` all neurons, or of those left by (1), is kept; (3) a neuron is specific to the classes whose P is above the
+    `class_quantile` of `population`: all (neuron, class) pairs, those of the neurons kept so far, those of the same class, or those of the
+    same neuron. The paper leaves `activity`, `entropy_among` and `population` open. Equal values fall together: all are dropped in (1),
+    all kept in (2), none taken in (3). Neurons that nothing activates, and pairs whose P is NaN, are never specific. Raises UserError
+    for a word that is not known.
+    """
+    for name, word, words in (
+        ("activity", activity, Activity),
+        ("entropy_among", entropy_among, EntropyAmong),
+        ("population", population, Population),
+    ):
+        if word not in get_args(words):
+            raise UserError(f"specific neurons: {name} {word!r} is not known: it must be one of {', '.join(get_args(words))}")
+    finite = np.isfinite(p)
+    known = finite.any(axis=1)
+    active = known.copy()
+    values = np.where(finite, p, 0)
+    strength = values.sum(axis=1) / np.maximum(finite.sum(axis=1), 1) if activity == "mean" else values.max(axis=1, initial=0)
+    active[known] = strength[known] > _kth(strength[known], round(least_active * int(known.sum())))
+    among = len(p) if entropy_among == "all neurons" else int(active.sum())
+    kept = _lowest(activation_probability_entropy(p), active, round(lowest_entropy * among))
+    if population in ("all pairs", "kept pairs"):
+        pairs = finite if population == "all pairs" else finite & kept[:, None]
+        bar: float | np.ndarray = _quantile(p[pairs], class_quantile)
+    elif population == "per class":
+        bar = np.array([_quantile(column[there], class_quantile) for column, there in zip(p.T, finite.T, strict=True)])
+    else:
+        bar = np.full((len(p), 1), np.inf)
+        bar[kept, 0] = [_quantile(row[there], class_quantile) for row, there in zip(p[kept], finite[kept], strict=True)]
+    return kept[:, None] & finite & (p > bar)
+
+
+def _lowest(entropy: np.ndarray, candidates: np.ndarray, count: int) -> np.ndarray:
+    """The `count` candidates (bool [neurons]) of lowest entropy, more where the last ones are equal, fewer where there are no more."""
+    candidates = candidates & np.isfinite(entropy)
+    return candidates & (entropy <= _kth(entropy[candidates], min(count, int(candidates.sum()))))
+
+
+def _quantile(values: np.ndarray, q: float) -> float:
+    """The value at place round(q n) of n in ascending order, as LAPE's released program takes it; -inf when that is none."""
+    return _kth(values, round(q * len(values)))
+
+
+def _kth(values: np.ndarray, k: int) -> float:
+    return float(np.partition(values, k - 1)[k - 1]) if k > 0 else -np.inf
+
+
+# --- Sets of specific neurons -------------------------------------------------------------------------------------------------------------
+
+
+def coverage(specific: np.ndarray) -> float:
+    """Share of classes to which at least one neuron is specific, from bool [neurons, classes]; NaN without classes."""
+    return float(specific.any(axis=0).mean()) if specific.shape[1] else np.nan
+
+
+def neurons_per_class(specific: np.ndarray) -> np.ndarray:
+    """Number of neurons specific to each class, [classes], from bool [neurons, classes]."""
+    return specific.sum(axis=0)
+
+
+def jaccard(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Jaccard index |A & B| / |A | B| of every set of neurons of `a` with every one of `b`, [sets of a, sets of b]; NaN for two empty sets.
+
+    `a` and `b` are bool [neurons, sets] over the same neurons.
+    """
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    both = a.T @ b
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return both / (a.sum(axis=0)[:, None] + b.sum(axis=0)[None, :] - both)
+
+
+def sharing(specific: np.ndarray) -> np.ndarray:
+    """Jaccard index of the specific neurons of every two classes of a label set, [classes, classes]; NaN where neither has any."""
+    return jaccard(specific, specific)
+
+
+def across(specific_a: np.ndarray, specific_b: np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Jaccard index of the specific neurons of classes of two label sets or data sets, [pairs]; NaN where neither has any.
+
+    `pairs` are (class number in a, class number in b), such as the same octave in Surge and NSynth; both are bool [neurons, classes] over
+    the same neurons.
+    """
+    of_a, of_b = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    return jaccard(specific_a, specific_b)[of_a, of_b]
+
+
+# --- Agreement of measures ----------------------------------------------------------------------------------------------------------------
+
+
+class Agreement(NamedTuple):
+    """How far measures `a` and `b` rank (neuron, class) pairs alike: Spearman's correlation and the Jaccard index of their top shares."""
+
+    a: str
+    b: str
+    pairs: int
+    spearman: float
+    top_jaccard: float
+
+
+def rank_agreement(
+    measures: Mapping[str, np.ndarray], *, top_share: float = 0.05, population: Literal["all pairs", "per class"] = "all pairs"
+) -> list[Agreement]:
+    """Agreement of every two measures over the (neuron, class) pairs on which all of them are defined (not NaN).
+
+    A measure is [neurons, classes], or [neurons] to stand for every class; greater means more specific, so an entropy is given negated. The
+    top share of a measure are the round(top_share n), at least one, greatest of n values, and those equal to the last of them. `per class`
+    ranks the neurons of each class and gives the mean over the classes on which the number is defined. NaN without two pairs or where
+    a measure is constant.
+    """
+    if not measures:
+        return []
+    names = list(measures)
+    values = np.broadcast_arrays(*(measure[:, None] if measure.ndim == 1 else measure for measure in measures.values()))
+    shape = values[0].shape
+    defined = np.logical_and.reduce([~np.isnan(measure) for measure in values])
+    groups = [defined] if population == "all pairs" else [defined & (np.arange(shape[1]) == k) for k in range(shape[1])]
+    correlations, overlaps = [], []
+    for group in groups:
+        ranks = np.array([pl.Series(measure[group]).rank("average").to_numpy() for measure in values], dtype=np.float64)
+        count = max(1, round(top_share * ranks.shape[1]))
+        tops = np.array([row >= -_kth(-row, count) for row in ranks]) if ranks.size else ranks.astype(bool)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            centered = ranks - ranks.sum(axis=1, keepdims=True) / ranks.shape[1]
+            norm = np.sqrt((centered**2).sum(axis=1))
+            correlations.append(centered @ centered.T / norm[:, None] / norm[None, :])
+        overlaps.append(jaccard(tops.T, tops.T))
+    spearman, overlap = _mean_defined(correlations, len(names)), _mean_defined(overlaps, len(names))
+    return [
+        Agreement(names[a], names[b], int(defined.sum()), float(spearman[a, b]), float(overlap[a, b]))
+        for a, b in itertools.combinations(range(len(names)), 2)
+    ]
+
+
+def _mean_defined(matrices: list[np.ndarray], size: int) -> np.ndarray:
+    """Mean over matrices of what is not NaN, element by element; NaN where nothing is."""
+    stacked = np.array(matrices).reshape(-1, size, size)
+    with np.errstate(invalid="ignore"):
+        return np.nansum(stacked, axis=0) / (~np.isnan(stacked)).sum(axis=0)
+
+
+def _blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Slices of the rows of a matrix, one at the least, so small that a few copies of a block in float64 need little memory."""
+    step = max(1, CHUNK_VALUES // max(shape[1], 1))
+    for start in range(0, max(shape[0], 1), step):
+        yield slice(start, start + step)
