@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import UnionType
-from typing import Any, Protocol, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Protocol, Union, get_args, get_origin, get_type_hints
 
 from ingest.clips import Outcome, Progress, ingest_clips
 from ingest.datasets import READERS, SYNTHESISED, read_dataset
@@ -17,7 +17,9 @@ from ingest.task_sets import draw
 from warehouse import store
 from warehouse.store import UserError
 
-STAGES = ("clips", "activations", "probes", "clusters", "interventions")
+if TYPE_CHECKING:
+    from ingest.networks import Network
+
 USUAL_STAGES = ("clips", "activations")
 
 
@@ -184,39 +186,70 @@ def _run_activations(
             device=study.activations.device, batch=study.activations.batch, progress=progress,
         )  # fmt: skip
     failures = _tell(reporter, title, outcome, "units of work")
-    if "probes" in study.stages:
-        from ingest.probe_tables import ingest_probes
-
-        with reporter.stage(f"probes of {network.name} on {dataset}") as progress:
-            probed = ingest_probes(warehouse, outcome.run.run_id, progress=progress)
-        failures += _tell(reporter, f"probes of {network.name} on {dataset}", probed, "layers")
-    if {"clusters", "interventions"} & set(study.stages):
-        from ingest.activations import pick_device
-        from ingest.cluster_tables import ingest_clusters
-
-        with reporter.stage(f"clusters of {network.name} on {dataset}") as progress:
-            clustered = ingest_clusters(
-                warehouse,
-                outcome.run.run_id,
-                backend=study.clusters.backend,
-                device=pick_device(study.activations.device),
-                progress=progress,
-            )
-        failures += _tell(reporter, f"clusters of {network.name} on {dataset}", clustered, "units of work")
-        if "interventions" in study.stages:
-            from ingest import intervention_tables
-
-            with reporter.stage(f"interventions on {network.name} with {dataset}") as progress:
-                disturbed = intervention_tables.ingest_interventions(
-                    warehouse,
-                    network,
-                    clustered.run.run_id,
-                    paths,
-                    intervention_tables.Settings(**asdict(study.interventions)),
-                    progress=progress,
-                )
-            failures += _tell(reporter, f"interventions on {network.name} with {dataset}", disturbed, "units of work")
+    context = Context(warehouse, study, network, dataset, paths, {"activations": outcome.run.run_id})
+    wanted = set(study.stages)
+    for stage in reversed(LATER):
+        wanted |= set(LATER[stage].needs) if stage in wanted else set()
+    for stage, later in LATER.items():
+        if stage in wanted:
+            title = later.title.format(network=network.name, dataset=dataset)
+            with reporter.stage(title) as progress:
+                outcome = later.run(context, progress)
+            context.runs[stage] = outcome.run.run_id
+            failures += _tell(reporter, title, outcome, later.unit)
     return failures
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a later stage works on: a network and a data set, the sound files by clip name, and the runs of the stages before it."""
+
+    warehouse: Path
+    study: Study
+    network: Network
+    dataset: str
+    paths: dict[str, Path]
+    runs: dict[str, int]
+
+
+def _probes(context: Context, progress: Progress) -> Outcome:
+    from ingest.probe_tables import ingest_probes
+
+    return ingest_probes(context.warehouse, context.runs["activations"], progress=progress)
+
+
+def _clusters(context: Context, progress: Progress) -> Outcome:
+    from ingest.activations import pick_device
+    from ingest.cluster_tables import ingest_clusters
+
+    choice, device = context.study.clusters, pick_device(context.study.activations.device)
+    return ingest_clusters(context.warehouse, context.runs["activations"], backend=choice.backend, device=device, progress=progress)
+
+
+def _interventions(context: Context, progress: Progress) -> Outcome:
+    from ingest.intervention_tables import Settings, ingest_interventions
+
+    settings = Settings(**asdict(context.study.interventions))
+    return ingest_interventions(context.warehouse, context.network, context.runs["clusters"], context.paths, settings, progress=progress)
+
+
+@dataclass(frozen=True)
+class Later:
+    """A stage after activations: how it is run, what it needs to be run before, and how its lines read."""
+
+    run: Callable[[Context, Progress], Outcome]
+    title: str
+    unit: str = "layers"
+    needs: tuple[str, ...] = ()
+
+
+LATER = {
+    "probes": Later(_probes, "probes of {network} on {dataset}"),
+    "clusters": Later(_clusters, "clusters of {network} on {dataset}", "units of work"),
+    "interventions": Later(_interventions, "interventions on {network} with {dataset}", "units of work", ("clusters",)),
+}
+"""In the order they are run in; a stage's needs are run when it is."""
+STAGES = ("clips", "activations", *LATER)
 
 
 def _tell(reporter: Reporter, title: str, outcome: Outcome, unit: str) -> int:
