@@ -166,6 +166,7 @@ def modules_after(module: nn.Module, path: str) -> list[nn.Module] | None:
 BUILT_IN = {
     "yamnet": ("ingest.yamnet", "load_yamnet"),
     "m2d": ("ingest.m2d", "load_m2d"),
+    "planted": ("ingest.planted", "load_planted"),
     "whisper-tiny.en": ("ingest.whisper", "load_whisper"),
     "clap-2022": ("ingest.clap", "load_clap_2022"),
     "clap-2023": ("ingest.clap", "load_clap_2023"),
