@@ -95,7 +95,7 @@ COMMENT ON COLUMN dataset.dataset_id IS 'Number of the data set version.';
 COMMENT ON COLUMN dataset.run_id IS 'Run of stage clips that read it.';
 COMMENT ON COLUMN dataset.name IS 'Name given by the user or the reader.';
 COMMENT ON COLUMN dataset.version IS 'Counts the contents read under this name, from 1; the highest is the latest.';
-COMMENT ON COLUMN dataset.reader IS 'Reader: esc50, folder, audiofolder or starter.';
+COMMENT ON COLUMN dataset.reader IS 'Reader, as listed by `auricle datasets`, with what was drawn from it.';
 COMMENT ON COLUMN dataset.source IS 'Absolute path of the folder read; for starter, where its sounds were written.';
 COMMENT ON COLUMN dataset.content_sha256 IS 'Hash over every file''s content and all metadata used.';
 COMMENT ON COLUMN dataset.license IS 'Licence and attribution to print beside the sounds; NULL when unknown.';
@@ -251,7 +251,7 @@ COMMENT ON TABLE activation_file IS 'The full matrices: NumPy .npy files, neuron
 COMMENT ON COLUMN activation_file.activation_file_id IS 'Number of the file.';
 COMMENT ON COLUMN activation_file.run_id IS 'Run of stage activations.';
 COMMENT ON COLUMN activation_file.layer_id IS 'Layer.';
-COMMENT ON COLUMN activation_file.reduction IS 'How a clip''s many values became one: mean or max over time, frequency and windows, cls (first token), or window_mean (positions).';
+COMMENT ON COLUMN activation_file.reduction IS 'How a clip''s many values became one: mean or max over time, frequency and windows, active (share of these values above 0), cls (first token), or window_mean (positions).';
 COMMENT ON COLUMN activation_file.path IS 'Path relative to the folder of the database file.';
 COMMENT ON COLUMN activation_file.neurons IS 'Rows: neurons in order of neuron_id.';
 COMMENT ON COLUMN activation_file.clips IS 'Columns: clips in order of activation_clip.column_index.';
@@ -587,8 +587,8 @@ COMMENT ON COLUMN summary_point.neuron_id IS 'Neuron.';
 COMMENT ON COLUMN summary_point.position IS 'Order within the summary, from 0.';
 COMMENT ON COLUMN summary_point.text IS 'The point.';
 COMMENT ON COLUMN summary_point.is_kept IS 'False when calibration dropped it.';
-COMMENT ON COLUMN summary_point.because IS 'The nearest point of the lowest clips'' summary; NULL when that has no points.';
-COMMENT ON COLUMN summary_point.cosine IS 'Cosine of both points'' sentence embeddings, -1 to 1; NULL when there is no such point.';
+COMMENT ON COLUMN summary_point.because IS 'The point of the lowest clips'' summary that made calibration drop it; NULL for kept points.';
+COMMENT ON COLUMN summary_point.cosine IS 'Highest cosine of its sentence embedding to a point of the lowest clips'' summary, -1 to 1; NULL when there is none.';
 
 CREATE TABLE concept (
     run_id INTEGER NOT NULL,
@@ -730,3 +730,98 @@ SELECT run_id, neuron_id, string_agg(text, ' ' ORDER BY position) FILTER (is_kep
        count(*) FILTER (NOT is_kept) AS dropped
 FROM summary_point GROUP BY run_id, neuron_id;
 COMMENT ON VIEW v_description IS 'Descriptions: the kept points of each neuron''s summary; NULL when none was kept.';
+
+-- Since version 4: specificity of neurons, the yardstick of planted networks, held-out scores of descriptions.
+
+CREATE TABLE specificity (
+    run_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    label_set_id INTEGER NOT NULL,
+    probability DOUBLE NOT NULL,
+    entropy DOUBLE,
+    PRIMARY KEY (run_id, neuron_id, label_set_id)
+);
+COMMENT ON TABLE specificity IS 'How evenly a neuron is active over the classes of a label set (audio activation probability entropy, AAPE).';
+COMMENT ON COLUMN specificity.run_id IS 'Run of stage specificity; its parameters hold the filters.';
+COMMENT ON COLUMN specificity.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN specificity.label_set_id IS 'Label set.';
+COMMENT ON COLUMN specificity.probability IS 'Mean over the classes of the share of their moments or clips, as the run''s parameter unit says, on which it is active.';
+COMMENT ON COLUMN specificity.entropy IS 'AAPE in nats: 0 when only one class moves it, ln(classes) when all do alike; NULL for neurons that are never active.';
+
+CREATE TABLE specific_neuron (
+    run_id INTEGER NOT NULL,
+    measure VARCHAR NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    class_id INTEGER NOT NULL,
+    value DOUBLE NOT NULL,
+    PRIMARY KEY (run_id, measure, neuron_id, class_id)
+);
+COMMENT ON TABLE specific_neuron IS 'Which neurons a measure calls specific to which classes; a neuron may be specific to several.';
+COMMENT ON COLUMN specific_neuron.run_id IS 'Run of stage specificity.';
+COMMENT ON COLUMN specific_neuron.measure IS 'aape (with its three filters), lape (as published for language), or selectivity, average_precision, auroc (as many pairs as aape has, those of highest value).';
+COMMENT ON COLUMN specific_neuron.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN specific_neuron.class_id IS 'Class.';
+COMMENT ON COLUMN specific_neuron.value IS 'For aape and lape the share of the class''s moments or clips on which the neuron is active; otherwise the measure''s value.';
+
+CREATE TABLE measure_agreement (
+    run_id INTEGER NOT NULL,
+    label_set_id INTEGER NOT NULL,
+    first VARCHAR NOT NULL,
+    second VARCHAR NOT NULL,
+    pairs BIGINT NOT NULL,
+    spearman DOUBLE,
+    top_jaccard DOUBLE,
+    PRIMARY KEY (run_id, label_set_id, first, second)
+);
+COMMENT ON TABLE measure_agreement IS 'How far two measures of specificity agree over all pairs of neurons and classes.';
+COMMENT ON COLUMN measure_agreement.run_id IS 'Run of stage specificity.';
+COMMENT ON COLUMN measure_agreement.label_set_id IS 'Label set.';
+COMMENT ON COLUMN measure_agreement.first IS 'A measure.';
+COMMENT ON COLUMN measure_agreement.second IS 'Another.';
+COMMENT ON COLUMN measure_agreement.pairs IS 'Pairs for which both are defined.';
+COMMENT ON COLUMN measure_agreement.spearman IS 'Rank correlation, -1 to 1; NULL when one is constant.';
+COMMENT ON COLUMN measure_agreement.top_jaccard IS 'Jaccard index of both measures'' highest 5 % of pairs, 0 to 1.';
+
+CREATE TABLE validation (
+    run_id INTEGER NOT NULL,
+    method VARCHAR NOT NULL,
+    measure VARCHAR NOT NULL,
+    layer VARCHAR NOT NULL,
+    kind VARCHAR NOT NULL,
+    correct INTEGER NOT NULL,
+    total INTEGER NOT NULL,
+    PRIMARY KEY (run_id, method, measure, layer, kind)
+);
+COMMENT ON TABLE validation IS 'How often a method finds what was planted in a network whose neurons are known by construction.';
+COMMENT ON COLUMN validation.run_id IS 'Run of stage validation.';
+COMMENT ON COLUMN validation.method IS 'What was put to the test: open concepts, a similarity function, a measure of specificity, clusters, polysemanticity, ablations; control: descriptions of other neurons.';
+COMMENT ON COLUMN validation.measure IS 'What was counted, such as named, recall, precision, joined, removed.';
+COMMENT ON COLUMN validation.layer IS 'Layer of the planted network.';
+COMMENT ON COLUMN validation.kind IS 'What was planted: band, octave, loudness, class, sum, duplicate, dead, noise, ...';
+COMMENT ON COLUMN validation.correct IS 'Cases found rightly.';
+COMMENT ON COLUMN validation.total IS 'Cases.';
+
+CREATE TABLE description_score (
+    run_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    scorer VARCHAR NOT NULL,
+    clips INTEGER NOT NULL,
+    positives INTEGER NOT NULL,
+    auroc DOUBLE NOT NULL,
+    low DOUBLE NOT NULL,
+    high DOUBLE NOT NULL,
+    average_precision DOUBLE NOT NULL,
+    floor DOUBLE NOT NULL,
+    PRIMARY KEY (run_id, neuron_id, scorer)
+);
+COMMENT ON TABLE description_score IS 'How well a description alone tells which clips, none of those it was written from, activate the neuron.';
+COMMENT ON COLUMN description_score.run_id IS 'Run of stage scores; its parameters name the descriptions.';
+COMMENT ON COLUMN description_score.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN description_score.scorer IS 'How descriptions and clips are compared: captions (cosine of sentence embeddings of description and caption) or audio (of text and sound, by CLAP).';
+COMMENT ON COLUMN description_score.clips IS 'Held-out clips.';
+COMMENT ON COLUMN description_score.positives IS 'Of these, the ones that activate the neuron most: a tenth, all above 0.';
+COMMENT ON COLUMN description_score.auroc IS 'Probability that a positive clip is put before another, 0 to 1; 0.5 is chance.';
+COMMENT ON COLUMN description_score.low IS 'Lower end of the 95 % interval, by bootstrap over clips.';
+COMMENT ON COLUMN description_score.high IS 'Upper end.';
+COMMENT ON COLUMN description_score.average_precision IS 'Average precision of the same ranking, 0 to 1.';
+COMMENT ON COLUMN description_score.floor IS 'The 95 % quantile of the AUROC of other neurons'' descriptions for this neuron: what is no better says nothing of it.';

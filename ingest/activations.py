@@ -40,7 +40,7 @@ class Settings:
 
     layers: names, None for all. positions: every element of a convolution's output is a neuron, instead of every channel.
     dtype: of the stored matrices, float16 or float32. precision: of the forward pass, float32, bfloat16 or float16 (autocast).
-    top_k: clips kept on either side of a neuron's ranking.
+    top_k: clips kept on either side of a neuron's ranking. shares: also record the share of each clip's values above 0.
     """
 
     layers: tuple[str, ...] | None = None
@@ -48,6 +48,11 @@ class Settings:
     dtype: str = "float16"
     precision: str = "float32"
     top_k: int = 20
+    shares: bool = False
+
+    def parameters(self) -> dict[str, object]:
+        """What goes into the run. Runs from before there were shares stay what they are."""
+        return {name: value for name, value in asdict(self).items() if name != "shares" or value}
 
 
 def keep_freed_memory() -> None:
@@ -78,6 +83,8 @@ def pick_layers(network: Network, settings: Settings) -> list[Layer]:
             if name not in names:
                 raise UserError(f"{network.name} has no layer {name}: it has {', '.join(names[:40])}")
     chosen = [layer for layer in network.layers if not settings.layers or layer.name in settings.layers]
+    if settings.positions and settings.shares:
+        raise UserError("shares are those of a channel's positions: record them without positions")
     if settings.positions:
         chosen = [layer for layer in chosen if layer.axes == "channel,time,frequency"]
         if not chosen:
@@ -110,7 +117,7 @@ def ingest_activations(
     run = ledger.begin(
         warehouse,
         STAGE,
-        parameters={"dataset": dataset, "network": network.name, "clip_s": network.clip_s, **asdict(settings)},
+        parameters={"dataset": dataset, "network": network.name, "clip_s": network.clip_s, **settings.parameters()},
         code_version=CODE_VERSION,
         dataset_sha256=content_sha256,
         network_sha256=network.checkpoint_sha256,
@@ -158,7 +165,7 @@ class Extraction:
         self.run, self.network, self.layers, self.settings = run, network, layers, settings
         self.paths, self.folder, self.device, self.batch = paths, folder, device, batch
         network.module.to(device)
-        self.recorder = Recorder(network, layers, positions=settings.positions, device=device)
+        self.recorder = Recorder(network, layers, positions=settings.positions, shares=settings.shares, device=device)
         self.rows = [self.recorder.neurons(layer) for layer in layers]
         self.dtype = np.dtype(settings.dtype)
         with store.connect_readonly(run.warehouse) as con:

@@ -70,24 +70,21 @@ def finish_layers(
                     "dtype": str(matrix.dtype),
                     "sha256": digest,
                 }
-                extremes = Extremes(len(neuron_ids), top_k, course_steps(network, layer) if reduction == "mean" else 1, CHUNK_CLIPS)
-                if reduction == "mean" and state:
-                    with np.load(state[-1]) as arrays:
-                        extremes.restore({name.partition(".")[2]: arrays[name] for name in arrays.files if name.startswith(f"{number}.")})
-                else:
-                    for start in range(0, len(clip_ids), CHUNK_CLIPS):
-                        part = slice(start, start + CHUNK_CLIPS)
-                        extremes.update(torch.from_numpy(matrix[:, part].T), torch.from_numpy(clip_ids[part]), None)
-                found = {
-                    "activation_file": pl.DataFrame([file_row]),
-                    "activation_summary": summary(matrix, neuron_ids),
-                    "top_clip": ranking(extremes, neuron_ids),
-                    **(
-                        {}
-                        if positions
-                        else {"class_activation": class_activation(matrix, neuron_ids, labels, non_negative=layer.non_negative)}
-                    ),
-                }
+                found = {"activation_file": pl.DataFrame([file_row]), "activation_summary": summary(matrix, neuron_ids)}
+                if reduction != "active":  # by how often a neuron is active nothing is ranked
+                    extremes = Extremes(len(neuron_ids), top_k, course_steps(network, layer) if reduction == "mean" else 1, CHUNK_CLIPS)
+                    if reduction == "mean" and state:
+                        with np.load(state[-1]) as arrays:
+                            extremes.restore(
+                                {name.partition(".")[2]: arrays[name] for name in arrays.files if name.startswith(f"{number}.")}
+                            )
+                    else:
+                        for start in range(0, len(clip_ids), CHUNK_CLIPS):
+                            part = slice(start, start + CHUNK_CLIPS)
+                            extremes.update(torch.from_numpy(matrix[:, part].T), torch.from_numpy(clip_ids[part]), None)
+                    found["top_clip"] = ranking(extremes, neuron_ids)
+                    if not positions:
+                        found["class_activation"] = class_activation(matrix, neuron_ids, labels, non_negative=layer.non_negative)
                 for table, frame in found.items():
                     tables.setdefault(table, []).append(
                         frame.with_columns(pl.lit(reduction).alias("reduction"), pl.lit(run.run_id).alias("run_id"))

@@ -19,7 +19,8 @@ FOLDS, FOLD_SEED = 5, 0
 
 @dataclass(frozen=True)
 class RecordedLayer:
-    """A layer's matrix: rows are its neurons, from `first_neuron_id` on; `kind` and `shape` as in table layer."""
+    """A layer's matrix: rows are its neurons, from `first_neuron_id` on; `kind` and `shape` as in table layer. `shares_path` is the file of
+    the shares of values above 0, where these were recorded."""
 
     layer_id: int
     name: str
@@ -30,10 +31,15 @@ class RecordedLayer:
     neurons: int
     reduction: str
     path: Path
+    shares_path: Path | None = None
 
     def matrix(self) -> np.ndarray:
         """Activations [neurons, clips], mapped from the file."""
         return np.load(self.path, mmap_mode="r")
+
+    def shares(self) -> np.ndarray | None:
+        """Share of each clip's values above 0 [neurons, clips], mapped from the file; None when not recorded."""
+        return np.load(self.shares_path, mmap_mode="r") if self.shares_path else None
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,9 @@ def read_recorded(warehouse: Path, run_id: int) -> Recorded:
         labels = _labels(con, [row[0] for row in clips], [row[0] for row in classes])
         layers = con.execute(
             """SELECT layer_id, layer.name, kind, shape, non_negative,
-                      (SELECT min(neuron_id) FROM neuron WHERE neuron.layer_id = layer.layer_id), neurons, reduction, path
+                      (SELECT min(neuron_id) FROM neuron WHERE neuron.layer_id = layer.layer_id), neurons, reduction, path,
+                      (SELECT path FROM activation_file AS shares WHERE shares.run_id = activation_file.run_id
+                       AND shares.layer_id = layer.layer_id AND shares.reduction = 'active')
             FROM activation_file JOIN layer USING (layer_id) WHERE run_id = ? AND reduction IN ('mean', 'cls', 'window_mean')
             ORDER BY position""",
             [run_id],
@@ -106,7 +114,8 @@ def read_recorded(warehouse: Path, run_id: int) -> Recorded:
         np.array([row[0] for row in clips], dtype=np.int64), tuple(row[1] for row in clips),
         np.array([row[0] for row in classes], dtype=np.int64), tuple(row[1] for row in classes), labels, folds, drawn,
         tuple(
-            RecordedLayer(row[0], row[1], row[2], tuple(json.loads(row[3])), row[4], row[5], row[6], row[7], warehouse.parent / row[8])
+            RecordedLayer(row[0], row[1], row[2], tuple(json.loads(row[3])), row[4], row[5], row[6], row[7], warehouse.parent / row[8],
+                          warehouse.parent / row[9] if row[9] else None)
             for row in layers
         ),
     )  # fmt: skip

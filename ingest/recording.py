@@ -76,14 +76,17 @@ class Recorder:
     """Hooks on layers of a network that reduce each output at once, while it is still in the processor's cache.
 
     With `positions` every element of a convolution's output is a neuron, its value the mean over windows (reduction `window_mean`).
+    With `shares` the share of a neuron's values above 0, over time, frequency and windows, is a third reduction (`active`).
     `valid_s` [clips] must be set before each forward pass of a network that does not count padding.
     """
 
-    def __init__(self, network: Network, layers: Sequence[Layer], *, positions: bool = False, device: str = "cpu") -> None:
+    def __init__(
+        self, network: Network, layers: Sequence[Layer], *, positions: bool = False, shares: bool = False, device: str = "cpu"
+    ) -> None:
         self.network = network
         self.layers = list(layers)
         self.positions = positions
-        self.reductions: tuple[str, ...] = ("window_mean",) if positions else REDUCTIONS
+        self.reductions: tuple[str, ...] = ("window_mean",) if positions else (*REDUCTIONS, "active") if shares else REDUCTIONS
         self.valid_s: torch.Tensor | None = None
         self.batch: dict[str, Recorded] = {}
         self._courses = {
@@ -139,6 +142,7 @@ class Recorder:
         course = self._courses[layer.name](frames) if layer.name in self._courses else None
         elements = self._frames(layer, output)
         if self.network.counts_padding or self.valid_s is None or not layer.time_steps:
+            valid = None
             mean = frames.mean(dim=1)
             peak = self._by_clip(elements).amax(dim=1)
         else:
@@ -147,7 +151,12 @@ class Recorder:
             mean = (frames * valid).sum(dim=1) / valid.sum(dim=1)
             peaks = elements.amax(dim=2) if elements.dim() == 4 else elements
             peak = self._by_clip(peaks).masked_fill(~valid, -torch.inf).amax(dim=1)
-        return Recorded({"mean": mean, "max": peak}, course)
+        reductions = {"mean": mean, "max": peak}
+        if "active" in self.reductions:
+            above = (elements > 0).float()
+            above = self._by_clip(above.mean(dim=2) if above.dim() == 4 else above)
+            reductions["active"] = above.mean(dim=1) if valid is None else (above * valid).sum(dim=1) / valid.sum(dim=1)
+        return Recorded(reductions, course)
 
     def _by_clip(self, elements: torch.Tensor) -> torch.Tensor:
         """[clips * windows, ..., neurons] to [clips, windows * ..., neurons], float32."""

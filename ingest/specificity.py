@@ -223,6 +223,7 @@ def specific_neurons(
     activity: Activity = "mean",
     entropy_among: EntropyAmong = "all neurons",
     population: Population = "all pairs",
+    with_ties: bool = False,
 ) -> np.ndarray:
     """Which neurons are specific to which classes (bool [neurons, classes]), by the filters of "What do neurons listen to?" (2026).
 
@@ -231,7 +232,8 @@ def specific_neurons(
     of `entropy_among` all neurons, or of those left by (1), is kept; (3) a neuron is specific to the classes whose P is above the
     `class_quantile` of `population`: all (neuron, class) pairs, those of the neurons kept so far, those of the same class, or those of the
     same neuron. The paper leaves `activity`, `entropy_among` and `population` open. Equal values fall together: all are dropped in (1),
-    all kept in (2), none taken in (3). Neurons that nothing activates, and pairs whose P is NaN, are never specific. Raises UserError
+    all kept in (2). In (3) those equal to the quantile are taken `with_ties` only: LAPE's program takes none, which finds nothing where more
+    pairs than 5 % have a P of 1. Neurons that nothing activates, and pairs whose P is NaN, are never specific. Raises UserError
     for a word that is not known.
     """
     for name, word, words in (
@@ -257,7 +259,7 @@ def specific_neurons(
     else:
         bar = np.full((len(p), 1), np.inf)
         bar[kept, 0] = [_quantile(row[there], class_quantile) for row, there in zip(p[kept], finite[kept], strict=True)]
-    return kept[:, None] & finite & (p > bar)
+    return kept[:, None] & finite & (p > 0) & ((p >= bar) if with_ties else (p > bar))
 
 
 def _lowest(entropy: np.ndarray, candidates: np.ndarray, count: int) -> np.ndarray:

@@ -7,9 +7,10 @@ import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Protocol, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Union, get_args, get_origin, get_type_hints
 
 from ingest.clips import Outcome, Progress, ingest_clips
 from ingest.datasets import READERS, SYNTHESISED, read_dataset
@@ -18,7 +19,10 @@ from warehouse import store
 from warehouse.store import UserError
 
 if TYPE_CHECKING:
+    from ingest.captions import Captioner
+    from ingest.language import LanguageModel
     from ingest.networks import Network
+    from ingest.text_encoders import TextEncoder
 
 USUAL_STAGES = ("clips", "activations")
 
@@ -52,11 +56,13 @@ class NetworkChoice:
 
 @dataclass(frozen=True)
 class ActivationChoice:
-    """How activations are taken: see ingest.activations.Settings; `batch` and `device` do not change results beyond rounding."""
+    """How activations are taken: see ingest.activations.Settings (stage specificity wants `shares`); `batch` and `device` do
+    not change results beyond rounding."""
 
     dtype: str = "float16"
     precision: str = "float32"
     top_k: int = 20
+    shares: bool = False
     device: str = "auto"
     batch: int | None = None
 
@@ -83,6 +89,82 @@ class InterventionChoice:
 
 
 @dataclass(frozen=True)
+class CaptionChoice:
+    """Who captions: acoustic (measurements), tags (classes that `tagger` hears, with its `tagger_weights`, and measurements), import (from
+    the CSV or Parquet `file`), clapcap (its checkpoint as `file`), transformers, vllm or endpoint (see ingest.audio_language); the last
+    three with `model`, endpoint with `url` and the environment variable `key_variable` that holds its key."""
+
+    captioner: str = "acoustic"
+    tagger: str = "yamnet"
+    tagger_weights: Path | None = None
+    file: Path | None = None
+    model: str | None = None
+    url: str | None = None
+    key_variable: str | None = None
+
+
+@dataclass(frozen=True)
+class DescriptionChoice:
+    """Who summarises: commonalities (no model), transformers, vllm or endpoint, with `model` (a folder or hub name), `url` and
+    `key_variable` as for captions; and the sentence encoder, minilm or a folder or hub name. For the rest see
+    ingest.description_tables.Settings; `retry` asks again for replies that could not be used."""
+
+    engine: str = "commonalities"
+    model: str | None = None
+    url: str | None = None
+    key_variable: str | None = None
+    encoder: str = "minilm"
+    k: int = 5
+    share: float = 0.5
+    threshold: float = 0.7
+    retry: bool = False
+
+
+@dataclass(frozen=True)
+class DissectionChoice:
+    """Closed concepts: see ingest.dissection_tables.Settings. `concepts` is esc50 or audioset; `file` a text file instead, one
+    concept a line."""
+
+    concepts: str = "esc50"
+    file: Path | None = None
+    mode: Literal["paper", "as-released", "clip-dissect"] = "paper"
+    scale: float | None = 100.0
+    kept: int = 10
+
+
+@dataclass(frozen=True)
+class PolysemanticityChoice:
+    """Which neurons have one meaning: see ingest.polysemanticity_tables.Settings."""
+
+    clusters: int = 11
+    most_common: float = 1.0
+
+
+@dataclass(frozen=True)
+class AblationChoice:
+    """Ablations of a classifier: see ingest.ablation_tables.Settings."""
+
+    fold: int | None = None
+    functions: tuple[str, ...] = ("cosine_cubed", "wpmi")
+    seeds: int = 3
+    shares: tuple[float, ...] = (0.02, 0.04, 0.06, 0.08, 0.1)
+
+
+@dataclass(frozen=True)
+class SpecificityChoice:
+    """The filters of AAPE: see ingest.specificity_tables.Settings."""
+
+    least_active: float = 0.05
+    lowest_entropy: float = 0.02
+    class_quantile: float = 0.95
+    activity: Literal["mean", "max"] = "mean"
+    entropy_among: Literal["all neurons", "active neurons"] = "all neurons"
+    population: Literal["all pairs", "kept pairs", "per class", "per neuron"] = "all pairs"
+    above: Literal["zero", "mean"] = "mean"
+    with_ties: bool = True
+
+
+@dataclass(frozen=True)
 class Study:
     """All of it. Stages beyond clips and activations are done when they are named."""
 
@@ -92,6 +174,12 @@ class Study:
     activations: ActivationChoice = field(default_factory=ActivationChoice)
     clusters: ClusterChoice = field(default_factory=ClusterChoice)
     interventions: InterventionChoice = field(default_factory=InterventionChoice)
+    captions: CaptionChoice = field(default_factory=CaptionChoice)
+    descriptions: DescriptionChoice = field(default_factory=DescriptionChoice)
+    dissections: DissectionChoice = field(default_factory=DissectionChoice)
+    polysemanticity: PolysemanticityChoice = field(default_factory=PolysemanticityChoice)
+    ablations: AblationChoice = field(default_factory=AblationChoice)
+    specificity: SpecificityChoice = field(default_factory=SpecificityChoice)
 
 
 class Reporter(Protocol):
@@ -126,6 +214,10 @@ def check_study(study: Study, where: str) -> Study:
     _one_of(study.clusters.backend, ("exact", "nn-descent", "finch-clust"), f"{where}: clusters: backend")
     _one_of(study.interventions.mode, ("resample", "zero"), f"{where}: interventions: mode")
     _one_of(study.interventions.readout or "own", ("own", "zero-shot", "linear"), f"{where}: interventions: readout")
+    captioners = ("acoustic", "tags", "import", "clapcap", "transformers", "vllm", "endpoint")
+    _one_of(study.captions.captioner, captioners, f"{where}: captions: captioner")
+    engines = ("commonalities", "transformers", "vllm", "endpoint")
+    _one_of(study.descriptions.engine, engines, f"{where}: descriptions: engine")
     for name in ("largest", "repeats"):
         if getattr(study.interventions, name) < 1:
             raise UserError(f"{where}: interventions: {name} is {getattr(study.interventions, name)}, it must be at least 1")
@@ -172,7 +264,8 @@ def _run_activations(
     from ingest.networks import load_network
 
     network = load_network(choice.name, weights=choice.weights, clip_s=choice.clip_s)
-    settings = Settings(choice.layers, choice.positions, study.activations.dtype, study.activations.precision, study.activations.top_k)
+    given = study.activations
+    settings = Settings(choice.layers, choice.positions, given.dtype, given.precision, given.top_k, given.shares)
     title = f"activations of {network.name} on {dataset}"
     with store.connect_readonly(warehouse) as con:
         row = con.execute("SELECT content_sha256, count(clip_id) FROM dataset LEFT JOIN clip USING (dataset_id) WHERE run_id = ? GROUP BY 1",
@@ -186,7 +279,7 @@ def _run_activations(
             device=study.activations.device, batch=study.activations.batch, progress=progress,
         )  # fmt: skip
     failures = _tell(reporter, title, outcome, "units of work")
-    context = Context(warehouse, study, network, dataset, paths, {"activations": outcome.run.run_id})
+    context = Context(warehouse, study, network, dataset, paths, {"clips": clips.run.run_id, "activations": outcome.run.run_id})
     wanted = set(study.stages)
     for stage in reversed(LATER):
         wanted |= set(LATER[stage].needs) if stage in wanted else set()
@@ -233,6 +326,123 @@ def _interventions(context: Context, progress: Progress) -> Outcome:
     return ingest_interventions(context.warehouse, context.network, context.runs["clusters"], context.paths, settings, progress=progress)
 
 
+def _specificity(context: Context, progress: Progress) -> Outcome:
+    from ingest.specificity_tables import Settings, ingest_specificity
+
+    settings = Settings(**asdict(context.study.specificity))
+    return ingest_specificity(context.warehouse, context.runs["activations"], settings, progress=progress)
+
+
+def _captions(context: Context, progress: Progress) -> Outcome:
+    from ingest.caption_tables import ingest_captions
+
+    captioner = load_captioner(context.study.captions)
+    circular_for = getattr(captioner, "circular_for", None)
+    if circular_for and circular_for(context.network):
+        raise UserError(f"tags of {context.network.name} would describe it by its own classes: choose another tagger or captioner")
+    return ingest_captions(context.warehouse, context.runs["clips"], context.paths, captioner, progress=progress)
+
+
+def load_captioner(choice: CaptionChoice) -> Captioner:
+    """The captioner of a choice. Raises UserError for what it lacks."""
+    from ingest.captions import Acoustic, Imported, Tags
+    from ingest.networks import load_network
+
+    if choice.captioner == "acoustic":
+        return Acoustic()
+    if choice.captioner == "tags":
+        return Tags(load_network(choice.tagger, weights=choice.tagger_weights))
+    if choice.captioner == "import":
+        if choice.file is None:
+            raise UserError("captions: import needs the file to read: give file")
+        return Imported(choice.file)
+    from ingest.audio_language import AudioEndpoint, ClapCaption, TransformersAudio, VllmAudio
+
+    if choice.captioner == "clapcap":
+        return ClapCaption(choice.file)
+    if choice.model is None:
+        raise UserError(f"captions: {choice.captioner} needs a model: give model")
+    if choice.captioner == "endpoint":
+        if choice.url is None:
+            raise UserError("captions: endpoint needs an address: give url")
+        return AudioEndpoint(choice.url, choice.model, key_variable=choice.key_variable)
+    return (VllmAudio if choice.captioner == "vllm" else TransformersAudio)(choice.model)
+
+
+def load_language_model(choice: DescriptionChoice) -> LanguageModel | None:
+    """The language model of a choice; None for commonalities. Raises UserError for what it lacks."""
+    from ingest import endpoint, language
+
+    if choice.engine == "commonalities":
+        return None
+    if choice.model is None:
+        raise UserError(f"descriptions: {choice.engine} needs a model: give model")
+    if choice.engine == "endpoint":
+        if choice.url is None:
+            raise UserError("descriptions: endpoint needs an address: give url")
+        return endpoint.Endpoint(choice.url, choice.model, key_variable=choice.key_variable)
+    return (language.Vllm if choice.engine == "vllm" else language.Transformers)(choice.model)
+
+
+@cache
+def load_encoder(name: str) -> TextEncoder:
+    """The sentence encoder of a name: see DescriptionChoice."""
+    from ingest.text_encoders import Cached, SentenceTransformer, minilm
+
+    return Cached(minilm() if name == "minilm" else SentenceTransformer(name))
+
+
+def _descriptions(context: Context, progress: Progress) -> Outcome:
+    from ingest.description_tables import Settings, ingest_descriptions
+
+    choice, runs = context.study.descriptions, context.runs
+    return ingest_descriptions(
+        context.warehouse, runs["activations"], runs["captions"], load_encoder(context.study.descriptions.encoder), load_language_model(choice),
+        Settings(choice.k, choice.share, choice.threshold), retry=choice.retry, progress=progress,
+    )  # fmt: skip
+
+
+def _dissections(context: Context, progress: Progress) -> Outcome:
+    from ingest.dissection_tables import Settings, ingest_dissections
+
+    choice, runs = context.study.dissections, context.runs
+    settings = Settings(str(choice.file or choice.concepts), mode=choice.mode, scale=choice.scale, kept=choice.kept)
+    return ingest_dissections(
+        context.warehouse,
+        runs["activations"],
+        runs["captions"],
+        load_encoder(context.study.descriptions.encoder),
+        settings,
+        progress=progress,
+    )
+
+
+def _polysemanticity(context: Context, progress: Progress) -> Outcome:
+    from ingest.polysemanticity_tables import Settings, ingest_polysemanticity
+
+    choice, runs = context.study.polysemanticity, context.runs
+    return ingest_polysemanticity(
+        context.warehouse, runs["activations"], runs["captions"], load_encoder(context.study.descriptions.encoder),
+        Settings(choice.clusters, choice.most_common), progress=progress,
+    )  # fmt: skip
+
+
+def _ablations(context: Context, progress: Progress) -> Outcome:
+    from ingest.ablation_tables import Settings, ingest_ablations
+
+    settings, runs = Settings(**asdict(context.study.ablations)), context.runs
+    return ingest_ablations(
+        context.warehouse, context.network, runs["activations"], runs["descriptions"], runs["dissections"], context.paths, settings,
+        progress=progress,
+    )  # fmt: skip
+
+
+def _validation(context: Context, progress: Progress) -> Outcome:
+    from ingest.validation_tables import ingest_validation
+
+    return ingest_validation(context.warehouse, context.network, context.runs, progress=progress)
+
+
 @dataclass(frozen=True)
 class Later:
     """A stage after activations: how it is run, what it needs to be run before, and how its lines read."""
@@ -247,6 +457,18 @@ LATER = {
     "probes": Later(_probes, "probes of {network} on {dataset}"),
     "clusters": Later(_clusters, "clusters of {network} on {dataset}", "units of work"),
     "interventions": Later(_interventions, "interventions on {network} with {dataset}", "units of work", ("clusters",)),
+    "specificity": Later(_specificity, "specificity of {network} on {dataset}", "label sets"),
+    "captions": Later(_captions, "captions of {dataset}", "batches"),
+    "descriptions": Later(_descriptions, "descriptions of {network} on {dataset}", needs=("captions",)),
+    "dissections": Later(_dissections, "dissections of {network} on {dataset}", needs=("captions",)),
+    "polysemanticity": Later(_polysemanticity, "polysemanticity of {network} on {dataset}", "units of work", ("captions",)),
+    "ablations": Later(_ablations, "ablations of {network} with {dataset}", "units of work", ("descriptions", "dissections")),
+    "validation": Later(
+        _validation,
+        "validation on {network} with {dataset}",
+        "units of work",
+        ("descriptions", "dissections", "polysemanticity", "specificity", "clusters", "ablations"),
+    ),
 }
 """In the order they are run in; a stage's needs are run when it is."""
 STAGES = ("clips", "activations", *LATER)
@@ -287,6 +509,9 @@ def _parse(kind: type, value: Any, where: str, folder: Path) -> Any:
             raise UserError(f"{where}: {str(error).partition('missing ')[2] or error} is missing") from None
     if get_origin(kind) in (Union, UnionType):
         return _parse(next(part for part in get_args(kind) if part is not type(None)), value, where, folder)
+    if get_origin(kind) is Literal:
+        _one_of(value if isinstance(value, str) else repr(value), get_args(kind), where)
+        return value
     if get_origin(kind) is tuple:
         if not isinstance(value, list):
             raise UserError(f"{where}: a list is expected, not {value!r}")

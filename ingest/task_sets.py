@@ -374,3 +374,6 @@ def _phonemes(table: Path) -> tuple[list[str], list[str]]:
         if len(names) != count or len(set(names[:PCVC_CONSONANTS])) < PCVC_CONSONANTS or len(set(names[PCVC_CONSONANTS:])) < PCVC_VOWELS:
             raise UserError(f"{show(table)} must hold {PCVC_CONSONANTS} different consonants and then {PCVC_VOWELS} different vowels")
     return names[:PCVC_CONSONANTS], names[PCVC_CONSONANTS:]
+
+
+from ingest import attribute_sets  # noqa: E402, F401  its readers are made of what is above, and enter READERS by themselves

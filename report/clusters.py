@@ -247,7 +247,7 @@ def pages(
         places = {} if layer.has_pages else _places(con, layer, clusters)
         for cluster in clusters:
             drops = disturbed.drops.get(cluster.cluster_id, [])
-            sources = [cluster.run_id, *([disturbed.run_id] if drops and disturbed.run_id is not None else [])]
+            sources = [cluster.run_id, *([disturbed.run_of[cluster.cluster_id]] if drops else [])]
             yield cluster.page, template.render(
                 title=cluster.title, root=cards.root, provenance=Markup("<br>").join([footers[run_id] for run_id in sources]),
                 study=study, layer=layer, dataset=dataset, cluster=cluster, number=number, levels=found.levels[layer.layer_id],

@@ -33,9 +33,11 @@ class Drop:
 
 @dataclass(slots=True)
 class StudyInterventions:
-    """The latest finished run: drops by cluster, rows of the derived table by layer, and the number of repetitions."""
+    """The latest finished run of each layer: drops by cluster, the run of each cluster, rows of the derived table by layer, and the number of
+    repetitions. `run_id` is the latest of all."""
 
     run_id: int | None = None
+    run_of: dict[int, int] = field(default_factory=dict)
     drops: dict[int, list[Drop]] = field(default_factory=dict)
     layers: list[tuple[Layer | None, dict]] = field(default_factory=list)
     repetitions: int = 0
@@ -57,21 +59,26 @@ def read(con: duckdb.DuckDBPyConnection, study: Study) -> StudyInterventions:
     found = StudyInterventions(runs[0])
     means: dict[tuple[int, int], dict[str, Mean]] = {}
     about: dict[tuple[int, int], tuple[int, int]] = {}
-    for cluster_id, place, target, mean, deviation, repetitions, class_id, classes in con.execute(
+    for run_id, cluster_id, place, target, mean, deviation, repetitions, class_id, classes in con.execute(
         """WITH ranked AS (
-            SELECT cluster_id, target, repetition, class_id, 100 * (readout.correct - intervention.correct) / readout.total AS points,
-                   least(3, row_number() OVER (PARTITION BY cluster_id, target, repetition ORDER BY ccav.activation DESC, class_id)) AS place
+            SELECT run_id, cluster_id, target, repetition, class_id, 100 * (readout.correct - intervention.correct) / readout.total AS points,
+                   least(3, row_number() OVER (PARTITION BY run_id, cluster_id, target, repetition ORDER BY ccav.activation DESC, class_id)) AS place
             FROM intervention JOIN readout USING (run_id, class_id) JOIN ccav USING (cluster_id, class_id)
-            WHERE run_id = ? AND readout.total > 0),
+            WHERE list_contains(?, run_id) AND readout.total > 0),
+        latest AS (
+            SELECT DISTINCT ranked.run_id, layer_id FROM ranked JOIN cluster USING (cluster_id)
+            QUALIFY ranked.run_id = max(ranked.run_id) OVER (PARTITION BY layer_id)),
         repeated AS (
-            SELECT cluster_id, place, target, repetition, avg(points) AS points, min(class_id) AS class_id, count(*) AS classes
+            SELECT run_id, cluster_id, place, target, repetition, avg(points) AS points, min(class_id) AS class_id, count(*) AS classes
             FROM ranked GROUP BY ALL)
-        SELECT cluster_id, place, target, avg(points), stddev_samp(points), count(*), min(class_id), max(classes)
-        FROM repeated GROUP BY cluster_id, place, target ORDER BY cluster_id, place, target""",
-        [found.run_id],
+        SELECT repeated.run_id, cluster_id, place, target, avg(points), stddev_samp(points), count(*), min(class_id), max(classes)
+        FROM repeated JOIN cluster USING (cluster_id) JOIN latest ON latest.run_id = repeated.run_id AND latest.layer_id = cluster.layer_id
+        GROUP BY repeated.run_id, cluster_id, place, target ORDER BY cluster_id, place, target""",
+        [runs],
     ).fetchall():
         means.setdefault((cluster_id, place), {})[target] = interval(mean, deviation, repetitions)
         about[cluster_id, place] = (class_id, classes)
+        found.run_of[cluster_id] = run_id
         found.repetitions = max(found.repetitions, repetitions)
     for (cluster_id, place), both in means.items():
         if len(both) == 2:
@@ -80,7 +87,7 @@ def read(con: duckdb.DuckDBPyConnection, study: Study) -> StudyInterventions:
             found.drops.setdefault(cluster_id, []).append(drop)
     by_name = _layers_by_name(con, study, list(found.drops))
     for row in table(con, "interventions").to_dicts():
-        if row["run_id"] == found.run_id:
+        if row["run_id"] in found.run_of.values():
             found.layers.append((by_name.get(row["layer"]), row))
     return found
 

@@ -63,8 +63,9 @@ def chart_rows(probes: StudyProbes, study: Study, root: str) -> list[dict]:
 
 
 def task_rows(pairs: list[tuple[Study, StudyProbes]], root: str) -> list[dict]:
-    """Rows of the chart that compares data sets: the best k of each."""
-    return [row for study, its in pairs for row in _rows(its, study, root, "best k", study.dataset.name)]
+    """Rows of the chart that compares data sets: the best k and the linear probe of each."""
+    names = ("best k", "linear")
+    return [row for study, its in pairs for name in names for row in _rows(its, study, root, name, f"{study.dataset.name}, {name}")]
 
 
 def _rows(probes: StudyProbes, study: Study, root: str, name: str, series: str) -> list[dict]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from ingest import activations, clips
-from ingest.study import STAGES, ActivationChoice, DatasetChoice, InterventionChoice, NetworkChoice, Study, run_study
+from ingest.study import ActivationChoice, DatasetChoice, InterventionChoice, NetworkChoice, Study, run_study
 from tests.small import write_label_map, write_sounds
 from warehouse import store
 
@@ -68,7 +68,7 @@ def run(folder, sounds, deadly=None):
         study = Study(
             (DatasetChoice("folder", sounds, "sounds"),),
             (NetworkChoice(f"{Path(__file__).parent / 'small.py'}:planted_network"),),
-            stages=STAGES,
+            stages=("probes", "clusters", "interventions"),
             activations=ActivationChoice(device="cpu", batch=4, top_k=5),
             interventions=InterventionChoice(largest=1, repeats=2, label_map=sounds / "map.csv"),
         )

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import duckdb
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 STORAGE_VERSION = "v1.4.0"
 PATIENCE_S = 60.0

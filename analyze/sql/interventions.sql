@@ -1,19 +1,21 @@
 -- Interventions: how many percentage points of accuracy a layer's clusters cost when disturbed, against random neurons of the same number (Table 2).
 -- A cluster's first and second class are those that move it most among the ones the network can name; others is the mean over the rest. Drops are
 -- means over repetitions, then over clusters; low and high bound the 95 % interval of the paired difference (normal, over clusters), p_value is its
--- two-sided sign test. published is the CLAP paper's drop of the first class. Latest run each.
+-- two-sided sign test. published is the CLAP paper's drop of the first class. Latest run of each layer.
 WITH latest AS (
-    SELECT run_id, parameters::JSON ->> 'network' AS network, parameters::JSON ->> 'dataset' AS dataset FROM run
-    WHERE stage = 'interventions' AND status = 'done'
-    QUALIFY run_id = max(run_id) OVER (PARTITION BY network, dataset)
+    SELECT DISTINCT intervention.run_id, layer_id, parameters::JSON ->> 'network' AS network, parameters::JSON ->> 'dataset' AS dataset
+    FROM intervention JOIN cluster USING (cluster_id) JOIN run ON run.run_id = intervention.run_id
+    WHERE status = 'done'
+    QUALIFY intervention.run_id = max(intervention.run_id) OVER (PARTITION BY network, dataset, layer_id)
 ),
 dropped AS (
-    SELECT run_id, cluster_id, class_id, target, 100 * (any_value(readout.correct) - avg(intervention.correct)) / any_value(readout.total) AS points
-    FROM intervention JOIN latest USING (run_id) JOIN readout USING (run_id, class_id)
+    SELECT latest.run_id, cluster_id, intervention.class_id, target, 100 * (any_value(readout.correct) - avg(intervention.correct)) / any_value(readout.total) AS points
+    FROM intervention JOIN cluster USING (cluster_id) JOIN latest ON latest.run_id = intervention.run_id AND latest.layer_id = cluster.layer_id
+    JOIN readout ON readout.run_id = intervention.run_id AND readout.class_id = intervention.class_id
     GROUP BY ALL
 ),
 ranked AS (
-    SELECT dropped.*, row_number() OVER (PARTITION BY run_id, cluster_id, target ORDER BY ccav.activation DESC, class_id) AS place
+    SELECT dropped.*, row_number() OVER (PARTITION BY dropped.run_id, cluster_id, target ORDER BY ccav.activation DESC, class_id) AS place
     FROM dropped JOIN ccav USING (cluster_id, class_id)
 ),
 by_place AS (
@@ -24,8 +26,9 @@ by_place AS (
 summed AS (
     SELECT network, dataset, layer.name AS layer, layer.position, classes, count(*) AS clusters, avg(selected) AS selected, avg(control) AS control,
            avg(selected - control) AS difference, stddev_samp(selected - control) / sqrt(count(*)) AS error,
-           count(*) FILTER (selected > control + 1e-9) AS worse, count(*) FILTER (selected < control - 1e-9) AS better, run_id
-    FROM by_place JOIN latest USING (run_id) JOIN cluster USING (cluster_id) JOIN layer USING (layer_id)
+           count(*) FILTER (selected > control + 1e-9) AS worse, count(*) FILTER (selected < control - 1e-9) AS better, by_place.run_id
+    FROM by_place JOIN cluster USING (cluster_id) JOIN latest ON latest.run_id = by_place.run_id AND latest.layer_id = cluster.layer_id
+    JOIN layer ON layer.layer_id = cluster.layer_id
     GROUP BY ALL
 ),
 published (network, layer, selected) AS (VALUES ('clap-2022', 'fc1', 3.0), ('clap-2022', 'conv6', 7.3))

@@ -10,7 +10,7 @@ from analyze import tables
 from ingest.clusters import finch
 from ingest.datasets import read_dataset
 from ingest.recorded import read_recorded
-from ingest.study import STAGES, ActivationChoice, DatasetChoice, InterventionChoice, NetworkChoice, Study, run_study
+from ingest.study import ActivationChoice, DatasetChoice, InterventionChoice, NetworkChoice, Study, run_study
 from tests.kill_points import Silent
 from tests.small import planted_network, write_label_map, write_sounds
 from warehouse import store
@@ -21,7 +21,7 @@ SPEC = f"{__file__.rpartition('/ingest/')[0]}/small.py:planted_network"
 REPEATS = 3
 
 
-def study(folder, stages=STAGES, **options):
+def study(folder, stages=("probes", "clusters", "interventions"), **options):
     interventions = InterventionChoice(repeats=REPEATS, label_map=folder / "map.csv", **options)
     dataset = DatasetChoice("folder", folder / "sounds", "sounds")
     return Study((dataset,), (NetworkChoice(SPEC),), stages, ActivationChoice(device="cpu", batch=4), interventions=interventions)

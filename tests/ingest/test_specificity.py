@@ -265,3 +265,12 @@ def test_rank_agreement_is_undefined_for_a_constant_and_without_pairs():
     row = rank_agreement({"a": rising, "b": rising * np.nan})[0]
     assert (row.pairs, math.isnan(row.spearman), math.isnan(row.top_jaccard)) == (0, True, True)
     assert rank_agreement({}) == []
+
+
+def test_pairs_equal_to_the_quantile_are_taken_with_ties_only():
+    p = np.ones((40, 4))
+    p[:10, 1:] = 0  # active on every clip of one class and of no other
+    assert not specific_neurons(p, least_active=0, lowest_entropy=0.25).any()
+    found = specific_neurons(p, least_active=0, lowest_entropy=0.25, with_ties=True)
+    assert found[:10].tolist() == [[True, False, False, False]] * 10
+    assert not found[10:].any()

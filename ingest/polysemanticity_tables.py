@@ -1,0 +1,118 @@
+"""Stage `polysemanticity`: which neurons' highest clips have something in common that their captions say (AND, Algorithm 1)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from ingest import polysemanticity
+from ingest.caption_tables import read_captions
+from ingest.clips import Outcome, Progress
+from ingest.layer_tables import insert
+from ingest.recorded import read_recorded
+from ingest.summaries import sentences
+from ingest.text_encoders import TextEncoder
+from warehouse import ledger
+from warehouse.store import UserError
+
+STAGE = "polysemanticity"
+CODE_VERSION = 1
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Clusters of sentences, numbers of top clips, and the share of all clips above which a cluster, having a sentence of so many captions,
+    says nothing of a neuron (1: the paper's rule, all clusters count)."""
+
+    clusters: int = polysemanticity.CLUSTERS
+    most_common: float = 1.0
+    ks: tuple[int, ...] = polysemanticity.KS
+
+
+def ingest_polysemanticity(
+    warehouse: Path,
+    activation_run: int,
+    caption_run: int,
+    encoder: TextEncoder,
+    settings: Settings | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Cluster the sentences of all captions and count, for every neuron, the top clips that share one; a layer is a unit of work.
+
+    A neuron with fewer than k clips above 0 has no row for that k: its ranking goes on with clips that it does not answer to.
+    """
+    settings = settings or Settings()
+    recorded = read_recorded(warehouse, activation_run)
+    captions, captioner = read_captions(warehouse, caption_run)
+    run = ledger.begin(
+        warehouse,
+        STAGE,
+        parameters={**recorded.subject(), **asdict(settings), "captions": captioner, "encoder": encoder.parameters},
+        code_version=CODE_VERSION,
+        dataset_sha256=recorded.dataset_sha256,
+        network_sha256=recorded.network_sha256,
+        seed=SEED,
+    )
+    worked, done = 0, run.done()
+    if not run.finished:
+        texts, owners = [], []
+        for column, clip in enumerate(recorded.clip_ids):
+            for sentence in sentences(captions.get(int(clip), "")):
+                texts.append(sentence)
+                owners.append(column)
+        if not texts:
+            raise UserError(f"no clip of {recorded.dataset} has a caption: ingest captions first")
+        labels = polysemanticity.sentence_clusters(encoder.embed(texts), settings.clusters, SEED)
+        member = polysemanticity.clip_clusters(labels, np.array(owners), len(recorded.clip_ids))
+        member[:, member.mean(axis=0) > settings.most_common] = False
+        if "sentence clusters" not in done:
+            words = polysemanticity.cluster_words(texts, labels)
+            frame = pl.DataFrame(
+                {
+                    "cluster": range(len(words)),
+                    "sentences": np.bincount(labels, minlength=len(words)),
+                    "words": [", ".join(word.word for word in found) for found in words],
+                }
+            )
+            with run.commit(["sentence clusters"]) as con:
+                insert(con, "sentence_cluster", frame.with_columns(pl.lit(run.run_id).alias("run_id")))
+            worked += 1
+        for number, layer in enumerate(recorded.layers):
+            item = f"layer {layer.layer_id}"
+            if item not in done:
+                with run.commit([item]) as con:
+                    insert(con, "polysemanticity", count(layer.matrix(), member, settings.ks, layer.first_neuron_id, run.run_id))
+                worked += 1
+            if progress:
+                progress(number + 1, len(recorded.layers))
+        run.finish()
+    return Outcome(run, worked, run.failures())
+
+
+def count(matrix: np.ndarray, member: np.ndarray, ks: tuple[int, ...], first_neuron_id: int, run_id: int) -> pl.DataFrame:
+    """Rows of table polysemanticity for a matrix [neurons, clips] and the sentence clusters of its clips [clips, clusters]."""
+    values = np.where(np.isfinite(matrix), np.asarray(matrix, dtype=np.float32), -np.inf)
+    order = np.argsort(-values, axis=1, kind="stable")[:, : max(ks)]
+    above = (np.take_along_axis(values, order, axis=1) > 0).sum(axis=1)
+    frames = []
+    for k in ks:
+        chosen = np.flatnonzero(above >= k)
+        found = polysemanticity.agreement(member, order[chosen, :k])
+        frames.append(
+            pl.DataFrame(
+                {
+                    "run_id": np.full(len(chosen), run_id),
+                    "neuron_id": first_neuron_id + chosen,
+                    "k": np.full(len(chosen), k),
+                    "shared": found.shared,
+                    "cluster": pl.Series([None if cluster < 0 else int(cluster) for cluster in found.cluster], dtype=pl.Int64),
+                    "missing": found.missing,
+                }
+            )
+        )
+    return pl.concat(frames)

@@ -1,0 +1,135 @@
+"""Stage `validation`: how often each method in the warehouse finds what was planted (see ingest.planted and ingest.validation)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from ingest import planted, validation
+from ingest.clips import Outcome, Progress
+from ingest.layer_tables import insert
+from ingest.networks import Network
+from ingest.recorded import read_recorded
+from warehouse import ledger, store
+from warehouse.store import UserError
+
+STAGE = "validation"
+CODE_VERSION = 1
+SEED = 0
+TAU = 0.8
+NEEDS = ("descriptions", "dissections", "polysemanticity", "specificity", "clusters", "ablations")
+
+
+def ingest_validation(warehouse: Path, network: Network, runs: dict[str, int], *, progress: Progress | None = None) -> Outcome:
+    """Score the finished runs of the stages named in NEEDS on the planted network, one unit of work. Raises UserError for another network.
+
+    Methods: open concepts (a neuron's acoustic adjectives and nouns), and the same shuffled between neurons as a control; the first concept
+    by each similarity function; each measure of specificity; the finest and the chosen clusters; polysemanticity at tau 4/5 of 5 clips;
+    ablations by the ways of choosing neurons.
+    """
+    truth = planted.truth(network)
+    recorded = read_recorded(warehouse, runs["activations"])
+    missing = [stage for stage in NEEDS if stage not in runs]
+    if missing:
+        raise UserError(f"validation needs the stage {missing[0]} before it")
+    with store.connect_readonly(warehouse) as con:
+        keys = dict(con.execute("SELECT run_id, run_key FROM run").fetchall())
+    run = ledger.begin(
+        warehouse, STAGE, parameters={**recorded.subject(), **{stage: keys[runs[stage]] for stage in NEEDS}}, code_version=CODE_VERSION,
+        dataset_sha256=recorded.dataset_sha256, network_sha256=recorded.network_sha256, seed=SEED,
+    )  # fmt: skip
+    if run.finished:
+        return Outcome(run, 0, run.failures())
+    neuron = {layer.first_neuron_id + unit: (layer.name, unit) for layer in recorded.layers for unit in range(layer.neurons)}
+    found = [*_names(warehouse, runs, neuron, truth), *_sets(warehouse, runs, neuron, truth, recorded.class_names)]
+    found += [*_groups(warehouse, runs, neuron, truth), *_ablations(warehouse, runs)]
+    rows = [(run.run_id, method, s.measure, s.layer, s.kind, s.right, s.total) for method, scores in found for s in scores]
+    columns = ("run_id", "method", "measure", "layer", "kind", "correct", "total")
+    with run.commit(["scores"]) as con:
+        insert(con, "validation", pl.DataFrame(rows, schema=columns, orient="row"))
+    if progress:
+        progress(1, 1)
+    run.finish()
+    return Outcome(run, 1, run.failures())
+
+
+Found = list[tuple[str, list[validation.Score]]]
+
+
+def _names(warehouse: Path, runs: dict[str, int], neuron: dict[int, validation.Neuron], truth: list[planted.Planted]) -> Found:
+    with store.connect_readonly(warehouse) as con:
+        words = con.execute(
+            "SELECT neuron_id, word FROM concept WHERE run_id = ? AND (part_of_speech = 'noun' OR is_acoustic)", [runs["descriptions"]]
+        ).fetchall()
+        closed = con.execute(
+            "SELECT function, neuron_id, concept FROM closed_concept WHERE run_id = ? AND rank = 1", [runs["dissections"]]
+        ).fetchall()
+    names: dict[validation.Neuron, list[str]] = {place: [] for place in neuron.values()}
+    for neuron_id, word in words:
+        names[neuron[neuron_id]].append(word)
+    # Whose words are whose, but not how many there are, is what the control destroys.
+    places = list(names)
+    order = np.random.default_rng(SEED).permutation(len(places))
+    shuffled = {place: names[places[other]] for place, other in zip(places, order, strict=True)}
+    found: Found = [
+        ("open concepts", validation.score_names(names, truth)),
+        ("open concepts, shuffled", validation.score_names(shuffled, truth)),
+    ]
+    for function in sorted({function for function, _, _ in closed}):
+        first = {neuron[neuron_id]: [concept] for of, neuron_id, concept in closed if of == function}
+        of_classes = [what for what in truth if what.kind in ("class", "sum", "duplicate") and what.classes]
+        found.append((f"DB {function}", validation.score_names(first, of_classes)))
+    return found
+
+
+def _sets(
+    warehouse: Path, runs: dict[str, int], neuron: dict[int, validation.Neuron], truth: list[planted.Planted], classes: tuple[str, ...]
+) -> Found:
+    sizes = Counter(layer for layer, _ in neuron.values())
+    with store.connect_readonly(warehouse) as con:
+        rows = con.execute(
+            "SELECT measure, neuron_id, name FROM specific_neuron JOIN class USING (class_id) WHERE run_id = ?", [runs["specificity"]]
+        ).fetchall()
+    matrices: dict[str, dict[str, np.ndarray]] = {}
+    for measure, neuron_id, name in rows:
+        if name in classes:
+            layers = matrices.setdefault(measure, {layer: np.zeros((size, len(classes)), dtype=bool) for layer, size in sizes.items()})
+            layer, unit = neuron[neuron_id]
+            layers[layer][unit, classes.index(name)] = True
+    return [(measure, validation.score_sets({"classes": found["classes"]}, truth, classes)) for measure, found in sorted(matrices.items())]
+
+
+def _groups(warehouse: Path, runs: dict[str, int], neuron: dict[int, validation.Neuron], truth: list[planted.Planted]) -> Found:
+    with store.connect_readonly(warehouse) as con:
+        members = con.execute(
+            "SELECT partition, is_chosen, neuron_id, cluster_id FROM cluster JOIN cluster_member USING (cluster_id) WHERE run_id = ?",
+            [runs["clusters"]],
+        ).fetchall()
+        verdicts = con.execute(
+            "SELECT neuron_id, shared < ? * k FROM polysemanticity WHERE run_id = ? AND k = 5 AND missing = 0",
+            [TAU, runs["polysemanticity"]],
+        ).fetchall()
+    finest = {neuron[row[2]]: row[3] for row in members if row[0] == 0}
+    chosen = {neuron[row[2]]: row[3] for row in members if row[1]}
+    return [
+        ("clusters, finest", validation.score_clusters(finest, truth)),
+        ("clusters, chosen", validation.score_clusters(chosen, truth)),
+        ("polysemanticity", validation.score_verdicts({neuron[neuron_id]: verdict for neuron_id, verdict in verdicts}, truth)),
+    ]
+
+
+def _ablations(warehouse: Path, runs: dict[str, int]) -> Found:
+    with store.connect_readonly(warehouse) as con:
+        rows = con.execute(
+            "SELECT chosen_by, logit_change, coalesce(other_logit_change, 0) FROM unlearning WHERE run_id = ?", [runs["ablations"]]
+        ).fetchall()
+    return [
+        (
+            f"ablation, {way}",
+            validation.score_ablation([row[1] for row in rows if row[0] == way], [row[2] for row in rows if row[0] == way]),
+        )
+        for way in sorted({row[0] for row in rows})
+    ]
