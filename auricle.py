@@ -87,6 +87,9 @@ def demo(warehouse: Warehouse = WAREHOUSE, site: Annotated[Path, typer.Option(he
 @app.command()
 def ingest(
     study: Annotated[Path | None, typer.Argument(help="A study file (TOML) in place of the flags.", show_default=False)] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="With `ratings` as the study: the answers of a rating page.", show_default=False)
+    ] = None,
     network: Annotated[
         list[str] | None,
         typer.Option(help="A name of `auricle networks`, a model folder or hub name, or path/to/file.py:function; repeatable."),
@@ -105,7 +108,7 @@ def ingest(
         list[str] | None,
         typer.Option(
             "--stage",
-            help="clips, activations, probes, clusters or interventions; the first two by default, repeatable.",
+            help="Stage to do, see the README; clips and activations by default, repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -117,6 +120,15 @@ def ingest(
     """Bring sounds and networks into the warehouse. Interrupted work is continued, finished work is not done again."""
     from ingest.study import USUAL_STAGES, ActivationChoice, DatasetChoice, NetworkChoice, Study, check_study, read_study
 
+    if study == Path("ratings"):
+        from ingest.ratings import ingest_ratings
+
+        if file is None:
+            raise UserError("no file of answers is named: auricle ingest ratings FILE")
+        print(f"{ingest_ratings(warehouse, file)} ratings read")
+        return
+    if file:
+        raise UserError(f"one study file at a time, not {file} as well")
     if study:
         if network or dataset or source:
             raise UserError("a study file and flags for networks or data sets were given: use one of the two")
@@ -129,7 +141,7 @@ def ingest(
             (DatasetChoice(dataset, source, name),),
             networks,
             tuple(stages) if stages else USUAL_STAGES,
-            ActivationChoice(dtype, precision, top_k, device, batch),
+            ActivationChoice(dtype, precision, top_k, device=device, batch=batch),
         )
         check_study(plan, "ingest")
     if _ingest(warehouse, plan) and strict:
@@ -216,8 +228,33 @@ def analyze(
 
 
 @app.command()
-def report(warehouse: Warehouse = WAREHOUSE, site: Annotated[Path, typer.Option(help="Folder of the atlas.")] = SITE) -> None:
+def validate(
+    captioner: Annotated[str, typer.Option(help="acoustic, or tags of YAMNet.")] = "acoustic", warehouse: Warehouse = WAREHOUSE
+) -> None:
+    """Put every method to the test on a network whose neurons are known by construction."""
+    from analyze import tables
+    from ingest.study import validation_studies
+
+    for study in validation_studies(captioner):
+        _ingest(warehouse, study)
+    with store.connect_readonly(warehouse) as con:
+        frame = tables.table(con, "validation")
+    shown = ("method", "measure", "layer", "kind", "correct", "total", "share", "low", "high")
+    _print_table(list(shown), frame.select(shown).rows())
+
+
+@app.command()
+def report(
+    warehouse: Warehouse = WAREHOUSE,
+    site: Annotated[Path, typer.Option(help="Folder of the atlas.")] = SITE,
+    rating: Annotated[int | None, typer.Option(help="Make a page to rate this many neurons' descriptions instead.")] = None,
+) -> None:
     """Render the atlas. Pages that would not change are left as they are."""
+    if rating is not None:
+        from report.rating import build_rating
+
+        print(build_rating(warehouse, site, rating))
+        return
     from report.atlas import build
 
     bars = Bars()

@@ -817,11 +817,11 @@ CREATE TABLE description_score (
 COMMENT ON TABLE description_score IS 'How well a description alone tells which clips, none of those it was written from, activate the neuron.';
 COMMENT ON COLUMN description_score.run_id IS 'Run of stage scores; its parameters name the descriptions.';
 COMMENT ON COLUMN description_score.neuron_id IS 'Neuron.';
-COMMENT ON COLUMN description_score.scorer IS 'How descriptions and clips are compared: captions (cosine of sentence embeddings of description and caption) or audio (of text and sound, by CLAP).';
+COMMENT ON COLUMN description_score.scorer IS 'How descriptions and clips are compared: captions (cosine of sentence embeddings of description and caption).';
 COMMENT ON COLUMN description_score.clips IS 'Held-out clips.';
 COMMENT ON COLUMN description_score.positives IS 'Of these, the ones that activate the neuron most: a tenth, all above 0.';
 COMMENT ON COLUMN description_score.auroc IS 'Probability that a positive clip is put before another, 0 to 1; 0.5 is chance.';
-COMMENT ON COLUMN description_score.low IS 'Lower end of the 95 % interval, by bootstrap over clips.';
+COMMENT ON COLUMN description_score.low IS 'Lower end of the 95 % interval (DeLong et al. 1988).';
 COMMENT ON COLUMN description_score.high IS 'Upper end.';
 COMMENT ON COLUMN description_score.average_precision IS 'Average precision of the same ranking, 0 to 1.';
 COMMENT ON COLUMN description_score.floor IS 'The 95 % quantile of the AUROC of other neurons'' descriptions for this neuron: what is no better says nothing of it.';

@@ -41,8 +41,8 @@ class Measurement:
     silence_share: float  # of the time, below -60 dBFS
     peak_dbfs: float | None = None
     level_dbfs: float | None = None  # root mean square of the sounding part; None when all is below -60 dBFS, and with it all that follows
-    level_range_db: float | None = None  # from the 10th to the 95th percentile of its level over 50 ms
-    level_trend_db: float | None = None  # change of that along a fitted line; 0 where the line explains less than a third of the variance
+    level_range_db: float | None = None  # from the 10th to the 95th percentile of levels over 50 ms, those 30 dB below the loudest left out
+    level_trend_db: float | None = None  # change of those along a fitted line; 0 where it explains less than a third of their variance
     sounding_s: float | None = None  # time above a threshold 12 to 30 dB below the loudest moment, as the background allows
     events: int | None = None  # stretches of such time, pauses below 60 ms bridged
     event_s: float | None = None  # their median length
@@ -117,13 +117,13 @@ def _envelope(power: np.ndarray, step_s: float, silence: float) -> Found:
     smooth = scipy.ndimage.uniform_filter1d(power, 4)
     loudest = float(smooth.max())
     # Above the background if there is one, but not so far that a sound that hardly changes would have pauses.
-    sounding = smooth >= max(loudest * 1e-3, min(silence, loudest), min(10 * float(np.percentile(smooth, 10)), loudest / 16))
+    audible = smooth >= max(loudest * 1e-3, min(silence, loudest))
+    sounding = audible & (smooth >= min(10 * float(np.percentile(smooth, 10)), loudest / 16))
     bridged = scipy.ndimage.binary_closing(np.pad(sounding, BRIDGED_STEPS), np.ones(BRIDGED_STEPS))[BRIDGED_STEPS:-BRIDGED_STEPS]
     starts, ends = np.flatnonzero(np.diff(np.pad(bridged.astype(np.int8), 1))).reshape(-1, 2).T
     attacks = [_attack_steps(power[start - 4 : end]) for start, end in zip(starts, ends, strict=True) if start >= 4]
     level = float(_decibels(power[sounding].mean()))
-    count = int(np.count_nonzero(sounding))
-    parts = np.array_split(power[sounding], min(count, max(1, round(count * step_s / 0.05))))
+    parts = np.array_split(power[audible], min(np.count_nonzero(audible), max(1, round(np.count_nonzero(audible) * step_s / 0.05))))
     course = _decibels(np.array([part.mean() for part in parts]))
     place = np.linspace(-0.5, 0.5, len(course))
     trend = float(np.polyfit(place, course, 1)[0]) if len(course) > 3 else 0.0
@@ -131,7 +131,7 @@ def _envelope(power: np.ndarray, step_s: float, silence: float) -> Found:
         "level_dbfs": level,
         "level_range_db": float(np.subtract(*np.percentile(course, [95, 10]))),
         "level_trend_db": trend if trend**2 * place.var() > course.var() / 3 else 0.0,
-        "sounding_s": count * step_s,
+        "sounding_s": float(np.count_nonzero(sounding) * step_s),
         "events": len(starts),
         "event_s": float(np.median(ends - starts) * step_s),
         "pause_depth_db": None if bridged.all() else level - float(_decibels(np.median(smooth[~bridged]))),
@@ -269,7 +269,7 @@ def _spectral(sound: np.ndarray, rate_hz: int, power: np.ndarray, step_s: float)
     # A slow swing under a fast ripple also correlates; of a true pitch the first harmonics hold power, of a high one most of it.
     harmonicity = harmonicity * (fundamental > 0.004) * (fundamental + overtones > np.where(pitch < 1000, 0.05, 0.3))
     # The ringing of a click, all within one step of the envelope, is no tone.
-    lasting = scipy.ndimage.maximum_filter1d(power, 4) < 3.2 * scipy.ndimage.uniform_filter1d(power, 4)
+    lasting = scipy.ndimage.maximum_filter1d(power, 4) < 3 * scipy.ndimage.uniform_filter1d(power, 4)
     lasting = lasting[np.minimum((np.arange(count) * hop / rate_hz / step_s).astype(int), len(power) - 1)]
     weight = np.sqrt(short.power) * (short.power > 1e-3 * short.power.max())
     tonality = np.maximum(harmonicity, of_long(long.peaks)) * lasting
@@ -393,7 +393,7 @@ def describe(found: Measurement) -> list[str]:
         "It has a moderate modulation.": modulated and 4 <= m.modulation_hz < 8,
         "It has a fast modulation.": modulated and m.modulation_hz >= 8,
         f"It has {_rounded(m.modulation_hz)}-hertz fluctuation.": modulated,
-        "It is a fluctuating sound.": not modulated and m.level_range_db >= 12,
+        "It is a fluctuating sound.": not modulated and m.level_range_db >= 15,
         "It is a steady sound.": not modulated and not pauses and m.level_range_db < 4,
         "It is a fading sound.": m.level_trend_db < -8,
         "It is a swelling sound.": m.level_trend_db >= 8,

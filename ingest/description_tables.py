@@ -8,15 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import polars as pl
 
+from ingest import held_out
 from ingest.caption_tables import read_captions
 from ingest.clips import Outcome, Progress
 from ingest.commonalities import calibrate_shared, commonalities
 from ingest.concepts import acoustic_question, open_concepts, parse_yes_no, word_list
 from ingest.language import LanguageModel, Reply, ask, prompt_sha256
 from ingest.layer_tables import insert
-from ingest.recorded import RecordedLayer, read_recorded
+from ingest.recorded import Recorded, RecordedLayer, read_recorded
 from ingest.summaries import THRESHOLD, Point, calibrate, clean_points, summary_prompt
 from ingest.text_encoders import TextEncoder
 from warehouse import ledger, store
@@ -24,16 +26,18 @@ from warehouse.ledger import Run
 
 STAGE = "descriptions"
 CODE_VERSION = 1
+SEED = 0
 ASKED_AT_ONCE = 64
 """Prompts between two commits of their replies."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What shapes the results: clips on each side, the share of them that a point without a model must hold for, and the cosine above which
+    """What shapes the results: clips on each side, the share of the clips kept out for scoring (see ingest.held_out; 0: none), the share of them that a point without a model must hold for, and the cosine above which
     calibration drops a point of a language model (for points without one see commonalities.calibrate_shared)."""
 
     k: int = 5
+    held_out: float = 0.0
     share: float = 0.5
     threshold: float = THRESHOLD
 
@@ -63,9 +67,16 @@ def ingest_descriptions(
     }  # fmt: skip
     run = ledger.begin(
         warehouse, STAGE, parameters=parameters, code_version=CODE_VERSION, dataset_sha256=recorded.dataset_sha256,
-        network_sha256=recorded.network_sha256,
+        network_sha256=recorded.network_sha256, seed=SEED if settings.held_out else None,
     )  # fmt: skip
-    work = _Work(run, recorded.run_id, captions, encoder, Asker(run, model, retry=retry) if model else None, settings)
+    if settings.held_out:
+        kept_out = held_out.split(clip_groups(warehouse, recorded), settings.held_out, SEED)
+        captions = {
+            int(clip): captions[int(clip)]
+            for clip, out in zip(recorded.clip_ids, kept_out, strict=True)
+            if not out and int(clip) in captions
+        }
+    work = _Work(run, recorded, captions, encoder, Asker(run, model, retry=retry) if model else None, settings)
     worked, done = 0, run.done()
     for number, layer in enumerate(recorded.layers):
         item = f"layer {layer.layer_id}"
@@ -86,6 +97,17 @@ def ingest_descriptions(
     if not run.finished:
         run.finish()
     return Outcome(run, worked, run.failures())
+
+
+def clip_groups(warehouse: Path, recorded: Recorded) -> list[str]:
+    """What each clip was cut from, in column order; its own name where that is unknown."""
+    with store.connect_readonly(warehouse) as con:
+        rows = con.execute(
+            """SELECT coalesce('group ' || source_group, 'clip ' || name) FROM activation_clip JOIN clip USING (clip_id)
+            WHERE run_id = ? ORDER BY column_index""",
+            [recorded.run_id],
+        ).fetchall()
+    return [group for (group,) in rows]
 
 
 class Asker:
@@ -129,27 +151,32 @@ Tops = dict[int, tuple[tuple[str, ...], tuple[str, ...]]]
 @dataclass
 class _Work:
     run: Run
-    activation_run: int
+    recorded: Recorded
     captions: dict[int, str]
     encoder: TextEncoder
     asker: Asker | None
     settings: Settings
 
     def tops(self, layer: RecordedLayer) -> Tops:
-        """A layer's neurons but the dead ones; clips without a caption are left out. Of neurons that are never below 0, clips at 0 are none
+        """A layer's neurons but the dead ones; clips without a caption, or held out, are passed over. Of neurons that are never below 0, clips at 0 are none
         of the highest."""
-        with store.connect_readonly(self.run.warehouse) as con:
-            rows = con.execute(
-                """SELECT neuron_id, side, list(clip_id ORDER BY rank) FROM top_clip JOIN neuron USING (neuron_id)
-                JOIN activation_summary USING (run_id, neuron_id, reduction)
-                WHERE run_id = ? AND layer_id = ? AND reduction = ? AND rank <= ? AND NOT is_dead AND NOT (side = 'high' AND ? AND activation <= 0)
-                GROUP BY ALL ORDER BY neuron_id, side""",
-                [self.activation_run, layer.layer_id, layer.reduction, self.settings.k, layer.non_negative],
-            ).fetchall()
-        sides: dict[int, dict[str, tuple[str, ...]]] = {}
-        for neuron_id, side, clips in rows:
-            sides.setdefault(neuron_id, {})[side] = tuple(self.captions[clip] for clip in clips if clip in self.captions)
-        return {neuron: (found.get("high", ()), found.get("low", ())) for neuron, found in sides.items()}
+        matrix = np.asarray(layer.matrix())
+        alive = (np.where(np.isfinite(matrix), matrix, 0) != 0).any(axis=1)
+        usable = np.array([int(clip) in self.captions for clip in self.recorded.clip_ids])
+        values, clips = matrix[:, usable].astype(np.float32), self.recorded.clip_ids[usable]  # in order of clip id, which breaks ties
+        k = self.settings.k
+        high = np.argsort(np.where(np.isnan(values), np.inf, -values), axis=1, kind="stable")[:, :k]
+        low = np.argsort(np.where(np.isnan(values), np.inf, values), axis=1, kind="stable")[:, :k]
+        found: Tops = {}
+        for unit in np.flatnonzero(alive):
+            row = values[unit]
+            ups = [clip for clip in high[unit] if row[clip] > 0 or (not layer.non_negative and np.isfinite(row[clip]))]
+            downs = [clip for clip in low[unit] if np.isfinite(row[clip])]
+            found[layer.first_neuron_id + int(unit)] = (
+                tuple(self.captions[int(clips[clip])] for clip in ups),
+                tuple(self.captions[int(clips[clip])] for clip in downs),
+            )
+        return found
 
     def failed(self, layer: RecordedLayer) -> set[int]:
         """Neurons of a layer with a failure row."""

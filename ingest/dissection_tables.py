@@ -24,7 +24,8 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Settings:
-    """What shapes the results: a concept set (see concept_scores.read_concepts), similarity functions (see similarity.FUNCTIONS), their mode,
+    """What shapes the results: a concept set (see concept_scores.read_concepts, or classes: the data set's own),
+    similarity functions (see similarity.FUNCTIONS), their mode,
     the scale of the softmax over concepts (None: plain cosines), and how many concepts a neuron are kept."""
 
     concepts: str = "esc50"
@@ -51,7 +52,8 @@ def ingest_dissections(
     settings = settings or Settings()
     recorded = read_recorded(warehouse, activation_run)
     captions, captioner = read_captions(warehouse, caption_run)
-    concepts = concept_scores.read_concepts(settings.concepts)
+    own = [name.replace("_", " ") for name in recorded.class_names]
+    concepts = own if settings.concepts == "classes" else concept_scores.read_concepts(settings.concepts)
     run = ledger.begin(
         warehouse,
         STAGE,

@@ -177,11 +177,22 @@ BUILT_IN = {
 def load_network(spec: str, *, weights: Path | None = None, clip_s: float | None = None) -> Network:
     """The network that `spec` names: a built-in name, `path/to/file.py:function`, or a transformers model.
 
-    A transformers model is a local folder or a hub name, with or without `hf:` in front. `weights` replaces a built-in network's own
+    `beats` takes its checkpoint as `weights`; a file.safetensors is a target that benchmarks/train_targets.py trained. A transformers model
+    is a local folder or a hub name, with or without `hf:` in front. `weights` replaces a built-in network's own
     weights. `clip_s` is the length of clips in seconds; without it the network's default holds. A user's function may have parameters of
     these two names and gets what was given. Raises UserError in one line for everything that does not work out.
     """
     weights = Path(weights) if weights is not None else None
+    if spec == "beats":
+        from ingest.beats import load_beats
+
+        if weights is None:
+            raise UserError("beats is published as checkpoints of several trainings: give one with --weights")
+        return load_beats(weights, clip_s)
+    if spec.endswith(".safetensors") and weights is None:
+        from ingest.trained import load_trained
+
+        return load_trained(Path(spec))
     if spec in BUILT_IN:
         module, function = BUILT_IN[spec]
         return getattr(importlib.import_module(module), function)(weights=weights, clip_s=clip_s)

@@ -97,7 +97,7 @@ def measure(
 
     `activations` and `active` (shares or bool) are [neurons, clips], `member` [clips, classes].
     Of the measures without filters, as many pairs are called specific as of
-    AAPE, those of the highest values; all those equal to the last one are left out.
+    AAPE, those of the highest values, and more where the last ones are equal.
     """
     p = specificity.activation_probability(active, member)
     entropy = specificity.activation_probability_entropy(p)
@@ -138,12 +138,9 @@ def measure(
 
 
 def highest(values: np.ndarray, count: int) -> np.ndarray:
-    """The `count` highest of a matrix, or fewer where equal values do not fit; NaN is none of them."""
+    """The `count` highest of a matrix, and those equal to the last of them; NaN is none of them."""
     flat = values.ravel()
     defined = np.sort(flat[~np.isnan(flat)])[::-1]
     if count == 0 or not len(defined):
         return np.zeros(values.shape, dtype=bool)
-    if count >= len(defined):
-        return ~np.isnan(values)
-    edge = defined[count]  # the first that is too many
-    return np.where(np.isnan(values), False, values > edge)
+    return np.where(np.isnan(values), False, values >= defined[min(count, len(defined)) - 1])

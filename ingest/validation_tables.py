@@ -19,7 +19,9 @@ from warehouse.store import UserError
 STAGE = "validation"
 CODE_VERSION = 1
 SEED = 0
-TAU = 0.8
+TAU = 1.0
+LAYER = "classes"
+MEASURES = ("aape", "lape", "selectivity", "average_precision", "auroc")
 NEEDS = ("descriptions", "dissections", "polysemanticity", "specificity", "clusters", "ablations")
 
 
@@ -27,7 +29,7 @@ def ingest_validation(warehouse: Path, network: Network, runs: dict[str, int], *
     """Score the finished runs of the stages named in NEEDS on the planted network, one unit of work. Raises UserError for another network.
 
     Methods: open concepts (a neuron's acoustic adjectives and nouns), and the same shuffled between neurons as a control; the first concept
-    by each similarity function; each measure of specificity; the finest and the chosen clusters; polysemanticity at tau 4/5 of 5 clips;
+    by each similarity function in every mode that the activations were dissected in; each measure of specificity; the finest and the chosen clusters; polysemanticity of 5 clips, all of which must agree;
     ablations by the ways of choosing neurons.
     """
     truth = planted.truth(network)
@@ -65,7 +67,12 @@ def _names(warehouse: Path, runs: dict[str, int], neuron: dict[int, validation.N
             "SELECT neuron_id, word FROM concept WHERE run_id = ? AND (part_of_speech = 'noun' OR is_acoustic)", [runs["descriptions"]]
         ).fetchall()
         closed = con.execute(
-            "SELECT function, neuron_id, concept FROM closed_concept WHERE run_id = ? AND rank = 1", [runs["dissections"]]
+            """SELECT CASE mode WHEN 'paper' THEN function ELSE function || ', ' || mode END AS way, neuron_id, concept
+            FROM (SELECT run_id, parameters::JSON ->> 'mode' AS mode FROM run
+                  WHERE stage = 'dissections' AND status = 'done' AND parameters::JSON ->> 'activations' = (SELECT run_key FROM run WHERE run_id = ?)
+                  QUALIFY run_id = max(run_id) OVER (PARTITION BY mode))
+            JOIN closed_concept USING (run_id) WHERE rank = 1 ORDER BY way, neuron_id""",
+            [runs["activations"]],
         ).fetchall()
     names: dict[validation.Neuron, list[str]] = {place: [] for place in neuron.values()}
     for neuron_id, word in words:
@@ -93,13 +100,12 @@ def _sets(
         rows = con.execute(
             "SELECT measure, neuron_id, name FROM specific_neuron JOIN class USING (class_id) WHERE run_id = ?", [runs["specificity"]]
         ).fetchall()
-    matrices: dict[str, dict[str, np.ndarray]] = {}
+    matrices = {measure: np.zeros((sizes[LAYER], len(classes)), dtype=bool) for measure in MEASURES}
     for measure, neuron_id, name in rows:
-        if name in classes:
-            layers = matrices.setdefault(measure, {layer: np.zeros((size, len(classes)), dtype=bool) for layer, size in sizes.items()})
-            layer, unit = neuron[neuron_id]
-            layers[layer][unit, classes.index(name)] = True
-    return [(measure, validation.score_sets({"classes": found["classes"]}, truth, classes)) for measure, found in sorted(matrices.items())]
+        layer, unit = neuron[neuron_id]
+        if name in classes and layer == LAYER:
+            matrices[measure][unit, classes.index(name)] = True
+    return [(measure, validation.score_sets({LAYER: found}, truth, classes)) for measure, found in matrices.items()]
 
 
 def _groups(warehouse: Path, runs: dict[str, int], neuron: dict[int, validation.Neuron], truth: list[planted.Planted]) -> Found:
