@@ -228,6 +228,27 @@ def analyze(
 
 
 @app.command()
+def compare(
+    first: Annotated[int, typer.Argument(help="A run of stage activations: `auricle status` lists them.")],
+    second: Annotated[int, typer.Argument(help="Another one, of the same clips.")],
+    output: Annotated[Path | None, typer.Option(help="Folder for the matches and changed descriptions as CSV.")] = None,
+    warehouse: Warehouse = WAREHOUSE,
+) -> None:
+    """Two networks, or two runs, side by side: layers, neurons that do the same, descriptions that changed."""
+    from analyze.comparison import compare as side_by_side
+
+    found = side_by_side(warehouse, first, second)
+    _print_table(found.layers.columns, found.layers.rows())
+    mutual = found.matches["mutual"].sum()
+    print(f"{len(found.matches)} neurons of run {first} have a match in run {second}, {mutual} of them each other's best")
+    print(f"{len(found.descriptions)} descriptions differ")
+    if output:
+        output.mkdir(parents=True, exist_ok=True)
+        found.matches.write_csv(output / "matches.csv")
+        found.descriptions.write_csv(output / "descriptions.csv")
+
+
+@app.command()
 def validate(
     captioner: Annotated[str, typer.Option(help="acoustic, or tags of YAMNet.")] = "acoustic", warehouse: Warehouse = WAREHOUSE
 ) -> None:
