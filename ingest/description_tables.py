@@ -33,7 +33,8 @@ ASKED_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Settings:
-    """What shapes the results: clips on each side, the share of the clips kept out for scoring (see ingest.held_out; 0: none), the share of them that a point without a model must hold for, and the cosine above which
+    """What shapes the results: clips on each side, the share of the clips kept out for scoring (see ingest.held_out; 0: none), the
+    share of them that a point without a model must hold for, and the cosine above which
     calibration drops a point of a language model (for points without one see commonalities.calibrate_shared)."""
 
     k: int = 5

@@ -29,7 +29,8 @@ def ingest_validation(warehouse: Path, network: Network, runs: dict[str, int], *
     """Score the finished runs of the stages named in NEEDS on the planted network, one unit of work. Raises UserError for another network.
 
     Methods: open concepts (a neuron's acoustic adjectives and nouns), and the same shuffled between neurons as a control; the first concept
-    by each similarity function in every mode that the activations were dissected in; each measure of specificity; the finest and the chosen clusters; polysemanticity of 5 clips, all of which must agree;
+    by each similarity function in every mode that the activations were dissected in; each measure of specificity; the finest and the
+    chosen clusters; polysemanticity of 5 clips, all of which must agree;
     ablations by the ways of choosing neurons.
     """
     truth = planted.truth(network)
