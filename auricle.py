@@ -149,7 +149,7 @@ def ingest(
 
 
 def _ingest(warehouse: Path, study: Study) -> int:
-    from ingest.study import run_study
+    from ingest.stages import run_study
 
     failures = run_study(warehouse, study, Bars())
     if failures:

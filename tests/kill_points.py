@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from ingest import activations, clips
-from ingest.study import ActivationChoice, DatasetChoice, InterventionChoice, NetworkChoice, Study, run_study
+from ingest.stages import run_study
+from ingest.study import ActivationChoice, DatasetChoice, InterventionChoice, NetworkChoice, Study
 from tests.small import write_label_map, write_sounds
 from warehouse import store
 

@@ -5,7 +5,8 @@ import pytest
 
 from analyze.comparison import compare
 from ingest.recorded import read_recorded
-from ingest.study import ActivationChoice, DatasetChoice, NetworkChoice, Study, run_study
+from ingest.stages import run_study
+from ingest.study import ActivationChoice, DatasetChoice, NetworkChoice, Study
 from tests.kill_points import Silent
 from tests.small import write_sounds
 from warehouse.store import UserError

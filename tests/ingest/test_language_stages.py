@@ -19,6 +19,7 @@ from ingest.datasets import read_dataset
 from ingest.recorded import read_recorded
 from ingest.similarity import FUNCTIONS
 from ingest.sound import load
+from ingest.stages import load_encoder, run_study
 from ingest.study import (
     AblationChoice,
     ActivationChoice,
@@ -28,8 +29,6 @@ from ingest.study import (
     DissectionChoice,
     NetworkChoice,
     Study,
-    load_encoder,
-    run_study,
 )  # fmt: skip
 from tests.kill_points import Silent
 from tests.small import small_network, write_sounds

@@ -10,7 +10,8 @@ from analyze import tables
 from ingest.clusters import finch
 from ingest.datasets import read_dataset
 from ingest.recorded import read_recorded
-from ingest.study import ActivationChoice, DatasetChoice, InterventionChoice, NetworkChoice, Study, run_study
+from ingest.stages import run_study
+from ingest.study import ActivationChoice, DatasetChoice, InterventionChoice, NetworkChoice, Study
 from tests.kill_points import Silent
 from tests.small import planted_network, write_label_map, write_sounds
 from warehouse import store
