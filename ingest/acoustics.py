@@ -123,7 +123,8 @@ def _envelope(power: np.ndarray, step_s: float, silence: float) -> Found:
     starts, ends = np.flatnonzero(np.diff(np.pad(bridged.astype(np.int8), 1))).reshape(-1, 2).T
     attacks = [_attack_steps(power[start - 4 : end]) for start, end in zip(starts, ends, strict=True) if start >= 4]
     level = float(_decibels(power[sounding].mean()))
-    parts = np.array_split(power[audible], min(np.count_nonzero(audible), max(1, round(np.count_nonzero(audible) * step_s / 0.05))))
+    count = int(np.count_nonzero(audible))
+    parts = np.array_split(power[audible], min(count, max(1, round(count * step_s / 0.05))))
     course = _decibels(np.array([part.mean() for part in parts]))
     place = np.linspace(-0.5, 0.5, len(course))
     trend = float(np.polyfit(place, course, 1)[0]) if len(course) > 3 else 0.0

@@ -223,8 +223,13 @@ def clapcap(tmp_path_factory):
     torch.manual_seed(0)
     state = build_clapcap(config).clapcap.state_dict()
     for key, value in state.items():
-        if key in ("clap_project.linear.weight", "gpt.transformer.wte.weight"):  # so that sounds make a difference
+        # So that sounds make a difference.
+        if key == "clap_project.linear.weight":
             value.normal_(std=3)
+        elif key.endswith(("attn.c_attn.weight", "attn.c_proj.weight")):
+            value.normal_()
+        elif key.startswith("clap_project.transformer") and value.dim() == 2:
+            value.normal_(std=value.shape[1] ** -0.5)
     old = {"bias": torch.ones(1024, 1024, dtype=torch.uint8).tril()[None, None], "masked_bias": torch.tensor(-1e4)}
     torch.save(
         {"model": {**state, **{f"gpt.transformer.h.0.attn.{key}": value for key, value in old.items()}}},
