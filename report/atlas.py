@@ -15,12 +15,32 @@ import jinja2
 from markupsafe import Markup
 
 from analyze import tables
-from report import charts, clusters, contents, facts, interventions, media, neurons, pages, probes, record, search_index, sounds
+from report import (
+    ablations,
+    charts,
+    clusters,
+    concepts,
+    contents,
+    facts,
+    interventions,
+    language,
+    media,
+    neurons,
+    pages,
+    probes,
+    record,
+    search_index,
+    sounds,
+)  # fmt: skip
 from report.folder import Folder
 from warehouse.store import UserError, connect_readonly
 
 HERE = Path(__file__).parent
 PARTS = ("*.py", "*.sql", "templates/*", "static/*")
+TABLES = (
+    "adjectives", "dissections", "entropies", "importance", "interventions", "polysemanticity", "probes", "sentence_clusters", "unlearning",
+)  # fmt: skip
+"""Derived tables that pages show."""
 
 Progress = Callable[[str, int, int], None]
 """Called now and then with what is being made, how many are done, and how many there are."""
@@ -101,7 +121,7 @@ def fingerprint(con: duckdb.DuckDBPyConnection) -> str:
     for pattern in PARTS:
         for path in sorted(HERE.glob(pattern)):
             digest.update(path.name.encode() + path.read_bytes())
-    for name in ("entropies", "probes", "interventions"):
+    for name in TABLES:
         digest.update(tables.sql(name).encode())
     digest.update(" ".join(version(name) for name in ("jinja2", "altair", "vl-convert-python")).encode())
     return digest.hexdigest()
@@ -122,6 +142,9 @@ class Site:
         self.interventions = [interventions.read(con, study) for study in shown.studies]
         self.clusters = [clusters.read(con, *both) for both in zip(shown.studies, self.interventions, strict=True)]
         self.probes = [probes.read(con, study) for study in shown.studies]
+        self.language = [language.read(con, study) for study in shown.studies]
+        self.ablations = [ablations.read(con, study) for study in shown.studies]
+        self.templates.globals["has_concepts"] = any(its.concepts.words for its in self.language)
 
     def pages(self) -> Iterator[tuple[str, str]]:
         """Addresses and texts of everything but neurons' pages; the overview comes last, when what it links to is there."""
@@ -131,12 +154,17 @@ class Site:
             yield f"static/{path.name}", path.read_text("utf-8")
         yield "static/charts.js", charts.specifications()
         yield "static/vega.js", charts.vega()
-        yield "search.js", search_index.script(shown, known, self.clusters)
+        words = [its.concepts for its in self.language]
+        yield "search.js", search_index.script(shown, known, self.clusters, words)
         feet = [record.footers(con, depth) for depth in range(6)]
-        for study, its, groups, disturbed, probed in zip(shown.studies, known, self.clusters, self.interventions, self.probes, strict=True):
-            yield from pages.network(shown, study, its, disturbed, groups, self.probes, get("network"), feet[2])
-            yield from pages.layers(study, its, groups, probed, self.found, get("layer"), feet[3])
+        each = zip(shown.studies, known, self.clusters, self.interventions, self.probes, self.language, self.ablations, strict=True)
+        for study, its, groups, disturbed, probed, said, lost in each:
+            yield from pages.network(shown, study, its, disturbed, groups, self.probes, said, lost, get("network"), feet[2])
+            yield from pages.layers(study, its, groups, probed, said, self.found, get("layer"), feet[3])
             yield from clusters.pages(con, study, groups, its, disturbed, found, get("cluster"), feet[3])
+            yield from concepts.pages(con, study, said.concepts, said.descriptions, its, found, get("concept"), feet[2])
+            yield from ablations.page(study, lost, get("unlearning"), feet[1])
+        yield from concepts.index(shown.studies, words, get("concepts"), feet[1])
         yield from sounds.datasets(con, shown, get("dataset"), feet[2])
         yield from sounds.classes(shown, known, self.clusters, found, get("class"), feet[4])
         yield from sounds.clips(con, shown, known, found, get("clip"), feet[3])
@@ -153,5 +181,6 @@ class Site:
         """Addresses and texts of all neurons' pages."""
         template = self.templates.get_template("neuron.html.j2")
         feet = record.footers(self.con, 3)
-        for study, known, groups in zip(self.shown.studies, self.facts, self.clusters, strict=True):
-            yield from neurons.pages(self.con, study, known, groups, self.found, template, feet[study.run_id])
+        for study, known, groups, words in zip(self.shown.studies, self.facts, self.clusters, self.language, strict=True):
+            foot = Markup("<br>").join([feet[run_id] for run_id in (study.run_id, *words.runs)])
+            yield from neurons.pages(self.con, study, known, groups, words, self.found, template, foot)

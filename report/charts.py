@@ -134,9 +134,88 @@ def entropies() -> alt.LayerChart:
     )
 
 
+def _counted(rows: alt.Chart, **channels: Any) -> Any:
+    """A share by layer; rows need `layer`, `position`, `series`, `value` and its `neurons` of `total`, and, to be clickable, `href`."""
+    tooltip = [
+        alt.Tooltip("layer:N"),
+        alt.Tooltip("series:N"),
+        alt.Tooltip("value:Q", title="share", format=".1%"),
+        alt.Tooltip("neurons:Q"),
+        alt.Tooltip("total:Q", title="of"),
+    ]
+    return rows.encode(x=_layers(), tooltip=tooltip, href="href:N", **channels)
+
+
+def shares() -> alt.LayerChart:
+    """Shares of neurons by layer, a line per `series`."""
+    rows = alt.Chart(alt.NamedData("rows"), width="container", height=HEIGHT)
+    y = alt.Y("value:Q", title=None, scale=alt.Scale(domainMin=0), axis=alt.Axis(tickCount=5, format="%"))
+    color = alt.Color("series:N", legend=alt.Legend())
+    return _counted(rows.mark_line(strokeWidth=2), y=y, color=color) + _counted(
+        rows.mark_point(filled=True, size=42, opacity=1), y=y, color=color
+    )
+
+
+def share() -> alt.LayerChart:
+    """The share of one thing by layer."""
+    rows = alt.Chart(alt.NamedData("rows"), width="container", height=160)
+    y = alt.Y("value:Q", title=None, scale=alt.Scale(domainMin=0), axis=alt.Axis(tickCount=4, format="%"))
+    return _counted(rows.mark_line(strokeWidth=2), y=y) + _counted(rows.mark_point(filled=True, size=42, opacity=1), y=y)
+
+
+def adjectives() -> alt.Chart:
+    """A map of shares, layers to the right and a row per `series` in their `order`; the darker, the more."""
+    rows = alt.Chart(alt.NamedData("rows"), width="container", height=240).mark_rect()
+    return _counted(
+        rows,
+        y=alt.Y("series:N", title=None, sort=alt.EncodingSortField("order", op="min")),
+        color=alt.Color("value:Q", scale=alt.Scale(domainMin=0), legend=alt.Legend(format=".0%", gradientLength=160)),
+    )
+
+
+def importance() -> alt.LayerChart:
+    """Accuracy by `share` of neurons silenced, a line per `series`, which is dashed for random choices."""
+    base = alt.Chart(alt.NamedData("rows"), width="container", height=280).encode(
+        x=alt.X("share:Q", title="share of neurons silenced", axis=alt.Axis(format="%", tickCount=5)),
+        y=alt.Y("value:Q", title="accuracy", scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5, format="%")),
+        color=alt.Color("series:N", legend=alt.Legend(columns=4)),
+        tooltip=[
+            alt.Tooltip("series:N", title="most"),
+            alt.Tooltip("share:Q", format=".0%"),
+            alt.Tooltip("neurons:Q"),
+            alt.Tooltip("value:Q", title="accuracy", format=".1%"),
+            alt.Tooltip("repetitions:Q"),
+        ],
+    )
+    dash = alt.condition("datum.series == 'random'", alt.value([5, 4]), alt.value([1, 0]))
+    return base.mark_line(strokeWidth=2).encode(strokeDash=dash) + base.mark_point(filled=True, size=36, opacity=1)
+
+
+def unlearning() -> alt.LayerChart:
+    """A point per class and `series` at the changes of its logit (`own`) and of the others' (`other`); the line is where both are alike."""
+    rows = alt.Chart(alt.NamedData("rows"), width="container", height=320)
+    title = "dA: change of the class’s logit"
+    points = rows.mark_circle(opacity=0.75, size=50).encode(
+        x=alt.X("other:Q", title="dR: change of the other classes’ logits", axis=alt.Axis(tickCount=8)),
+        y=alt.Y("own:Q", title=title),
+        color=alt.Color("series:N", legend=alt.Legend()),
+        tooltip=[
+            alt.Tooltip("class:N"),
+            alt.Tooltip("series:N", title="neurons by"),
+            alt.Tooltip("neurons:Q"),
+            alt.Tooltip("own:Q", title="dA", format=".3f"),
+            alt.Tooltip("other:Q", title="dR", format=".3f"),
+        ],
+        href="href:N",
+    )
+    alike = rows.mark_line(strokeDash=[4, 4], color="gray", strokeWidth=1).encode(x="other:Q", y=alt.Y("other:Q", title=title))
+    return alike + points
+
+
 TYPES = {
     "by_layer": by_layer, "by_depth": by_depth, "selective_neurons": selective_neurons, "active_neurons": active_neurons,
-    "probes": probes, "tasks": tasks, "entropies": entropies,
+    "probes": probes, "tasks": tasks, "entropies": entropies, "shares": shares, "share": share, "adjectives": adjectives,
+    "importance": importance, "unlearning": unlearning,
 }  # fmt: skip
 
 

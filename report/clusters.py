@@ -15,11 +15,11 @@ from markupsafe import Markup
 
 from analyze.tables import table
 from report import svg
-from report.cards import Cards
+from report.cards import Cards, listen
 from report.contents import Class, Dataset, Layer, Study, runs_of
 from report.facts import StudyFacts
 from report.interventions import Drop, StudyInterventions
-from report.media import Media, audio_path, spectrogram_path
+from report.media import Media
 from report.svg import number
 
 CLASSES, MEMBERS, CHANNELS = 8, 120, 12
@@ -208,16 +208,10 @@ def rows(clusters: list[Cluster], study: Study, root: str, media: Media) -> list
     """A layer's clusters as its page lists them."""
     out = []
     for cluster in clusters:
-        listen = ""
-        clip = study.dataset.clips[cluster.clips[0][0]] if cluster.clips else None
-        if clip and clip.stem not in media.missing:
-            listen = (
-                f'<a class="listen" href="{root}{audio_path(clip)}" aria-label="Play highest clip, {escape(study.dataset.label(clip))}">'
-                f'<img src="{root}{spectrogram_path(clip, study.view)}" alt="" loading="lazy"></a>'
-            )
+        sound = listen(study, cluster.clips[0][0] if cluster.clips else None, root, media)
         first = study.dataset.class_of(cluster.classes[0][0]) if cluster.classes else None
         share = cluster.shares().get(first.class_id) if first else None
-        out.append({"cluster": cluster, "listen": Markup(listen), "first": first, "share": share})
+        out.append({"cluster": cluster, "listen": Markup(sound), "first": first, "share": share})
     return out
 
 

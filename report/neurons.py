@@ -13,11 +13,12 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from report import svg
+from report import language, svg
 from report.cards import Cards
 from report.clusters import StudyClusters, member_links
 from report.contents import Layer, Study
 from report.facts import StudyFacts, chances
+from report.language import StudyLanguage
 from report.media import Media
 from report.svg import number
 
@@ -38,20 +39,21 @@ def pages(
     study: Study,
     facts: StudyFacts,
     groups: StudyClusters,
+    words: StudyLanguage,
     media: Media,
     template: jinja2.Template,
     provenance: str,
 ) -> Iterator[tuple[str, str]]:
     """Addresses and texts of all neuron pages of a study."""
     order = [layer for layer in study.layers if layer.has_pages]
-    cards = Cards(study.dataset, study.view, media, order[0].folder.count("/") + 1 if order else 0)
+    cards = Cards(study.dataset, study.view, media, order[0].folder.count("/") + 1 if order else 0, words.captions)
     chance = chances(study.dataset)
     for at, layer in enumerate(order):
         before, after = order[at - 1] if at else None, order[at + 1] if at + 1 < len(order) else None
-        yield from _layer_pages(con, study, layer, before, after, facts, groups, cards, chance, template, provenance)
+        yield from _layer_pages(con, study, layer, before, after, facts, groups, words, cards, chance, template, provenance)
 
 
-def _layer_pages(con, study, layer, before, after, facts, groups, cards, chance, template, provenance) -> Iterator[tuple[str, str]]:
+def _layer_pages(con, study, layer, before, after, facts, groups, words, cards, chance, template, provenance) -> Iterator[tuple[str, str]]:
     """Addresses and texts of one layer's neuron pages."""
     last = layer.first + layer.neurons - 1
     summaries = _summaries(con, study, layer)
@@ -60,6 +62,7 @@ def _layer_pages(con, study, layer, before, after, facts, groups, cards, chance,
     profiles = _profiles(con, study, layer, cards.root, chance)
     neighbors = _neighbors(con, study, layer, facts, cards.root)
     clusters = member_links(con, groups, study.dataset, layer)
+    said = language.said(con, words, layer, facts, cards.root)
     constant = {
         "study": study, "layer": layer, "root": cards.root, "provenance": provenance, "reductions": REDUCTIONS, "number": number,
         "dataset": study.dataset,
@@ -85,6 +88,7 @@ def _layer_pages(con, study, layer, before, after, facts, groups, cards, chance,
             profiles=profiles.get(neuron_id, ""),
             neighbors=neighbors.get(neuron_id, ""),
             clusters=clusters.get(neuron_id, ""),
+            said=said.get(neuron_id, language.NOTHING),
         )
         yield f"{layer.folder}/{layer.file(neuron_id)}", text
 

@@ -12,13 +12,18 @@ import jinja2
 from markupsafe import Markup
 
 from report import charts, svg
-from report.cards import Cards
+from report.ablations import StudyAblations, importance_rows, way
+from report.cards import Cards, listen
 from report.clusters import StudyClusters, box_rows, rows
+from report.concepts import adjective_rows, top_adjectives
 from report.contents import Class, Contents, Layer, Study
 from report.facts import ClassNeuron, NeuronFacts, StudyFacts
 from report.interventions import StudyInterventions
-from report.media import Media, audio_path, spectrogram_path
+from report.language import StudyLanguage
+from report.media import Media
 from report.neurons import REDUCTIONS
+from report.polysemanticity import K
+from report.polysemanticity import chart_rows as polysemanticity_rows
 from report.probes import SERIES, StudyProbes, chart_rows, name_of, task_rows
 from report.svg import number
 
@@ -143,6 +148,8 @@ def network(
     disturbed: StudyInterventions,
     groups: StudyClusters,
     all_probes: list[StudyProbes],
+    words: StudyLanguage,
+    ablations: StudyAblations,
     template: jinja2.Template,
     footers: Mapping[int, Markup],
 ) -> Iterator[tuple[str, str]]:
@@ -157,15 +164,21 @@ def network(
     more = {
         "probes": chart_rows(probed, study, root),
         "tasks": task_rows(same, root) if len(same) > 1 else [],
+        "adjectives": adjective_rows(words.concepts, study, words.descriptions, root),
+        "polysemanticity": polysemanticity_rows(words.polysemanticity, study, root),
+        "importance": importance_rows(ablations),
     }
     more |= {f"entropies_{kind}": box_rows(groups, root, positions=kind == "positions") for kind in ("channels", "positions")}
     more = {name: found for name, found in more.items() if found}
+    named = [row["run_id"] for row in words.dissections.outputs]
+    sources = [study.run_id, probed.run_id, *groups.runs, disturbed.run_id, *words.runs, *named, ablations.run_id]
     yield study.page, template.render(
-        title=study.title, root=root, provenance=_joined(footers, study.run_id, probed.run_id, *groups.runs, disturbed.run_id),
+        title=study.title, root=root,
+        provenance=_joined(footers, *sources),
         study=study, dataset=study.dataset, layers=numbers, number=number,
         total=sum(layer.neurons for layer in study.layers), class_rows=class_rows, curves=rows,
         others=[other for other in contents.studies if other.name == study.name and other is not study],
-        probes=probes, series=SERIES, name_of=name_of, disturbed=disturbed,
+        probes=probes, series=SERIES, name_of=name_of, disturbed=disturbed, words=words, ablations=ablations, way=way, k=K,
         compared=[other for other, _ in same], more=more, charts=Markup(charts.rows_script(**rows, **more)),
     )  # fmt: skip
 
@@ -191,6 +204,7 @@ def layers(
     facts: StudyFacts,
     groups: StudyClusters,
     probed: StudyProbes,
+    words: StudyLanguage,
     media: Media,
     template: jinja2.Template,
     footers: Mapping[int, Markup],
@@ -202,8 +216,9 @@ def layers(
         context: dict = {}
         if layer.has_pages:
             found = facts.layers[layer.layer_id]
+            starts = words.descriptions.starts if layer.layer_id in words.descriptions.layers else None
             context = {
-                "rows": Markup("".join([_neuron_row(study, layer, fact, root, media) for fact in found])),
+                "rows": Markup("".join([_neuron_row(study, layer, fact, root, media, starts) for fact in found])),
                 "points": (points := [_point(study, layer, f) for f in found if f.average_precision is not None]),
                 "signed": all(point["selectivity"] is None for point in points),
                 "charts": Markup(charts.rows_script(neurons=points)),
@@ -212,11 +227,14 @@ def layers(
         probe = probed.layers.get(layer.layer_id)
         sources = [study.run_id] if layer.has_pages or not clusters else []
         sources += [cluster.run_id for cluster in clusters[:1]] + ([probed.run_id] if probe and probed.run_id is not None else [])
+        described = words.descriptions.described.get(layer.layer_id) if layer.layer_id in words.descriptions.layers else None
+        sources += [words.descriptions.run_id] if described is not None and words.descriptions.run_id is not None else []
         shape = " × ".join(map(str, json.loads(layer.shape)))
         yield layer.page, template.render(
             title=f"{layer.name} of {study.title}", root=root, provenance=_joined(footers, *sources), study=study, dataset=study.dataset, layer=layer,
             numbers=numbers[at], number=number, shape=shape, reduction=REDUCTIONS.get(layer.reduction, layer.reduction).capitalize(),
             clusters=rows(clusters, study, root, media), chosen=len(groups.chosen(layer)), probe=probe, name_of=name_of,
+            described=described, adjectives=top_adjectives(words.concepts, layer, root),
             previous=study.layers[at - 1] if at else None,
             following=study.layers[at + 1] if at + 1 < len(study.layers) else None, **context,
         )  # fmt: skip
@@ -231,24 +249,18 @@ def _point(study: Study, layer: Layer, fact: NeuronFacts) -> dict:
     }  # fmt: skip
 
 
-def _neuron_row(study: Study, layer: Layer, fact: NeuronFacts, root: str, media: Media) -> str:
-    """A neuron's row in its layer's table."""
+def _neuron_row(study: Study, layer: Layer, fact: NeuronFacts, root: str, media: Media, starts: dict[int, str] | None) -> str:
+    """A neuron's row in its layer's table; `starts` are descriptions, None in a layer without any."""
     unit, name = layer.units[fact.neuron_id - layer.first], layer.names[fact.neuron_id - layer.first]
     label = f"{unit} {escape(name)}" if name is not None else str(unit)
-    listen = ""
-    if fact.clip_id is not None and not fact.is_dead:
-        clip = study.dataset.clips[fact.clip_id]
-        if clip.stem not in media.missing:
-            listen = (
-                f'<a class="listen" href="{root}{audio_path(clip)}" aria-label="Play highest clip, {escape(study.dataset.label(clip))}">'
-                f'<img src="{root}{spectrogram_path(clip, study.view)}" alt="" loading="lazy"></a>'
-            )
+    sound = "" if fact.is_dead else listen(study, fact.clip_id, root, media)
     best = study.dataset.class_of(fact.class_id)
     ap, active = fact.average_precision, "–" if fact.share_active is None else f"{100 * fact.share_active:.1f} %"
+    says = "" if starts is None else f'<td class="find">{escape(starts.get(fact.neuron_id, "–"))}</td>'
     return (
-        f'<tr><th><a href="{layer.file(fact.neuron_id)}">{label}</a></th><td>{listen}</td>'
+        f'<tr><th><a href="{layer.file(fact.neuron_id)}">{label}</a></th><td>{sound}</td>'
         f"<td>{escape(best.name) if best else 'dead' if fact.is_dead else '–'}</td>"
         f'<td class="n bar" style="--v:{100 * (ap or 0):.0f}%">{number(ap)}</td><td class="n">{number(fact.selectivity)}</td>'
         f'<td class="n">{active}</td><td class="n">{number(fact.mean)}</td>'
-        f'<td class="n">{number(fact.maximum)}</td><td>{svg.spark(fact.histogram) if fact.histogram else ""}</td></tr>'
+        f'<td class="n">{number(fact.maximum)}</td><td>{svg.spark(fact.histogram) if fact.histogram else ""}</td>{says}</tr>'
     )

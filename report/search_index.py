@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 
 from report.clusters import StudyClusters
+from report.concepts import StudyConcepts
 from report.contents import Contents
 from report.facts import StudyFacts
+from report.texts import plural
 
 NEURONS_PER_CLASS = 12
 CLUSTERS_PER_CLASS = 6
 
 
-def script(contents: Contents, facts: list[StudyFacts], clusters: list[StudyClusters]) -> str:
+def script(contents: Contents, facts: list[StudyFacts], clusters: list[StudyClusters], concepts: list[StudyConcepts]) -> str:
     """JavaScript that assigns the index.
 
     `studies`: title `t`, folder `f`, layers `l` as [name, folder, neurons, units or null when they count from 0, names or null].
     `classes`: [name, label set and data set, page, [[study, layer, place in the layer, average precision], ...]], best detectors first;
     where clusters owe a class more of their activation than any other of their layer, [[study, name, page, share], ...] behind it.
-    `clips`: [name, page, classes].
+    `words`: [word, its kind and how many neurons of which study carry it, page, [[study, layer, place in the layer], ...]], of the words with
+    a page. `clips`: [name, page, classes].
     """
     studies, places = [], []
     for study in contents.studies:
@@ -52,5 +55,10 @@ def script(contents: Contents, facts: list[StudyFacts], clusters: list[StudyClus
                 entry.append(sorted(paths, key=lambda place: -place[3])[:CLUSTERS_PER_CLASS])
             classes.append(entry)
         clips += [[clip.title, clip.page, dataset.label(clip)] for clip in dataset.clips.values()]
-    index = {"studies": studies, "classes": classes, "clips": clips}
+    words = []
+    for at, (study, its) in enumerate(zip(contents.studies, concepts, strict=True)):
+        for concept in its.paged:
+            best = [[at, places[at][(layer := study.layer_of(n)).layer_id], n - layer.first] for n in concept.best]
+            words.append([concept.title, f"{concept.kind}, {plural(concept.neurons, 'neuron')} of {study.title}", concept.page, best])
+    index = {"studies": studies, "classes": classes, "words": words, "clips": clips}
     return f"AURICLE_SEARCH={json.dumps(index, ensure_ascii=False, separators=(',', ':'))};\n"

@@ -10,18 +10,21 @@ import duckdb
 import jinja2
 from markupsafe import Markup
 
-from report import charts
+from report import captions, charts
 from report.cards import Cards
 from report.clusters import StudyClusters
 from report.contents import Contents, Dataset, Study
 from report.facts import StudyFacts, chances
 from report.media import Media
 from report.svg import number
+from report.texts import cut
 
 CARDS = 60
 NEURONS = 30
 SIBLINGS = 12
 HIGH = 20
+CAPTION = 2000
+"""Characters of a caption."""
 
 
 def datasets(
@@ -121,7 +124,8 @@ def clips(
             if row[7] is not None:
                 groups[row[7]].append(clip_id)
         cards = Cards(dataset, dataset.views[0], media, dataset.folder.count("/") + 2)
-        provenance = _join(dataset, heard, footers)
+        captioned = captions.of_dataset(con, dataset)
+        provenance = Markup("<br>").join([_join(dataset, heard, footers), *(footers[run_id] for run_id, _, _ in captioned)])
         order = list(dataset.clips.values())
         for at, clip in enumerate(order):
             labels: dict[str, list[str]] = defaultdict(list)
@@ -138,8 +142,9 @@ def clips(
                         for n, rank, value, z in rows[clip.clip_id]
                     ]
                     neurons.append((study, found, counts[clip.clip_id]))
+            said = [(captioner, cut(texts[clip.clip_id], CAPTION)) for _, captioner, texts in captioned if clip.clip_id in texts]
             yield clip.page, template.render(
-                title=clip.title, root=cards.root, provenance=provenance, dataset=dataset, clip=clip, view=view, number=number, high=HIGH,
+                title=clip.title, said=said, root=cards.root, provenance=provenance, dataset=dataset, clip=clip, view=view, number=number, high=HIGH,
                 labels=[(name, Markup(", ".join(links))) for name, links in labels.items()], missing=media.missing.get(clip.stem),
                 start=start if (start := clip.start_s(view.clip_s)) >= 0.01 else 0,
                 picture=Markup(cards.picture(clip.clip_id)), player=Markup(cards.player(clip.clip_id)),

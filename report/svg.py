@@ -14,7 +14,7 @@ _STEPS = [f" 1 {d}" if d >= 0 else f" 1{d}" for d in (*range(LEVELS), *range(-LE
 
 def number(value: float | None) -> str:
     """A value to three figures; a dash when it is undefined."""
-    if value is None:
+    if value is None or value != value:
         return "–"
     if value == 0:
         return "0"

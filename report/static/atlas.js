@@ -94,13 +94,14 @@
   all("table.sortable thead button").forEach(function (button) {
     button.addEventListener("click", function () { sort(button.closest("th")); });
   });
+  function said(row) { var cell = row.querySelector(".find"); return cell ? " " + cell.textContent : ""; }
   all("input.filter").forEach(function (input) {
     var rows = all("tbody tr", document.getElementById(input.dataset.table)), count = document.getElementById(input.dataset.table + "-count");
     function apply() {
       var wanted = plain(input.value), shown = 0;
       rows.forEach(function (row) {
         var cells = row.cells;
-        row.hidden = wanted !== "" && plain(cells[0].textContent).split(" ").indexOf(wanted) < 0 && plain(cells[0].textContent + " " + cells[2].textContent).replace(/^\d+/, "").indexOf(wanted) < 0;
+        row.hidden = wanted !== "" && plain(cells[0].textContent).split(" ").indexOf(wanted) < 0 && plain(cells[0].textContent + " " + cells[2].textContent + said(row)).replace(/^\d+/, "").indexOf(wanted) < 0;
         shown += !row.hidden;
       });
       count.textContent = wanted === "" ? "" : shown + " of " + rows.length;
@@ -154,6 +155,19 @@
       });
     });
     add("Clusters for these classes", found);
+    var words = best(index.words, function (w) { return w[0]; }, wanted, 6);
+    add("Words of descriptions", words.map(function (w) { return {text: w[0], note: w[1], href: w[2]}; }));
+    found = [];
+    words.slice(0, 3).forEach(function (w) {
+      w[3].slice(0, words.length > 1 ? 4 : 8).forEach(function (n) {
+        var study = index.studies[n[0]], item = neuron(study, study.l[n[1]], n[2]);
+        if (seen[item.href]) { return; }
+        seen[item.href] = 1;
+        item.note = w[0] + (several ? ", " + study.t : "");
+        found.push(item);
+      });
+    });
+    add("Neurons described so", found);
     var named = [], numbered = [], layers = [], parts = wanted.match(/^(.*?) ?(\d+)$/);
     index.studies.forEach(function (study) {
       study.l.forEach(function (layer) {

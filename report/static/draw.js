@@ -10,7 +10,7 @@
       background: "transparent", font: font, view: {stroke: null}, mark: {color: mark},
       axis: {labelColor: soft, titleColor: soft, gridColor: line, domainColor: line, tickColor: line, titleFontWeight: "normal", labelLimit: 150},
       legend: {labelColor: ink, titleColor: soft, orient: "bottom", title: null, labelLimit: 260},
-      range: {category: dark ? ["#e8639c", "#fca50a", "#5ec9d6", "#b9a3ff", "#9bd66a"] : ["#b63679", "#c2570c", "#0b7f8c", "#5b3fb5", "#4c7a1d"]}
+      range: {category: dark ? ["#e8639c", "#fca50a", "#5ec9d6", "#b9a3ff", "#9bd66a", "#e5d352", "#7fb2ff", "#b8a8b0"] : ["#b63679", "#c2570c", "#0b7f8c", "#5b3fb5", "#4c7a1d", "#8a6d00", "#3572c6", "#7a6a72"], heatmap: [get("--raised"), mark]}
     };
   }
   function draw() {

@@ -114,3 +114,20 @@ def clustered(tmp_path_factory) -> tuple[Path, Path, atlas.Built]:
     with duckdb.connect(str(warehouse)) as con:
         small.add_interventions(con, run, 3)
     return warehouse, root / "site", atlas.build(warehouse, root / "site")
+
+
+@pytest.fixture(scope="session")
+def described(tmp_path_factory) -> tuple[Path, Path, dict[str, int]]:
+    """A warehouse of a network of two layers with all that is said of it, odd texts among it; its site; the runs by stage."""
+    root = tmp_path_factory.mktemp("described")
+    labels = ["dog", SCRIPT, "rain"]
+    clips = {f"clip-{i}.wav": {"category": [labels[i % 3]]} for i in range(9)}
+    (root / "sounds").mkdir()
+    for i, name in enumerate(clips):
+        sf.write(root / "sounds" / name, *sound(i))
+    with small.create(root / "small.duckdb") as con:
+        dataset = small.add_dataset(con, "said", root / "sounds", clips, None)
+        run = small.add_network(con, "toy net", dataset, [("conv/1", 10, False), ("output", 4, False)], CLIP_S, ["Dog", "rain", "b", "c"])
+        runs = small.add_language(con, run, SCRIPT)
+    atlas.build(root / "small.duckdb", root / "site")
+    return root / "small.duckdb", root / "site", runs

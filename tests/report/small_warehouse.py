@@ -206,6 +206,73 @@ def add_interventions(con: duckdb.DuckDBPyConnection, cluster_run: int, clusters
     return run_id
 
 
+def add_language(con: duckdb.DuckDBPyConnection, activation_run: int, odd: str) -> dict[str, int]:
+    """Finished runs of captions, descriptions, dissections, polysemanticity and ablations by stage, with `odd` wherever a text may stand.
+
+    By a neuron's place in the network, place 0 says "It is a loud sound.",
+    `odd` and, dropped, "It is a steady sound."; place 1 a point of 100 kB; place 2 only what was dropped; place 3 failed; place 4 has no point.
+    All others are as place 0, with "It is a bright sound." for `odd`.
+    """
+    dataset_sha, network_sha, text = con.execute(
+        "SELECT dataset_sha256, network_sha256, parameters FROM run WHERE run_id = ?", [activation_run]
+    ).fetchall()[0]
+    subject = json.loads(text)
+    runs = {"captions": add_run(con, "captions", dataset_sha, None, parameters={"dataset": subject["dataset"], "captioner": f"ears {odd}"})}
+    key = hashlib.sha256(str(runs["captions"]).encode()).hexdigest()
+    model = {"model": {"name": "toy"}, "threshold": 0.7}
+    for stage, more in {
+        "descriptions": model,
+        "dissections": {"concept_set": f"set {odd}", "mode": "paper"},
+        "polysemanticity": {"ks": [5]},
+    }.items():
+        runs[stage] = add_run(con, stage, dataset_sha, network_sha, parameters=subject | more | {"captions": key})
+    runs["ablations"] = add_run(con, "ablations", dataset_sha, network_sha, parameters=subject | {"functions": ["wpmi"]})
+    clips = [c for (c,) in con.execute("SELECT clip_id FROM activation_clip WHERE run_id = ? ORDER BY 1", [activation_run]).fetchall()]
+    captions = [f"Caption {i} {odd}." if i else f"{odd} " + "word " * 20_000 for i in range(len(clips))]
+    insert(con, "caption", pl.DataFrame(dict(run_id=[runs["captions"]] * len(clips), clip_id=clips, text=captions, raw=captions)))
+    neurons = [n for (n,) in con.execute(
+        "SELECT neuron_id FROM neuron JOIN layer USING (layer_id) WHERE layer_id IN (SELECT layer_id FROM activation_file WHERE run_id = ?) ORDER BY 1",
+        [activation_run]).fetchall()]  # fmt: skip
+    points, words, closed, shared = [], [], [], []
+    for place, neuron in enumerate(neurons):
+        second = odd if place == 0 else "It is a bright sound."
+        said = {1: [("It goes on " + "and on " * 15_000, None)], 2: [(f"It is steady {odd}", "Lowest")], 3: [], 4: []}.get(
+            place, [("It is a loud sound.", None), (second, None), ("It is a steady sound.", f"Low {odd}")]
+        )
+        points += [
+            (runs["descriptions"], neuron, i, text, because is None, because, 0.9 if because else 0.25)
+            for i, (text, because) in enumerate(said)
+        ]
+        if place not in (1, 2, 3, 4):
+            words += [(neuron, "loud", "adjective", 1, True), (neuron, "sound", "noun", 2, None), (neuron, "in", "preposition", 1, None)]
+            words.append((neuron, odd.lower(), "noun", 1, None) if place == 0 else (neuron, "bright", "adjective", 1, True))
+            words += [(neuron, "octave", "adjective", 1, False)] * (place == 5)
+        for method, functions in {"DB": ("cosine", "wpmi"), "TAB": ("wpmi",)}.items():
+            closed += [(runs["dissections"], neuron, method, function, rank, ("dog", odd, "rain, soft", "cat")[rank - 1], 1 / rank)
+                       for function in functions for rank in (1, 2, 3, 4)]  # fmt: skip
+        shared += [(runs["polysemanticity"], neuron, 5, 3 + place % 3, place % 2, 0)] * (place != 4)
+    con.execute(
+        "INSERT INTO failure VALUES (?, 'descriptions', ?, ?, now())", [runs["descriptions"], f"neuron {neurons[3]}", f"unusable {odd}"]
+    )
+    con.executemany("INSERT INTO summary_point VALUES (?, ?, ?, ?, ?, ?, ?)", points)
+    con.executemany(f"INSERT INTO concept VALUES ({runs['descriptions']}, ?, ?, ?, ?, ?)", words)
+    con.executemany("INSERT INTO closed_concept VALUES (?, ?, ?, ?, ?, ?, ?, NULL)", closed)
+    con.executemany("INSERT INTO polysemanticity VALUES (?, ?, ?, ?, ?, ?)", shared)
+    con.executemany("INSERT INTO sentence_cluster VALUES (?, ?, ?, ?)",
+                    [(runs["polysemanticity"], 0, 40, f"hum, {odd}"), (runs["polysemanticity"], 1, 20, "click, tick")])  # fmt: skip
+    main = "SELECT class_id FROM class WHERE label_set_id = (SELECT min(label_set_id) FROM label_set JOIN dataset USING (dataset_id) WHERE content_sha256 = ?)"
+    for place, (class_id,) in enumerate(con.execute(f"{main} ORDER BY 1", [dataset_sha]).fetchall()):
+        lost = [("DB wpmi", 0, 3, -2.0 - place, -0.5, 10, 4)] + [("random", r, 3, -0.25, -0.25, 10, 8 + r) for r in (0, 1)]
+        lost += [("open", 0, 2, -1.0, -0.5, 10, 6)] * (place == 0)
+        con.executemany(
+            f"INSERT INTO unlearning VALUES ({runs['ablations']}, {class_id}, ?, ?, ?, ?, ?, ?, ?, 12, 80, 70, 100)", lost
+        )  # fmt: skip
+    con.executemany(f"INSERT INTO importance VALUES ({runs['ablations']}, ?, ?, ?, ?, ?, 200)", [
+        ("none", 0.0, 0, 0, 150), ("nouns", 0.1, 0, 4, 100), ("nouns", 0.1, 1, 4, 110), ("random", 0.1, 0, 4, 140), ("random", 0.1, 1, 4, 130),
+    ])  # fmt: skip
+    return runs
+
+
 def add_results(con, run_id, ids, reduction, values, course, clip_ids, labels, non_negative) -> None:
     """Summaries, top clips and class profile of one layer (`values`: neurons x clips)."""
     q = np.quantile(values, [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1], axis=1)

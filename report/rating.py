@@ -1,0 +1,140 @@
+"""The rating page: people hear a neuron's highest clips and say how well its description fits (Audio Network Dissection, section 4.2)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import duckdb
+import jinja2
+import numpy as np
+import soundfile as sf
+
+from report import contents
+from report.contents import Layer, Study, runs_of
+from report.media import audio_path, mp3, source_path
+from report.texts import cut
+from warehouse.store import UserError, connect_readonly
+
+HERE = Path(__file__).parent
+CLIPS = 5
+LONGEST = 2000
+"""Characters of a description."""
+GENERATOR = '<meta name="generator" content="Auricle rating">'
+
+
+@dataclass(slots=True)
+class Item:
+    """A neuron to rate: its description and the sounds of its highest clips, by the file they are written to."""
+
+    neuron_id: int
+    run_id: int
+    description: str
+    sounds: dict[str, Path] = field(default_factory=dict)
+
+
+def build_rating(warehouse: Path, folder: Path, neurons: int, seed: int = 0) -> Path:
+    """Make a page to rate the descriptions of `neurons` neurons, drawn with `seed` evenly from the described layers of all networks.
+
+    The page is `rating/index.html` in `folder`; `rating/` holds all it needs and can be sent to raters as it is. Nobody who rates sees what a
+    neuron is or how clips are labelled. The answers it downloads are JSON: `rater`, `runs` (key by number of the runs of descriptions) and
+    `answers`, each with `neuron_id`, `description_run_id`, `rating` (1 to 5) and `own_words` (a text or null). Returns the page's path. Raises
+    UserError when there is nothing to rate or the folder cannot be written.
+    """
+    if neurons < 1:
+        raise UserError(f"{neurons} descriptions cannot be rated: ask for 1 or more")
+    with connect_readonly(warehouse) as con:
+        items = draw(con, contents.read(con).studies, neurons, seed)
+        runs = sorted({item.run_id for item in items})
+        keys = dict(con.execute("SELECT run_id, run_key FROM run WHERE list_contains(?, run_id)", [runs or [-1]]).fetchall())
+    if not items:
+        raise UserError(f"{warehouse} holds no described neuron whose sounds are there: ingest descriptions first")
+    target = folder / "rating"
+    page = target / "index.html"
+    try:
+        if page.is_file() and GENERATOR not in page.read_text("utf-8", "replace"):
+            raise UserError(f"{page} was not made by Auricle and would be overwritten: name another folder with --site")
+        (target / "audio").mkdir(parents=True, exist_ok=True)
+        unreadable = _write_sounds(target, items)
+        for item in items:
+            item.sounds = {path: source for path, source in item.sounds.items() if path not in unreadable}
+        shown = [item for item in items if item.sounds]
+        if not shown:
+            raise UserError("none of the neurons' sounds can be read any more: ingest them again")
+        kit = hashlib.sha256(repr([(keys[item.run_id], item.neuron_id) for item in shown]).encode()).hexdigest()[:16]
+        templates = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+            undefined=jinja2.StrictUndefined,
+        )  # fmt: skip
+        text = templates.get_template("rating.html.j2").render(items=shown, runs={str(run): keys[run] for run in runs}, kit=kit)
+        _write(target / "style.css", (HERE / "static" / "style.css").read_bytes())
+        _write(page, text.encode("utf-8", "replace"))
+    except OSError as error:
+        raise UserError(f"cannot write the rating page: {error.strerror or error} ({error.filename or target})") from error
+    return page
+
+
+def draw(con: duckdb.DuckDBPyConnection, studies: list[Study], neurons: int, seed: int) -> list[Item]:
+    """Described neurons with sounds that are there, in random order: one of every layer in turn, until there are enough or none is left."""
+    random = np.random.default_rng(seed)
+    lines = []
+    for study in studies:
+        if runs := runs_of(con, study, "descriptions"):
+            lines += [_candidates(con, study, layer, runs[0], random) for layer in study.by_first]
+    items: list[Item] = []
+    while lines:
+        left = []
+        for at in random.permutation(len(lines)):
+            if len(items) == neurons:
+                break
+            if item := next(lines[at], None):
+                items.append(item)
+                left.append(lines[at])
+        lines = left
+    return [items[at] for at in random.permutation(len(items))]
+
+
+def _candidates(con, study: Study, layer: Layer, run_id: int, random: np.random.Generator) -> Iterator[Item]:
+    """A layer's described neurons with sounds, in random order."""
+    last = layer.first + layer.neurons - 1
+    rows = con.execute(
+        """SELECT neuron_id FROM v_description WHERE run_id = ? AND neuron_id BETWEEN ? AND ? AND description IS NOT NULL ORDER BY 1""",
+        [run_id, layer.first, last],
+    ).fetchall()
+    for at in random.permutation(len(rows)):
+        [neuron_id] = rows[at]
+        [(text,)] = con.execute("SELECT description FROM v_description WHERE run_id = ? AND neuron_id = ?", [run_id, neuron_id]).fetchall()
+        clips = con.execute(
+            """SELECT clip_id FROM top_clip WHERE run_id = ? AND neuron_id = ? AND reduction = ? AND side = 'high' AND rank <= ?
+               AND NOT (? AND activation <= 0) ORDER BY rank""",
+            [study.run_id, neuron_id, layer.reduction, CLIPS, layer.non_negative],
+        ).fetchall()
+        item = Item(neuron_id, run_id, cut(text, LONGEST))
+        for (clip_id,) in clips:
+            clip = study.dataset.clips[clip_id]
+            if source := source_path(study.dataset, clip):
+                item.sounds[audio_path(clip)] = source
+        if item.sounds:
+            yield item
+
+
+def _write_sounds(target: Path, items: list[Item]) -> set[str]:
+    """Write every sound that is not there yet; returns those that cannot be read."""
+    unreadable = set()
+    for path, source in {path: source for item in items for path, source in item.sounds.items()}.items():
+        if not (target / path).is_file():
+            try:
+                _write(target / path, mp3(source))
+            except (sf.LibsndfileError, ValueError, EOFError):
+                unreadable.add(path)
+    return unreadable
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)

@@ -1,0 +1,105 @@
+"""The rating page: what it draws, what it hides, and that its answers can be read in."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+
+import duckdb
+import pytest
+
+from ingest.ratings import ingest_ratings
+from report.rating import build_rating
+from tests.report.conftest import SCRIPT
+from tests.report.test_atlas import Page
+from warehouse.store import UserError
+
+
+@pytest.fixture(scope="module")
+def kit(described, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kit")
+    return folder, build_rating(described[0], folder, 6)
+
+
+def drawn(page):
+    return [int(n) for n in re.findall(r'data-neuron="(\d+)"', page.read_text("utf-8"))]
+
+
+def test_neurons_are_drawn_evenly_from_layers_and_only_described_ones(described, kit, tmp_path):
+    neurons = drawn(kit[1])
+    first = duckdb.connect(str(described[0]), read_only=True).execute("SELECT min(neuron_id) FROM neuron").fetchone()[0]
+    places = [neuron - first for neuron in neurons]
+    assert (len(set(places)), sum(place < 10 for place in places)) == (6, 3)
+    assert not {2, 3, 4} & set(places)
+    assert drawn(build_rating(described[0], tmp_path / "again", 6)) == neurons
+    assert drawn(build_rating(described[0], tmp_path / "other", 6, seed=1)) != neurons
+    # The second layer has four neurons, the first seven that are described: a layer that has no more leaves its share to the others.
+    every = drawn(build_rating(described[0], tmp_path / "all", 100))
+    assert len(every) == len(set(every)) == 11
+
+
+def test_the_page_holds_five_sounds_each_and_no_label(kit):
+    page = Page(kit[1])
+    sounds = [a["src"] for tag, a in page.elements if tag == "audio"]
+    assert len(sounds) == 6 * 5
+    assert all((kit[1].parent / path).stat().st_size > 500 for path in sounds)
+    assert "dog" not in page.text
+    assert "conv" not in page.text
+    assert not [a for _, a in page.elements if any(name.startswith("on") for name in a)]
+    assert all(not link.startswith(("http", "/")) for link in page.links)
+
+
+def test_nothing_to_rate_and_foreign_pages_are_one_line(built, described, tmp_path):
+    with pytest.raises(UserError, match="holds no described neuron"):
+        build_rating(built[0], tmp_path, 5)
+    with pytest.raises(UserError, match="1 or more"):
+        build_rating(described[0], tmp_path, 0)
+    (tmp_path / "rating").mkdir()
+    (tmp_path / "rating/index.html").write_text("mine")
+    with pytest.raises(UserError, match="not made by Auricle"):
+        build_rating(described[0], tmp_path, 5)
+    assert (tmp_path / "rating/index.html").read_text() == "mine"
+
+
+def test_answers_are_kept_downloaded_and_read_in(described, chromium, tmp_path):
+    page = build_rating(described[0], tmp_path, 11)
+    chromium.call("Page.addScriptToEvaluateOnNewDocument", source="window.alerted=[];window.alert=m=>alerted.push(m)")
+    chromium.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path / "down"))
+    chromium.open(page)
+    item = "document.querySelectorAll('.item')"
+    assert chromium.js(f"[...{item}].every(i => i.querySelector('.after').hidden && i.querySelector('.show').disabled)")
+    chromium.click("#download")
+    assert chromium.js("document.getElementById('message').textContent") == "Write your name or a code first."
+    chromium.js("document.getElementById('rater').focus()")
+    chromium.type(f"Ada {SCRIPT}")
+    chromium.js(f"{item}[0].querySelector('textarea').focus()")
+    chromium.type('  loud "hum" ')
+    chromium.js(f"{item}[0].querySelector('.show').click()")
+    assert chromium.js(f"{item}[0].querySelector('textarea').readOnly && !{item}[0].querySelector('.after').hidden")
+    chromium.js(f"{item}[0].querySelector('input[value=\"4\"]').click()")
+    chromium.js(f"{item}[1].querySelector('.skip-words').click(); {item}[1].querySelector('input[value=\"1\"]').click()")
+    neurons = chromium.js(f"[...{item}].slice(0, 2).map(i => Number(i.dataset.neuron))")
+    chromium.open(page)  # opened again, it goes on where it was left
+    assert chromium.js("document.getElementById('progress').textContent") == "2 of 11 rated"
+    assert chromium.js(f"{item}[0].querySelector('.after').hidden") is False
+    chromium.click("#download")
+    end = time.monotonic() + 30
+    while not (files := list((tmp_path / "down").glob("*.json"))) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert [file.name for file in files] == ["ratings-Ada-script-alert-1-script-.json"]
+    answers = json.loads(files[0].read_text("utf-8"))
+    run = described[2]["descriptions"]
+    assert answers["rater"] == f"Ada {SCRIPT}"
+    assert answers["answers"] == [
+        {"neuron_id": neurons[0], "description_run_id": run, "rating": 4, "own_words": 'loud "hum"'},
+        {"neuron_id": neurons[1], "description_run_id": run, "rating": 1, "own_words": None},
+    ]
+    assert list(answers["runs"]) == [str(run)]
+    assert chromium.js("alerted") == []
+    assert chromium.messages == []
+    shutil.copy(described[0], tmp_path / "w.duckdb")
+    assert ingest_ratings(tmp_path / "w.duckdb", files[0]) == 2
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as con:
+        assert con.execute("SELECT avg(rating), count(own_words) FROM rating").fetchall() == [(2.5, 1)]
