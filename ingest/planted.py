@@ -203,7 +203,7 @@ SENSES = {
 }
 
 DEEP = ("low-pitched", "deep", "bass", "low", "low-frequency", "dull", "dark")
-MIDDLE = ("mid-pitched", "middle-pitched", "middle")
+MIDDLE = ("mid-pitched", "middle-pitched", "middle-frequency", "middle")
 HIGH = ("high-pitched", "bright", "high", "high-frequency", "treble", "shrill")
 BAND_RANGES = {
     DEEP: ((0, 9), (0, 10), (0, 11), (0, 12)),

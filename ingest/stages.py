@@ -132,8 +132,11 @@ def _specificity(context: Context, progress: Progress) -> Outcome:
 
 def _captions(context: Context, progress: Progress) -> Outcome:
     from ingest.caption_tables import ingest_captions
+    from ingest.captions import Imported
 
     captioner = load_captioner(context.study.captions)
+    if isinstance(captioner, Imported):
+        captioner.check(list(context.paths.values()))
     circular_for = getattr(captioner, "circular_for", None)
     if circular_for and circular_for(context.network):
         raise UserError(f"tags of {context.network.name} would describe it by its own classes: choose another tagger or captioner")
