@@ -26,9 +26,8 @@ NO_POINTS = "No description: the captions of its highest clips have nothing in c
 @dataclass(slots=True)
 class StudyDescriptions:
     """The latest finished run. `threshold` is the cosine above which it dropped points, if it went by one; `starts` are descriptions by
-    neuron, cut for a table's cell, `described` counts the neurons that have one by layer, `layers` are those that were summarised, and
-    `failures` say why a neuron
-    was not."""
+    neuron, cut for a table's cell; `described` counts the neurons that have one by layer, `layers` are those that were summarised, and
+    `failures` say why a neuron was not."""
 
     run_id: int | None = None
     threshold: float | None = None
@@ -36,6 +35,8 @@ class StudyDescriptions:
     described: dict[int, int] = field(default_factory=dict)
     layers: set[int] = field(default_factory=set)
     failures: dict[int, str] = field(default_factory=dict)
+    scores: dict[int, tuple[float, float, float, float, int]] = field(default_factory=dict)
+    """Held-out AUROC by neuron, the ends of its interval, the floor and the number of clips."""
 
 
 def read(con: duckdb.DuckDBPyConnection, study: Study) -> StudyDescriptions:
@@ -52,6 +53,15 @@ def read(con: duckdb.DuckDBPyConnection, study: Study) -> StudyDescriptions:
             "SELECT neuron_id, reason FROM failure JOIN neuron ON item = 'neuron ' || neuron_id WHERE run_id = ?", [found.run_id]
         ).fetchall()
     )
+    found.scores = {
+        row[0]: row[1:]
+        for row in con.execute(
+            """SELECT neuron_id, auroc, low, high, floor, clips FROM description_score WHERE scorer = 'captions' AND run_id = (
+               SELECT max(scored.run_id) FROM run AS scored JOIN run AS described ON described.run_key = scored.parameters::JSON ->> 'descriptions'
+               WHERE scored.stage = 'scores' AND scored.status = 'done' AND described.run_id = ?)""",
+            [found.run_id],
+        ).fetchall()
+    }
     for layer in study.by_first:
         last = layer.first + layer.neurons - 1
         starts = con.execute(
@@ -92,7 +102,17 @@ def leads(
         whole = " ".join([row[2] for row in its if row[1]])
         lead = cut(whole, LEAD) if whole else NONE_KEPT
         shown = len(lead) < len(whole) or not all(row[1] for row in its)
-        yield fact.neuron_id, Markup(f'<p class="lead">{escape(lead)}</p>'), _points(its, found) if shown else Markup()
+        held_out = _held_out(*found.scores[fact.neuron_id]) if whole and fact.neuron_id in found.scores else ""
+        yield fact.neuron_id, Markup(f'<p class="lead">{escape(lead)}</p>{held_out}'), _points(its, found) if shown else Markup()
+
+
+def _held_out(auroc: float, low: float, high: float, floor: float, clips: int) -> str:
+    """How well a description tells the neuron's clips among those it was not written from."""
+    verdict = "more than other neurons’ descriptions do" if auroc > floor else "no more than other neurons’ descriptions do"
+    return (
+        f'<p class="note">Held-out score: among {clips} clips it was not written from, it tells those that activate the neuron most with an '
+        f"AUROC of <b>{auroc:.2f}</b> ({low:.2f} to {high:.2f}), {verdict} ({floor:.2f}).</p>"
+    )
 
 
 def _points(rows: list[tuple], found: StudyDescriptions) -> Markup:

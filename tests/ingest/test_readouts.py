@@ -18,9 +18,7 @@ ESC50 = Path(os.environ.get("AURICLE_ESC50") or Path(__file__).parents[2] / "../
 needs_esc50 = pytest.mark.skipif(
     not (ESC50 / "meta" / "esc50.csv").is_file(), reason=f"no ESC-50 at {ESC50}: set AURICLE_ESC50 to its folder"
 )
-needs_yamnet = pytest.mark.skipif(
-    not cached_path("yamnet").is_file(), reason="YAMNet's weights are not in the cache: auricle fetch yamnet"
-)
+needs_yamnet = pytest.mark.skipif(not cached_path("yamnet").is_file(), reason="YAMNet's weights are not in the cache: auricle fetch yamnet")
 
 
 def metadata():

@@ -11,7 +11,7 @@ import pytest
 
 from report import atlas
 from report.texts import cut
-from tests.report import test_atlas
+from tests.report import small_warehouse, test_atlas
 from tests.report.conftest import SCRIPT
 from tests.report.test_atlas import Page, tree
 from tests.report.test_cluster_pages import cells
@@ -141,6 +141,25 @@ def test_unlearning_is_listed_by_class(described):
     assert "as many random ones 2 times −0.250 −0.250 0 10 → 8.5 of 12" in said
     points = rows_of(described[1] / "unlearning/toy-net.html")["unlearning"]
     assert (len(points), points[0]["own"], points[0]["other"]) == (7, -2.0, -0.5)
+
+
+def test_held_out_scores_stand_beside_descriptions(described, tmp_path):
+    warehouse = tmp_path / "small.duckdb"
+    shutil.copy(described[0], warehouse)
+    with duckdb.connect(str(warehouse)) as con:
+        [(key, dataset, network)] = con.execute(
+            "SELECT run_key, dataset_sha256, network_sha256 FROM run WHERE run_id = ?", [described[2]["descriptions"]]
+        ).fetchall()
+        run = small_warehouse.add_run(con, "scores", dataset, network, parameters={"descriptions": key})
+        con.execute(
+            "INSERT INTO description_score SELECT ?, min(neuron_id), 'captions', 50, 5, 0.834, 0.7, 0.9, 0.4, 0.65 FROM neuron", [run]
+        )
+    shutil.copytree(described[1], tmp_path / "site")
+    atlas.build(warehouse, tmp_path / "site")
+    scored, other = (cells(tmp_path / f"site/{NET}/conv-1/{place:04d}.html") for place in (0, 5))
+    assert "among 50 clips it was not written from" in scored
+    assert "AUROC of 0.83 (0.70 to 0.90), more than other neurons’ descriptions do (0.65)" in scored
+    assert "Held-out" not in other
 
 
 def test_unfinished_runs_are_not_shown(described, tmp_path):
