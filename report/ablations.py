@@ -78,7 +78,7 @@ def importance_rows(found: StudyAblations) -> list[dict]:
         out += [
             {"series": row["criterion"], "share": share, "value": round(point["accuracy"], 5), "neurons": round(point["neurons"], 1),
              "repetitions": point["repetitions"]}
-            for share, point in points
+            for share, point in points if point["accuracy"] is not None
         ]  # fmt: skip
     return out
 

@@ -265,9 +265,8 @@ def index(
         first = next(
             (f'<a href="../{c.page}">{escape(cut(word, LONGEST))}</a>' for c in concepts if c and c.page), escape(cut(word, LONGEST))
         )
-        cells = [
-            f'<td class="n">{f"<a href=../{c.page}>{c.neurons:,}</a>" if c and c.page else f"{c.neurons:,}" if c else "0"}</td>' for c in concepts
-        ]  # fmt: skip
+        counts = [(f"{c.neurons:,}" if c else "0", c.page if c else None) for c in concepts]
+        cells = [f'<td class="n"><a href="../{page}">{count}</a></td>' if page else f'<td class="n">{count}</td>' for count, page in counts]
         rows.append(
             f"<tr><th>{first}</th><td>{part}</td><td>{('yes' if any(acoustic) else 'no') if acoustic else '–'}</td>{''.join(cells)}</tr>"
         )

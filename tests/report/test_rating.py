@@ -29,7 +29,8 @@ def drawn(page):
 
 def test_neurons_are_drawn_evenly_from_layers_and_only_described_ones(described, kit, tmp_path):
     neurons = drawn(kit[1])
-    first = duckdb.connect(str(described[0]), read_only=True).execute("SELECT min(neuron_id) FROM neuron").fetchone()[0]
+    with duckdb.connect(str(described[0]), read_only=True) as con:
+        [(first,)] = con.execute("SELECT min(neuron_id) FROM neuron").fetchall()
     places = [neuron - first for neuron in neurons]
     assert (len(set(places)), sum(place < 10 for place in places)) == (6, 3)
     assert not {2, 3, 4} & set(places)
