@@ -105,7 +105,8 @@ def read(con: duckdb.DuckDBPyConnection, study: Study) -> StudyConcepts:
     for concept, name in zip(chosen, slugs([f"{c.word}.{c.part_of_speech}" for c in chosen]), strict=True):
         concept.page = f"{folder}/{name}.html"
     for word, part, neuron_id in con.execute(
-        f"SELECT word, part_of_speech, neuron_id FROM ({_CARRIERS}) WHERE place_of_all <= {FOUND} ORDER BY ALL", _asked(found, layers)
+        f"SELECT word, part_of_speech, neuron_id FROM ({_CARRIERS}) WHERE place_of_all <= {FOUND} ORDER BY place_of_all",
+        _asked(found, layers),
     ).fetchall():
         found.words[word, part].best.append(neuron_id)
     by_name = {layer.name: layer.layer_id for layer in study.by_first}
@@ -267,9 +268,8 @@ def index(
         )
         counts = [(f"{c.neurons:,}" if c else "0", c.page if c else None) for c in concepts]
         cells = [f'<td class="n"><a href="../{page}">{count}</a></td>' if page else f'<td class="n">{count}</td>' for count, page in counts]
-        rows.append(
-            f"<tr><th>{first}</th><td>{part}</td><td>{('yes' if any(acoustic) else 'no') if acoustic else '–'}</td>{''.join(cells)}</tr>"
-        )
+        said = ("yes" if any(acoustic) else "no") if acoustic else "–"
+        rows.append(f'<tr><th>{first}</th><td class="find">{part}</td><td>{said}</td>{"".join(cells)}</tr>')
     yield "concepts/index.html", template.render(
         title="Concepts", root="../", provenance=Markup("<br>").join([footers[its.run_id] for _, its in described if its.run_id is not None]),
         studies=[study for study, _ in described], rows=Markup("".join(rows)), listed=len(rows), count=len(words),

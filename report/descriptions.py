@@ -17,7 +17,7 @@ from report.facts import NeuronFacts
 from report.svg import number
 from report.texts import cut
 
-LEAD, POINT, START, POINTS = 500, 300, 110, 30
+LEAD, POINT, START, POINTS = 500, 300, 90, 30
 """Characters of a description, of one of its points, of either in a table's cell, and points on a page."""
 NONE_KEPT = "No description: its highest clips share nothing that its lowest do not."
 NO_POINTS = "No description: the captions of its highest clips have nothing in common."

@@ -221,6 +221,7 @@ def test_pages_with_language_load_and_find_words(described, chromium):
     assert groups == ["Words of descriptions", "Neurons described so"]
     hrefs = chromium.js("[...document.querySelectorAll('#hits a')].map(a => a.href.split('/').slice(-2).join('/'))")
     assert hrefs[0] == "toy-net/bright.adjective.html"
+    assert hrefs[1:5] == [f"conv-1/{unit:04d}.html" for unit in (6, 7, 8, 9)]  # 5 says "octave" as well
     assert len(hrefs) == 1 + 8
     chromium.open(site / f"{NET}/conv-1/index.html")
     chromium.js("document.querySelector('.filter[data-table=neurons]').focus()")
