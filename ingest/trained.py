@@ -56,7 +56,8 @@ class Recipe:
 
 
 HEAD = Recipe(epochs=30, batch=64, rate=3e-3, decay=0.0)
-RECIPES = {"scratch": Recipe(24, 32, 3e-3, 1e-2), "fine-tuned": Recipe(3, 32, 1e-4, 0.0), "frozen": HEAD}
+# Chosen on ESC-50's fold 1, trained on the others, so that fold 5 is a fair test.
+RECIPES = {"scratch": Recipe(40, 32, 3e-3, 1e-2), "fine-tuned": Recipe(6, 32, 2e-4, 0.0), "frozen": HEAD}
 
 
 @dataclass(frozen=True)
