@@ -31,7 +31,7 @@ CREATE TABLE run (
 );
 COMMENT ON TABLE run IS 'One row per execution of a stage with one set of inputs and parameters; every result row reaches its run.';
 COMMENT ON COLUMN run.run_id IS 'Number of the run, from 1.';
-COMMENT ON COLUMN run.stage IS 'Stage name: clips, activations.';
+COMMENT ON COLUMN run.stage IS 'Stage name, such as clips, activations or clusters.';
 COMMENT ON COLUMN run.run_key IS 'SHA-256 over stage, data set content, network checkpoint, parameters and code version: the same work has the same key.';
 COMMENT ON COLUMN run.dataset_sha256 IS 'Content hash of the data set read (dataset.content_sha256); NULL when the stage reads none.';
 COMMENT ON COLUMN run.network_sha256 IS 'SHA-256 of the network''s checkpoint (network.checkpoint_sha256); NULL when the stage uses none.';
@@ -717,7 +717,7 @@ CREATE TABLE rating (
     rated_at TIMESTAMPTZ NOT NULL,
     PRIMARY KEY (rater, neuron_id, description_run_id)
 );
-COMMENT ON TABLE rating IS 'What people say of descriptions (Table 3): `auricle report --rating` makes the page, `auricle ingest-ratings` reads its answers.';
+COMMENT ON TABLE rating IS 'What people say of descriptions (Table 3): `auricle report --rating` makes the page, `auricle ingest ratings` reads its answers.';
 COMMENT ON COLUMN rating.rater IS 'Name or code a rater gave.';
 COMMENT ON COLUMN rating.neuron_id IS 'Neuron.';
 COMMENT ON COLUMN rating.description_run_id IS 'Run of stage descriptions whose text was rated.';
