@@ -56,7 +56,7 @@ class Recipe:
 
 
 HEAD = Recipe(epochs=30, batch=64, rate=3e-3, decay=0.0)
-# Chosen on ESC-50's fold 1 after earlier results on fold 5 had been seen: accuracies on fold 5 are a little too good.
+# Chosen on ESC-50's fold 1 after earlier results on fold 5 had been seen: accuracies on fold 5 may be a little too good.
 RECIPES = {"scratch": Recipe(40, 32, 3e-3, 1e-2), "fine-tuned": Recipe(6, 32, 2e-4, 0.0), "frozen": HEAD}
 
 
