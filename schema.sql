@@ -825,3 +825,51 @@ COMMENT ON COLUMN description_score.low IS 'Lower end of the 95 % interval (DeLo
 COMMENT ON COLUMN description_score.high IS 'Upper end.';
 COMMENT ON COLUMN description_score.average_precision IS 'Average precision of the same ranking, 0 to 1.';
 COMMENT ON COLUMN description_score.floor IS 'The 95 % quantile of the AUROC of other neurons'' descriptions for this neuron: what is no better says nothing of it.';
+
+-- Since version 5: basic adjectives, ablations of class-specific neurons, raters' own words beside descriptions.
+
+CREATE VIEW v_basic_adjective AS
+SELECT unnest(['loud', 'quiet', 'soft', 'faint', 'high-pitched', 'mid-pitched', 'low-pitched', 'high', 'low', 'high-frequency', 'mid-frequency',
+               'low-frequency', 'narrowband', 'broadband', 'short', 'long', 'fast', 'slow', 'steady', 'clear', 'high-quality']) AS word;
+COMMENT ON VIEW v_basic_adjective IS 'Adjectives that name one measurable property, the four of the paper among them (AND, section 4.4); other acoustic ones are high-level.';
+COMMENT ON COLUMN v_basic_adjective.word IS 'The adjective.';
+
+CREATE TABLE specific_ablation (
+    run_id INTEGER NOT NULL,
+    measure VARCHAR NOT NULL,
+    class_id INTEGER NOT NULL,
+    target VARCHAR NOT NULL CHECK (target IN ('specific', 'random')),
+    repetition INTEGER NOT NULL,
+    neurons INTEGER NOT NULL,
+    read_class_id INTEGER NOT NULL,
+    correct INTEGER NOT NULL,
+    PRIMARY KEY (run_id, measure, class_id, target, repetition, read_class_id)
+);
+COMMENT ON TABLE specific_ablation IS 'What a read-out still gets right when the neurons specific to a class are silenced, and when as many random neurons of the same layers are.';
+COMMENT ON COLUMN specific_ablation.run_id IS 'Run of stage specific_ablations; table readout holds what its read-out gets right undisturbed, and of how many.';
+COMMENT ON COLUMN specific_ablation.measure IS 'Measure of specificity that chose the neurons, as in specific_neuron.';
+COMMENT ON COLUMN specific_ablation.class_id IS 'Class the silenced neurons are specific to.';
+COMMENT ON COLUMN specific_ablation.target IS 'specific: these neurons; random: as many others of every layer, drawn anew for each repetition.';
+COMMENT ON COLUMN specific_ablation.repetition IS 'Number of the draw, 0 for the specific neurons.';
+COMMENT ON COLUMN specific_ablation.neurons IS 'Neurons silenced.';
+COMMENT ON COLUMN specific_ablation.read_class_id IS 'Class whose clips are read.';
+COMMENT ON COLUMN specific_ablation.correct IS 'Clips of that class recognised.';
+
+CREATE TABLE rating_similarity (
+    rater VARCHAR NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    description_run_id INTEGER NOT NULL,
+    said_by VARCHAR NOT NULL,
+    cosine DOUBLE NOT NULL,
+    bert_score DOUBLE,
+    PRIMARY KEY (rater, neuron_id, description_run_id, said_by)
+);
+COMMENT ON TABLE rating_similarity IS 'How like a rater''s own words what was said of a neuron is (AND, Table 3).';
+COMMENT ON COLUMN rating_similarity.rater IS 'Rater, as in rating.';
+COMMENT ON COLUMN rating_similarity.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN rating_similarity.description_run_id IS 'Run of stage descriptions that was rated.';
+COMMENT ON COLUMN rating_similarity.said_by IS 'description (the calibrated summary), a method of dissection and its similarity function (such as DB wpmi; its first concept), or raters (mean over the other raters'' own words).';
+COMMENT ON COLUMN rating_similarity.cosine IS 'Cosine of sentence embeddings, -1 to 1.';
+COMMENT ON COLUMN rating_similarity.bert_score IS 'F1 of BERTScore (Zhang et al. 2020), without rescaling; NULL where its encoder was not at hand.';
+
+COMMENT ON COLUMN importance.criterion IS 'nouns, adjectives, verbs, prepositions (number in the description), length (words of it), basic or high-level (kinds of adjectives), an adjective in quotes (descriptions that have it), random; none with share 0 is the whole network.';

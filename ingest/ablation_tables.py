@@ -24,12 +24,11 @@ from warehouse import ledger, store
 from warehouse.store import UserError
 
 STAGE = "ablations"
-CODE_VERSION = 1
+CODE_VERSION = 2
 SEED = 0
 BATCH_CLIPS = 8
 TOP_CONCEPTS = 3
-BASIC = {"loud", "quiet", "soft", "high-pitched", "low-pitched", "mid-pitched", "short", "long", "fast", "slow", "high", "low"}
-"""Adjectives that name one measurable property; the other acoustic ones are high-level. The derived table `adjectives` has the same list."""
+FREQUENT_ADJECTIVES = 4
 CRITERIA = ("nouns", "adjectives", "verbs", "prepositions", "length", "basic", "high-level")
 
 
@@ -84,7 +83,7 @@ def ingest_ablations(
     keep_freed_memory()
     words = Words(warehouse, recorded, description_run, dissection_run)
     plan = [f"class {label}" for label in range(len(recorded.class_ids))]
-    plan += [f"{criterion} {share:g} {repetition}" for criterion, share, repetition in shares_of(settings)]
+    plan += [f"{criterion} {share:g} {repetition}" for criterion, share, repetition in shares_of(settings, words.frequent_adjectives())]
     done, worked = run.done(), 0
     with scratch(activation_folder(warehouse) / "ablations.tmp") as folder:
         passes = _Passes(network, recorded, np.flatnonzero(tested), order, paths, folder)
@@ -93,7 +92,7 @@ def ingest_ablations(
                 if item.startswith("class "):
                     table, rows, failures = "unlearning", *_unlearn(passes, words, int(item.split()[1]), settings)
                 else:
-                    criterion, share, repetition = item.split()
+                    criterion, share, repetition = item.rsplit(maxsplit=2)
                     table, rows, failures = "importance", [_weigh(passes, words, criterion, float(share), int(repetition))], []
                 with run.commit([item], failures) as con:
                     if rows:
@@ -116,11 +115,11 @@ def output_order(network: Network, recorded: Recorded) -> list[int]:
     return [plain[name.replace("_", " ").lower()] for name in recorded.class_names]
 
 
-def shares_of(settings: Settings) -> Iterator[tuple[str, float, int]]:
-    """Criterion, share and repetition of every ablation for feature importance."""
+def shares_of(settings: Settings, adjectives: list[str]) -> Iterator[tuple[str, float, int]]:
+    """Criterion, share and repetition of every ablation for feature importance; an adjective in quotes is a criterion of its own."""
     if settings.shares:
         yield "none", 0.0, 0
-    for criterion in (*CRITERIA, "random"):
+    for criterion in (*CRITERIA, *(f"'{adjective}'" for adjective in adjectives), "random"):
         for share in settings.shares:
             yield from ((criterion, share, repetition) for repetition in range(settings.seeds))
 
@@ -143,6 +142,7 @@ class Words:
                 WHERE run_id = $run AND description IS NOT NULL""",
                 params={"run": description_run},
             ).pl()
+            self.basic = [word for (word,) in con.execute("FROM v_basic_adjective").fetchall()]
             self.closed = con.sql(
                 """SELECT layer.name AS layer, neuron_id - first AS unit, method, function, concept
                 FROM closed_concept JOIN neuron USING (neuron_id) JOIN layer USING (layer_id)
@@ -165,16 +165,26 @@ class Words:
     def _units(self, frame: pl.DataFrame) -> Units:
         return {layer: found["unit"].unique().sort().to_numpy() for (layer,), found in frame.group_by(["layer"], maintain_order=True)}
 
+    def _adjectives(self) -> pl.DataFrame:
+        return self.concepts.filter((pl.col("part_of_speech") == "adjective") & pl.col("is_acoustic"))
+
+    def frequent_adjectives(self) -> list[str]:
+        """The basic adjectives said of most neurons, four at most, as in Figure 4c."""
+        counted = self._adjectives().filter(pl.col("word").is_in(self.basic)).group_by("word").len()
+        return counted.sort("len", "word", descending=[True, False])["word"].head(FREQUENT_ADJECTIVES).to_list()
+
     def scores(self, criterion: str) -> Units:
-        """Score of every neuron by layer; NaN for those that are not described."""
+        """Score of every neuron by layer; NaN for those that are not described, and for those without the adjective that is asked for."""
         result = {name: np.full(neurons, np.nan) for name, neurons in self.neurons.items()}
+        if criterion.startswith("'"):
+            for layer, unit in self._adjectives().filter(pl.col("word") == criterion.strip("'")).select("layer", "unit").rows():
+                result[layer][unit] = 1
+            return result
         for layer, unit, words in self.lengths.rows():
             result[layer][unit] = words if criterion == "length" else 0
         if criterion in ("basic", "high-level"):
-            basic = pl.col("word").is_in(list(BASIC))
-            chosen = self.concepts.filter(
-                (pl.col("part_of_speech") == "adjective") & pl.col("is_acoustic") & (basic if criterion == "basic" else ~basic)
-            )
+            basic = pl.col("word").is_in(self.basic)
+            chosen = self._adjectives().filter(basic if criterion == "basic" else ~basic)
         else:
             chosen = self.concepts.filter(pl.col("part_of_speech") == criterion.removesuffix("s"))
         for layer, unit, count in chosen.group_by("layer", "unit").agg(pl.col("occurrences").sum()).rows():

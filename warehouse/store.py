@@ -18,7 +18,7 @@ from pathlib import Path
 
 import duckdb
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 STORAGE_VERSION = "v1.4.0"
 PATIENCE_S = 60.0

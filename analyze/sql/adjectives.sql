@@ -10,8 +10,7 @@ described AS (
     WHERE is_kept GROUP BY ALL
 )
 SELECT latest.network, dataset, layer.name AS layer, layer.position, word AS adjective,
-       CASE WHEN word IN ('loud', 'quiet', 'soft', 'high-pitched', 'low-pitched', 'mid-pitched', 'short', 'long', 'fast', 'slow', 'high', 'low')
-            THEN 'basic' ELSE 'high-level' END AS level,
+       CASE WHEN word IN (FROM v_basic_adjective) THEN 'basic' ELSE 'high-level' END AS level,
        count(*) AS neurons, count(*) / any_value(described.neurons) AS share, run_id
 FROM concept JOIN latest USING (run_id) JOIN neuron USING (neuron_id) JOIN layer USING (layer_id) JOIN described USING (run_id, layer_id)
 WHERE part_of_speech = 'adjective' AND is_acoustic
