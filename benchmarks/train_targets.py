@@ -25,7 +25,8 @@ from ingest.datasets import Entry, read_dataset
 from ingest.fetch import cache_folder
 from ingest.networks import Network
 from ingest.sound import load
-from ingest.trained import BASES, Trained, load_trained, train
+from ingest.trained import BASES, load_trained
+from ingest.training import Trained, train
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results" / "train_targets.json"

@@ -7,7 +7,6 @@ published state dict, so that every key can be matched.
 from __future__ import annotations
 
 import math
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ingest.checkpoints import check_exactly, tensor_sha256
+from ingest.checkpoints import check_exactly, tensor_sha256, unpickled
 from ingest.networks import Layer, Network
 from warehouse.store import UserError
 
@@ -244,13 +243,7 @@ def read_published(path: Path) -> tuple[Config, dict[str, torch.Tensor], list[st
     """Settings, tensors and output names of a published checkpoint; raises UserError for a file that is not one."""
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}: give a BEATs checkpoint (.pt) as published")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UserError(f"{path} is refused: it is broken or holds pickled code rather than tensors and settings only") from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise UserError(f"{path} is not a whole torch checkpoint ({reason}): copy or fetch it again") from None
+    content = unpickled(path)
     if not isinstance(content, Mapping) or not all(isinstance(content.get(key), Mapping) for key in ("cfg", "model")):
         raise UserError(f"{path} is no BEATs checkpoint: it does not hold cfg (settings) and model (state dict)")
     tensors = dict(content["model"])

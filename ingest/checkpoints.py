@@ -7,6 +7,7 @@ import pickle
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,20 +61,25 @@ def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str
 
 def read_torch(path: Path) -> dict[str, torch.Tensor]:
     """Tensors by name from a torch file holding a state dict, itself or under the key `state_dict` or `model`; nothing in it is run."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UserError(
-            f"{path} is refused: it is broken or holds pickled code rather than tensors only; convert it to safetensors where you trust it"
-        ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
-        raise UserError(f"{path} is not a whole torch checkpoint ({_first_line(error)}): copy or fetch it again") from None
+    content = unpickled(path)
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise UserError(f"{path} holds no state dict (names with tensors): save the module's state_dict()")
     return dict(content)
+
+
+def unpickled(path: Path) -> Any:
+    """What a torch file holds, if these are tensors and plain values; raises UserError for anything else, and nothing in it is run."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path} is refused: it is broken or holds pickled code rather than tensors only; convert it to safetensors where you trust it"
+        ) from None
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, IndexError) as error:
+        raise UserError(f"{path} is not a whole torch checkpoint ({_first_line(error)}): copy or fetch it again") from None
 
 
 def tensor_sha256(tensors: Mapping[str, torch.Tensor]) -> str:

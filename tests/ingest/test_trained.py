@@ -14,7 +14,8 @@ from ingest.checkpoints import read_safetensors
 from ingest.datasets import read_dataset
 from ingest.fetch import cached_path
 from ingest.networks import check_network, load_network
-from ingest.trained import HEADER, load_trained, log_mel_frames, train
+from ingest.trained import HEADER, load_trained, log_mel_frames
+from ingest.training import train
 from ingest.yamnet import mel_matrix
 from warehouse.store import UserError
 
