@@ -81,8 +81,9 @@ class ClapCaption:
 
         from ingest import clap
         from ingest.checkpoints import load_exactly, read_checkpoint, tensor_sha256
+        from ingest.msclap_wrapper import import_msclap
 
-        clap.import_msclap()
+        import_msclap()
         path = Path(self.weights) if self.weights is not None else _hub_clapcap()
         beside = path.parent / CLAPCAP_TEXT
         text = self.text or (beside if beside.is_dir() else None)
@@ -118,11 +119,11 @@ class ClapCaption:
 def build_clapcap(text_config: Any) -> Any:
     """msclap's wrapper of clapcap around a network with random weights, without tokeniser; nothing is downloaded.
 
-    As in `clap.build_wrapper`, text models are built from `text_config`, a configuration of GPT-2, since the checkpoint holds all weights.
+    As in `msclap_wrapper.build_wrapper`, text models are built from `text_config`, a configuration of GPT-2, since the checkpoint holds all weights.
     """
-    from ingest import clap
+    from ingest.msclap_wrapper import import_msclap
 
-    msclap = clap.import_msclap()
+    msclap = import_msclap()
     clap_module: Any = sys.modules["msclap.models.clap"]
     mapper: Any = sys.modules["msclap.models.mapper"]
 

@@ -242,9 +242,9 @@ def clapcap(tmp_path_factory):
 @needs_msclap
 def test_clapcap_says_what_msclap_says(clapcap, sounds):
     """msclap loads the same file with GPT-2 from a folder; sounds of 1 s and 3 s are repeated to 7 s."""
-    from ingest import clap
+    from ingest import msclap_wrapper
 
-    class Local(clap.import_msclap().CLAPWrapper):
+    class Local(msclap_wrapper.import_msclap().CLAPWrapper):
         def read_config_as_args(self, *args, **kwargs):
             settings = super().read_config_as_args(*args, **kwargs)
             settings.text_model = settings.text_decoder = str(clapcap / "gpt2")

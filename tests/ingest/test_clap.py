@@ -17,7 +17,7 @@ if importlib.util.find_spec("msclap") is None:
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 from transformers.utils import logging as messages
 
-from ingest import clap
+from ingest import clap, msclap_wrapper
 from ingest.networks import Network, check_network, load_network
 from ingest.recording import Recorder
 from warehouse.store import UserError
@@ -69,7 +69,7 @@ def published(tmp_path_factory):
     torch.manual_seed(0)
     for (name, version), write in zip(TINY.items(), (write_bert, write_gpt2), strict=True):
         config = write(folder / name)
-        wrapper = clap.build_wrapper(version, config)
+        wrapper = msclap_wrapper.build_wrapper(version, config)
         state = wrapper.clap.state_dict()
         for key, value in state.items():  # normalisation that does something
             if key.endswith("running_mean"):
@@ -101,7 +101,7 @@ def msclaps_own(folder, version: str):
     """msclap's wrapper as it loads itself, only told another folder for its text model."""
     text_model = str(folder / clap.VERSIONS[version].text_model)
 
-    class Local(clap.import_msclap().CLAPWrapper):
+    class Local(msclap_wrapper.import_msclap().CLAPWrapper):
         def read_config_as_args(self, *args, **kwargs):
             settings = super().read_config_as_args(*args, **kwargs)
             settings.text_model = text_model
@@ -274,7 +274,7 @@ def test_waveforms_must_have_the_exact_length(cnn14):
 @pytest.fixture(scope="module")
 def unloaded(published):
     """The tensors of the checkpoint of 2023 and networks to load them into, both read once for many refusals."""
-    built = {version: clap.build_wrapper(version, clap.text_config(version, published / name)) for name, version in TINY.items()}
+    built = {version: msclap_wrapper.build_wrapper(version, clap.text_config(version, published / name)) for name, version in TINY.items()}
     return clap.read_checkpoint(published / "CLAP_weights_2023.pth"), built
 
 
@@ -428,7 +428,7 @@ def test_importing_msclap_leaves_no_traces(monkeypatch):
     forget_msclap(monkeypatch)
     monkeypatch.delitem(sys.modules, "torchaudio", raising=False)
     filters, verbosity = list(warnings.filters), messages.get_verbosity()
-    module = clap.import_msclap()
+    module = msclap_wrapper.import_msclap()
     assert warnings.filters == filters
     assert messages.get_verbosity() == verbosity
     assert "torchaudio" not in sys.modules
@@ -440,7 +440,7 @@ def test_a_torchaudio_that_is_there_stays(monkeypatch):
     forget_msclap(monkeypatch)
     real = SimpleNamespace()
     monkeypatch.setitem(sys.modules, "torchaudio", real)
-    clap.import_msclap()
+    msclap_wrapper.import_msclap()
     assert sys.modules["torchaudio"] is real
 
 
