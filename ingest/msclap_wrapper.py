@@ -68,7 +68,9 @@ def import_msclap() -> Any:
     except ImportError as error:
         for name in [name for name in sys.modules if name.partition(".")[0] == "msclap"]:
             del sys.modules[name]
-        raise UserError(f"CLAP needs the package msclap ({(str(error).splitlines() or [type(error).__name__])[0][:160]}): {INSTALL}") from None
+        raise UserError(
+            f"CLAP needs the package msclap ({(str(error).splitlines() or [type(error).__name__])[0][:160]}): {INSTALL}"
+        ) from None
     finally:
         messages.set_verbosity(verbosity)
         for name in names:

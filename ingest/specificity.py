@@ -332,42 +332,37 @@ class Agreement(NamedTuple):
 def rank_agreement(
     measures: Mapping[str, np.ndarray], *, top_share: float = 0.05, population: Literal["all pairs", "per class"] = "all pairs"
 ) -> list[Agreement]:
-    """Agreement of every two measures over the (neuron, class) pairs on which all of them are defined (not NaN).
+    """Agreement of every two measures over the (neuron, class) pairs on which both are defined (not NaN).
 
     A measure is [neurons, classes], or [neurons] to stand for every class; greater means more specific, so an entropy is given negated. The
     top share of a measure are the round(top_share n), at least one, greatest of n values, and those equal to the last of them. `per class`
     ranks the neurons of each class and gives the mean over the classes on which the number is defined. NaN without two pairs or where
     a measure is constant.
     """
-    if not measures:
-        return []
-    names = list(measures)
-    values = np.broadcast_arrays(*(measure[:, None] if measure.ndim == 1 else measure for measure in measures.values()))
-    shape = values[0].shape
-    defined = np.logical_and.reduce([~np.isnan(measure) for measure in values])
-    groups = [defined] if population == "all pairs" else [defined & (np.arange(shape[1]) == k) for k in range(shape[1])]
-    correlations, overlaps = [], []
-    for group in groups:
-        ranks = np.array([pl.Series(measure[group]).rank("average").to_numpy() for measure in values], dtype=np.float64)
-        count = max(1, round(top_share * ranks.shape[1]))
-        tops = np.array([row >= -_kth(-row, count) for row in ranks]) if ranks.size else ranks.astype(bool)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            centered = ranks - ranks.sum(axis=1, keepdims=True) / ranks.shape[1]
-            norm = np.sqrt((centered**2).sum(axis=1))
-            correlations.append(centered @ centered.T / norm[:, None] / norm[None, :])
-        overlaps.append(jaccard(tops.T, tops.T))
-    spearman, overlap = _mean_defined(correlations, len(names)), _mean_defined(overlaps, len(names))
-    return [
-        Agreement(names[a], names[b], int(defined.sum()), float(spearman[a, b]), float(overlap[a, b]))
-        for a, b in itertools.combinations(range(len(names)), 2)
-    ]
+    columns = {name: measure[:, None] if measure.ndim == 1 else measure for name, measure in measures.items()}
+    found = []
+    for (a, first), (b, second) in itertools.combinations(columns.items(), 2):
+        first, second = np.broadcast_arrays(first, second)
+        defined = ~(np.isnan(first) | np.isnan(second))
+        groups = [defined] if population == "all pairs" else [defined & (np.arange(first.shape[1]) == k) for k in range(first.shape[1])]
+        numbers = np.array([_agreement(first[group], second[group], top_share) for group in groups]).reshape(-1, 2)
+        with np.errstate(invalid="ignore"):
+            spearman, overlap = np.nansum(numbers, axis=0) / (~np.isnan(numbers)).sum(axis=0)
+        found.append(Agreement(a, b, int(defined.sum()), float(spearman), float(overlap)))
+    return found
 
 
-def _mean_defined(matrices: list[np.ndarray], size: int) -> np.ndarray:
-    """Mean over matrices of what is not NaN, element by element; NaN where nothing is."""
-    stacked = np.array(matrices).reshape(-1, size, size)
-    with np.errstate(invalid="ignore"):
-        return np.nansum(stacked, axis=0) / (~np.isnan(stacked)).sum(axis=0)
+def _agreement(first: np.ndarray, second: np.ndarray, top_share: float) -> tuple[float, float]:
+    """Rank correlation of two lists of values, and the Jaccard index of their top shares."""
+    if not len(first):
+        return np.nan, np.nan
+    ranks = np.array([pl.Series(values).rank("average").to_numpy() for values in (first, second)], dtype=np.float64)
+    count = max(1, round(top_share * len(first)))
+    tops = np.array([row >= -_kth(-row, count) for row in ranks])
+    centered = ranks - ranks.mean(axis=1, keepdims=True)
+    norm = np.sqrt((centered**2).sum(axis=1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(centered[0] @ centered[1] / norm[0] / norm[1]), float(jaccard(tops[:1].T, tops[1:].T)[0, 0])
 
 
 def _blocks(shape: tuple[int, ...]) -> Iterator[slice]:

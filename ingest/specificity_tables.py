@@ -16,7 +16,7 @@ from ingest.recorded import read_recorded
 from warehouse import ledger, store
 
 STAGE = "specificity"
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 
 @dataclass(frozen=True)

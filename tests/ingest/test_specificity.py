@@ -240,9 +240,7 @@ def test_rank_agreement_equals_scipy(population):
     measures["second"] += measures["first"]
     measures["first"][rng.random((80, 3)) < 0.1] = np.nan
     measures["second"][5] = np.nan
-    defined = np.isfinite(measures["first"]) & np.isfinite(measures["second"])
     whole = {name: np.broadcast_to(values[:, None] if values.ndim == 1 else values, (80, 3)) for name, values in measures.items()}
-    groups = [defined] if population == "all pairs" else [defined & (np.arange(3) == k) for k in range(3)]
 
     def top(values):
         count = round(0.1 * len(values))
@@ -251,6 +249,8 @@ def test_rank_agreement_equals_scipy(population):
     found = {(row.a, row.b): row for row in rank_agreement(measures, top_share=0.1, population=population)}
     assert list(found) == list(itertools.combinations(measures, 2))
     for (a, b), row in found.items():
+        defined = np.isfinite(whole[a]) & np.isfinite(whole[b])
+        groups = [defined] if population == "all pairs" else [defined & (np.arange(3) == k) for k in range(3)]
         assert row.pairs == defined.sum()
         assert row.spearman == pytest.approx(np.mean([spearmanr(whole[a][group], whole[b][group])[0] for group in groups]))
         tops = [(top(whole[a][group]), top(whole[b][group])) for group in groups]
@@ -262,7 +262,8 @@ def test_rank_agreement_is_undefined_for_a_constant_and_without_pairs():
     row = rank_agreement({"a": rising, "b": np.ones((3, 2))})[0]
     assert (row.pairs, math.isnan(row.spearman)) == (6, True)
     assert rank_agreement({"a": rising, "b": -rising})[0].spearman == pytest.approx(-1)
-    row = rank_agreement({"a": rising, "b": rising * np.nan})[0]
+    row, kept, _ = rank_agreement({"a": rising, "b": rising * np.nan, "c": rising**2})
+    assert (kept.pairs, kept.spearman, kept.top_jaccard) == (6, pytest.approx(1), 1)
     assert (row.pairs, math.isnan(row.spearman), math.isnan(row.top_jaccard)) == (0, True, True)
     assert rank_agreement({}) == []
 
