@@ -114,6 +114,10 @@ def ingest(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     batch: Annotated[int | None, typer.Option(help="Clips per forward pass; by default 8, on a GPU 64.")] = None,
+    bert_encoder: Annotated[
+        str | None,
+        typer.Option(help="With `ratings`: folder or hub name of BERTScore's encoder, all-MiniLM-L6-v2 by default.", show_default=False),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when anything failed.")] = False,
     warehouse: Warehouse = WAREHOUSE,
 ) -> None:
@@ -125,8 +129,10 @@ def ingest(
 
         if file is None:
             raise UserError("no file of answers is named: auricle ingest ratings FILE")
-        print(f"{ingest_ratings(warehouse, file)} ratings read")
+        print(f"{ingest_ratings(warehouse, file, bert_encoder)} ratings read")
         return
+    if bert_encoder:
+        raise UserError("--bert-encoder goes with ratings: auricle ingest ratings FILE --bert-encoder FOLDER")
     if file:
         raise UserError(f"one study file at a time, not {file} as well")
     if study:

@@ -501,7 +501,7 @@ CREATE TABLE readout (
     PRIMARY KEY (run_id, class_id)
 );
 COMMENT ON TABLE readout IS 'How many clips of each class the undisturbed network tells rightly, by the read-out named in the run''s parameters.';
-COMMENT ON COLUMN readout.run_id IS 'Run of stage interventions.';
+COMMENT ON COLUMN readout.run_id IS 'Run of stage interventions or specific_ablations.';
 COMMENT ON COLUMN readout.class_id IS 'True class.';
 COMMENT ON COLUMN readout.correct IS 'Clips told rightly.';
 COMMENT ON COLUMN readout.total IS 'Clips read out.';
@@ -862,14 +862,77 @@ CREATE TABLE rating_similarity (
     said_by VARCHAR NOT NULL,
     cosine DOUBLE NOT NULL,
     bert_score DOUBLE,
+    bert_encoder VARCHAR NOT NULL,
     PRIMARY KEY (rater, neuron_id, description_run_id, said_by)
 );
 COMMENT ON TABLE rating_similarity IS 'How like a rater''s own words what was said of a neuron is (AND, Table 3).';
 COMMENT ON COLUMN rating_similarity.rater IS 'Rater, as in rating.';
 COMMENT ON COLUMN rating_similarity.neuron_id IS 'Neuron.';
 COMMENT ON COLUMN rating_similarity.description_run_id IS 'Run of stage descriptions that was rated.';
-COMMENT ON COLUMN rating_similarity.said_by IS 'description (the calibrated summary), a method of dissection and its similarity function (such as DB wpmi; its first concept), or raters (mean over the other raters'' own words).';
+COMMENT ON COLUMN rating_similarity.said_by IS 'description (the calibrated summary), a method of dissection and its similarity function (such as DB wpmi, or ICL, which has none; its first concept), raters (mean over the other raters'' own words), or other descriptions (mean over those of the run''s other rated neurons: what chance gives).';
 COMMENT ON COLUMN rating_similarity.cosine IS 'Cosine of sentence embeddings, -1 to 1.';
-COMMENT ON COLUMN rating_similarity.bert_score IS 'F1 of BERTScore (Zhang et al. 2020), without rescaling; NULL where its encoder was not at hand.';
+COMMENT ON COLUMN rating_similarity.bert_score IS 'F1 of BERTScore (Zhang et al. 2020), neither rescaled nor weighted by rarity; NULL where a text has no token.';
+COMMENT ON COLUMN rating_similarity.bert_encoder IS 'Encoder of BERTScore and its layer: values of different ones cannot be compared.';
 
 COMMENT ON COLUMN importance.criterion IS 'nouns, adjectives, verbs, prepositions (number in the description), length (words of it), basic or high-level (kinds of adjectives), an adjective in quotes (descriptions that have it), random; none with share 0 is the whole network.';
+
+COMMENT ON COLUMN closed_concept.method IS 'How concepts were found: DB (captions and concepts compared as text), TAB (sounds and concepts by an audio-text network such as CLAP), ICL (a language model chooses one for the description).';
+COMMENT ON COLUMN closed_concept.function IS 'Similarity function: cosine, cosine_cubed, rank_reorder, wpmi or soft_wpmi; icl for ICL, which has none.';
+COMMENT ON COLUMN closed_concept.score IS 'Similarity; its range depends on the function. 1 for ICL, which has no scores.';
+
+ALTER TABLE description_score ALTER COLUMN low DROP NOT NULL;
+ALTER TABLE description_score ALTER COLUMN high DROP NOT NULL;
+COMMENT ON COLUMN description_score.scorer IS 'How descriptions and clips are compared: captions (cosine of sentence embeddings of description and caption), audio (cosine of an audio-text network''s embeddings of description and sound), judge (a language model rates 0 to 10, from description and caption, how likely the clip activates the neuron).';
+COMMENT ON COLUMN description_score.clips IS 'Held-out clips compared; for judge the few it was asked about, drawn half from the positives, half from the others.';
+COMMENT ON COLUMN description_score.positives IS 'Of these, the ones that activate the neuron most: of all held-out clips a tenth, all above 0.';
+COMMENT ON COLUMN description_score.low IS 'Lower end of the AUROC''s 95 % interval, by resampling the recordings that clips were cut from (clip.source_group); NULL where all positives, or all others, are of one recording.';
+COMMENT ON COLUMN description_score.high IS 'Upper end.';
+COMMENT ON COLUMN description_score.average_precision IS 'Average precision of the same ranking, 0 to 1; chance is positives / clips.';
+COMMENT ON COLUMN description_score.floor IS 'What is no better says nothing of the neuron: the 95 % quantile of the AUROC of other neurons'' descriptions for this neuron; for judge that of the same ratings when its positives are drawn anew.';
+
+CREATE TABLE meaning_count (
+    run_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    clips INTEGER NOT NULL,
+    meanings INTEGER NOT NULL,
+    transfer DOUBLE,
+    shared_word DOUBLE,
+    PRIMARY KEY (run_id, neuron_id)
+);
+COMMENT ON TABLE meaning_count IS 'How many kinds of sounds a neuron answers to, by the words of its highest clips'' captions.';
+COMMENT ON COLUMN meaning_count.run_id IS 'Run of stage polysemanticity.';
+COMMENT ON COLUMN meaning_count.neuron_id IS 'Neuron. One with too few captioned clips above 0 has no row.';
+COMMENT ON COLUMN meaning_count.clips IS 'Highest captioned clips above 0 that were looked at.';
+COMMENT ON COLUMN meaning_count.meanings IS '0: words do not tell these clips from the clips that leave the neuron cold; 1: one meaning; 2: two kinds of sounds.';
+COMMENT ON COLUMN meaning_count.transfer IS 'How well the words that tell one of the two most different groups from the cold clips tell the other, AUROC, mean over both directions: low for two meanings; NULL when one group is too small.';
+COMMENT ON COLUMN meaning_count.shared_word IS 'Balanced accuracy, 0 to 1, of the best single word that both groups share; NULL as transfer.';
+
+CREATE TABLE meaning (
+    run_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    meaning INTEGER NOT NULL,
+    clips INTEGER NOT NULL,
+    coherence DOUBLE NOT NULL,
+    words VARCHAR NOT NULL,
+    PRIMARY KEY (run_id, neuron_id, meaning)
+);
+COMMENT ON TABLE meaning IS 'A kind of sounds that a neuron answers to.';
+COMMENT ON COLUMN meaning.run_id IS 'Run of stage polysemanticity.';
+COMMENT ON COLUMN meaning.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN meaning.meaning IS 'Number within the neuron, from 1 for the one with most clips.';
+COMMENT ON COLUMN meaning.clips IS 'Its clips among the neuron''s highest; table meaning_clip names them.';
+COMMENT ON COLUMN meaning.coherence IS 'How well the words of its other clips tell each of its clips from the cold ones, AUROC; 0.5 is chance.';
+COMMENT ON COLUMN meaning.words IS 'Words that tell its clips from the cold ones, most telling first, separated by commas.';
+
+CREATE TABLE meaning_clip (
+    run_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    meaning INTEGER NOT NULL,
+    clip_id INTEGER NOT NULL,
+    PRIMARY KEY (run_id, neuron_id, clip_id)
+);
+COMMENT ON TABLE meaning_clip IS 'The clips of a kind of sounds that a neuron answers to.';
+COMMENT ON COLUMN meaning_clip.run_id IS 'Run of stage polysemanticity.';
+COMMENT ON COLUMN meaning_clip.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN meaning_clip.meaning IS 'Number within the neuron, as in meaning.';
+COMMENT ON COLUMN meaning_clip.clip_id IS 'Clip.';

@@ -258,6 +258,18 @@ def add_language(con: duckdb.DuckDBPyConnection, activation_run: int, odd: str) 
     con.executemany(f"INSERT INTO concept VALUES ({runs['descriptions']}, ?, ?, ?, ?, ?)", words)
     con.executemany("INSERT INTO closed_concept VALUES (?, ?, ?, ?, ?, ?, ?, NULL)", closed)
     con.executemany("INSERT INTO polysemanticity VALUES (?, ?, ?, ?, ?, ?)", shared)
+    ranked = "SELECT clip_id FROM top_clip WHERE run_id = ? AND neuron_id = ? AND side = 'high' AND reduction = 'mean' ORDER BY rank"
+    for place, neuron in enumerate(neurons[:3]):  # as many meanings as its place says
+        con.execute("INSERT INTO meaning_count VALUES (?, ?, 4, ?, 0.5, NULL)", [runs["polysemanticity"], neuron, place])
+        high = [clip for (clip,) in con.execute(ranked, [activation_run, neuron]).fetchall()]
+        for number in range(1, place + 1):
+            own = high[number - 1 :: place][:2]
+            con.execute(
+                "INSERT INTO meaning VALUES (?, ?, ?, ?, 0.9, ?)", [runs["polysemanticity"], neuron, number, len(own), f"hum, {odd}"]
+            )
+            con.executemany(
+                f"INSERT INTO meaning_clip VALUES ({runs['polysemanticity']}, {neuron}, {number}, ?)", [(clip,) for clip in own]
+            )
     con.executemany("INSERT INTO sentence_cluster VALUES (?, ?, ?, ?)",
                     [(runs["polysemanticity"], 0, 40, f"hum, {odd}"), (runs["polysemanticity"], 1, 20, "click, tick")])  # fmt: skip
     main = "SELECT class_id FROM class WHERE label_set_id = (SELECT min(label_set_id) FROM label_set JOIN dataset USING (dataset_id) WHERE content_sha256 = ?)"

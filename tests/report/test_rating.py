@@ -104,3 +104,5 @@ def test_answers_are_kept_downloaded_and_read_in(described, chromium, tmp_path):
     assert ingest_ratings(tmp_path / "w.duckdb", files[0]) == 2
     with duckdb.connect(str(tmp_path / "w.duckdb")) as con:
         assert con.execute("SELECT avg(rating), count(own_words) FROM rating").fetchall() == [(2.5, 1)]
+        compared = con.execute("SELECT neuron_id, list(said_by ORDER BY said_by) FROM rating_similarity GROUP BY 1").fetchall()
+    assert compared == [(neurons[0], ["DB cosine", "DB wpmi", "TAB wpmi", "description", "other descriptions"])]
