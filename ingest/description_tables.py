@@ -26,7 +26,6 @@ from warehouse.ledger import Run
 
 STAGE = "descriptions"
 CODE_VERSION = 1
-SEED = 0
 ASKED_AT_ONCE = 64
 """Prompts between two commits of their replies."""
 
@@ -34,13 +33,15 @@ ASKED_AT_ONCE = 64
 @dataclass(frozen=True)
 class Settings:
     """What shapes the results: clips on each side, the share of the clips kept out for scoring (see ingest.held_out; 0: none), the
-    share of them that a point without a model must hold for, and the cosine above which
-    calibration drops a point of a language model (for points without one see commonalities.calibrate_shared)."""
+    share of them that a point without a model must hold for, the cosine above which
+    calibration drops a point of a language model (for points without one see commonalities.calibrate_shared), and the seed that draws
+    the clips kept out."""
 
     k: int = 5
     held_out: float = 0.0
     share: float = 0.5
     threshold: float = THRESHOLD
+    seed: int = 0
 
 
 def ingest_descriptions(
@@ -62,16 +63,17 @@ def ingest_descriptions(
     settings = settings or Settings()
     recorded = read_recorded(warehouse, activation_run)
     captions, captioner = read_captions(warehouse, caption_run)
+    drawn_alike = {name: value for name, value in asdict(settings).items() if name != "seed"}  # the run has a column for that
     parameters = {
-        **recorded.subject(), **asdict(settings), "captions": captioner, "encoder": encoder.parameters,
+        **recorded.subject(), **drawn_alike, "captions": captioner, "encoder": encoder.parameters,
         "model": {"name": model.name, **model.parameters} if model else "commonalities",
     }  # fmt: skip
     run = ledger.begin(
         warehouse, STAGE, parameters=parameters, code_version=CODE_VERSION, dataset_sha256=recorded.dataset_sha256,
-        network_sha256=recorded.network_sha256, seed=SEED if settings.held_out else None,
+        network_sha256=recorded.network_sha256, seed=settings.seed if settings.held_out else None,
     )  # fmt: skip
     if settings.held_out:
-        kept_out = held_out.split(clip_groups(warehouse, recorded), settings.held_out, SEED)
+        kept_out = held_out.split(clip_groups(warehouse, recorded), settings.held_out, settings.seed)
         captions = {
             int(clip): captions[int(clip)]
             for clip, out in zip(recorded.clip_ids, kept_out, strict=True)

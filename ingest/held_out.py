@@ -10,7 +10,8 @@ import numpy as np
 
 POSITIVE_SHARE = 0.1
 FEWEST_POSITIVES = 5
-Z95 = 1.959963984540054
+RESAMPLES = 500
+PERMUTATIONS = 1000
 
 
 def split(groups: Sequence[str], share: float, seed: int) -> np.ndarray:
@@ -38,8 +39,8 @@ def positives(activations: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Scores:
-    """Per neuron [neurons]; NaN for one without positives. `low` to `high` is the 95 % interval of the AUROC (DeLong et al. 1988), `floor` the
-    95 % quantile of the AUROC of the other neurons' texts."""
+    """Per neuron [neurons]; NaN for one without positives. `low` to `high` is the 95 % interval of the AUROC (see `interval`), `floor` the 95 %
+    quantile of the AUROC of the other neurons' texts."""
 
     auroc: np.ndarray
     low: np.ndarray
@@ -48,8 +49,9 @@ class Scores:
     floor: np.ndarray
 
 
-def score(similarity: np.ndarray, positive: np.ndarray) -> Scores:
-    """Scores of texts by their `similarity` [neurons, clips] to clips, with `positive` [neurons, clips] the clips that each should find.
+def score(similarity: np.ndarray, positive: np.ndarray, groups: Sequence[str], *, seed: int = 0) -> Scores:
+    """Scores of texts by their `similarity` [neurons, clips] to clips, with `positive` [neurons, clips] the clips that each should find, and
+    `groups` [clips] what clips were cut from.
 
     Equal similarities count half. The floor compares every neuron's positives with all other neurons' texts.
     """
@@ -62,18 +64,55 @@ def score(similarity: np.ndarray, positive: np.ndarray) -> Scores:
     ranks = rankdata(similarity, axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
         above = (member @ ranks.T - (number * (number + 1) / 2)[:, None]) / (number * others)[:, None]  # [neuron, text]
-        auroc = np.diagonal(above).copy()
-        low, high, precision = (np.full(len(auroc), np.nan) for _ in range(3))
-        for row in np.flatnonzero((number > 1) & (others > 1)):
-            inside = positive[row]
-            placed = (ranks[row, inside] - rankdata(similarity[row, inside])) / others[row]  # of each positive, the share of others below
-            beaten = 1 - (ranks[row, ~inside] - rankdata(similarity[row, ~inside])) / number[row]
-            error = np.sqrt(placed.var(ddof=1) / number[row] + beaten.var(ddof=1) / others[row])
-            low[row], high[row] = max(0.0, auroc[row] - Z95 * error), min(1.0, auroc[row] + Z95 * error)
-            precision[row] = average_precision_score(inside, similarity[row])
+    auroc = np.diagonal(above).copy()
+    precision = np.full(len(auroc), np.nan)
+    for row in np.flatnonzero((number > 0) & (others > 0)):
+        precision[row] = average_precision_score(positive[row], similarity[row])
+    low, high = interval(similarity, positive, groups, seed=seed)
     np.fill_diagonal(above, np.nan)
     known = np.isfinite(auroc) & (len(auroc) > 1)
     floor = np.full(len(auroc), np.nan)
     if known.any():
         floor[known] = np.nanquantile(above[known], 0.95, axis=1)
     return Scores(auroc, low, high, precision, floor)
+
+
+def interval(
+    similarity: np.ndarray, positive: np.ndarray, groups: Sequence[str], *, seed: int = 0, resamples: int = RESAMPLES
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the 95 % interval of each neuron's AUROC, [neurons] each, from `similarity` and `positive` [neurons, clips]: quantiles over
+    resamples of `groups` [clips] with replacement (the cluster bootstrap, Davison & Hinkley 1997, section 3.8), because clips of one
+    recording are no independent witnesses.
+
+    The same resamples serve all neurons; those without a positive, or nothing else, do not count. NaN where the positives, or the others,
+    are all of one group.
+    """
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+    member = np.array([numbers[group] for group in groups], dtype=np.int64)
+    draws = np.random.default_rng(seed).multinomial(len(numbers), np.full(len(numbers), 1 / max(1, len(numbers))), size=resamples)
+    weights = np.ascontiguousarray(draws.T[member], dtype=np.float32)  # [clips, resamples]: how often a clip is drawn
+    areas = np.full((len(positive), resamples), np.nan)
+    for row, inside in enumerate(positive):
+        if min(len(np.unique(member[inside])), len(np.unique(member[~inside]))) < 2:
+            continue
+        values, ours, others = similarity[row], weights[inside], weights[~inside]
+        order = np.sign(values[inside][:, None] - values[~inside]).astype(np.float32)  # 1 where the positive is put before the other
+        with np.errstate(invalid="ignore"):
+            areas[row] = 0.5 + 0.5 * (ours * (order @ others)).sum(axis=0) / (ours.sum(axis=0) * others.sum(axis=0))
+    ends = np.full((2, len(positive)), np.nan)
+    known = np.isfinite(areas).any(axis=1)
+    if known.any():
+        ends[:, known] = np.nanquantile(areas[known], [0.025, 0.975], axis=1)
+    return ends[0], ends[1]
+
+
+def permutation_floor(similarity: np.ndarray, positive: np.ndarray, *, seed: int | Sequence[int] = 0) -> float:
+    """The 95 % quantile of the AUROC of one neuron's `similarity` [clips] when the clips it should find are drawn anew, as many as in
+    `positive` [clips]; NaN without any, or nothing else."""
+    from scipy.stats import rankdata
+
+    number = int(positive.sum())
+    if not 0 < number < len(positive):
+        return float("nan")
+    drawn = np.random.default_rng(seed).permuted(np.tile(rankdata(similarity), (PERMUTATIONS, 1)), axis=1)[:, :number].sum(axis=1)
+    return float(np.quantile((drawn - number * (number + 1) / 2) / (number * (len(positive) - number)), 0.95))

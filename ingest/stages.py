@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ingest.captions import Captioner
     from ingest.language import LanguageModel
     from ingest.networks import Network
-    from ingest.study import CaptionChoice, DescriptionChoice, NetworkChoice, Study
+    from ingest.study import CaptionChoice, DescriptionChoice, NetworkChoice, ScoreChoice, Study
     from ingest.text_encoders import TextEncoder
 
 
@@ -79,7 +79,7 @@ def _run_activations(
     context = Context(warehouse, study, network, dataset, paths, {"clips": clips.run.run_id, "activations": outcome.run.run_id})
     wanted = set(study.stages)
     for stage in reversed(LATER):
-        wanted |= set(LATER[stage].needs) if stage in wanted else set()
+        wanted |= set(LATER[stage].before(study)) if stage in wanted else set()
     for stage, later in LATER.items():
         if stage in wanted:
             title = later.title.format(network=network.name, dataset=dataset)
@@ -130,6 +130,15 @@ def _specificity(context: Context, progress: Progress) -> Outcome:
     return ingest_specificity(context.warehouse, context.runs["activations"], settings, progress=progress)
 
 
+def _specific_ablations(context: Context, progress: Progress) -> Outcome:
+    from ingest.specific_ablation_tables import Settings, ingest_specific_ablations
+
+    settings = Settings(**asdict(context.study.specific_ablations))
+    return ingest_specific_ablations(
+        context.warehouse, context.network, context.runs["specificity"], context.paths, settings, progress=progress
+    )
+
+
 def _captions(context: Context, progress: Progress) -> Outcome:
     from ingest.caption_tables import ingest_captions
     from ingest.captions import Imported
@@ -169,19 +178,21 @@ def load_captioner(choice: CaptionChoice) -> Captioner:
     return (VllmAudio if choice.captioner == "vllm" else TransformersAudio)(choice.model)
 
 
-def load_language_model(choice: DescriptionChoice) -> LanguageModel | None:
-    """The language model of a choice; None for commonalities. Raises UserError for what it lacks."""
+def load_language_model(choice: DescriptionChoice | ScoreChoice, where: str = "descriptions") -> LanguageModel | None:
+    """The language model of a choice; None for commonalities, or no engine. Raises UserError for what it lacks."""
     from ingest import endpoint, language
 
-    if choice.engine == "commonalities":
+    if choice.engine in (None, "commonalities"):
         return None
     if choice.model is None:
-        raise UserError(f"descriptions: {choice.engine} needs a model: give model")
+        raise UserError(f"{where}: {choice.engine} needs a model: give model")
     if choice.engine == "endpoint":
         if choice.url is None:
-            raise UserError("descriptions: endpoint needs an address: give url")
-        return endpoint.Endpoint(choice.url, choice.model, key_variable=choice.key_variable)
-    return (language.Vllm if choice.engine == "vllm" else language.Transformers)(choice.model)
+            raise UserError(f"{where}: endpoint needs an address: give url")
+        return endpoint.Endpoint(choice.url, choice.model, key_variable=choice.key_variable, seed=choice.seed, max_tokens=choice.max_tokens)
+    if choice.engine == "vllm":
+        return language.Vllm(choice.model, seed=choice.seed, max_tokens=choice.max_tokens)
+    return language.Transformers(choice.model, max_tokens=choice.max_tokens)
 
 
 @cache
@@ -198,23 +209,39 @@ def _descriptions(context: Context, progress: Progress) -> Outcome:
     choice, runs = context.study.descriptions, context.runs
     return ingest_descriptions(
         context.warehouse, runs["activations"], runs["captions"], load_encoder(context.study.descriptions.encoder), load_language_model(choice),
-        Settings(choice.k, choice.held_out, choice.share, choice.threshold), retry=choice.retry, progress=progress,
+        Settings(choice.k, choice.held_out, choice.share, choice.threshold, choice.seed), retry=choice.retry, progress=progress,
     )  # fmt: skip
 
 
 def _dissections(context: Context, progress: Progress) -> Outcome:
-    from ingest.dissection_tables import Settings, ingest_dissections
+    from ingest.dissection_tables import Settings, Sources, ingest_dissections
 
-    choice, runs = context.study.dissections, context.runs
-    settings = Settings(str(choice.file or choice.concepts), mode=choice.mode, scale=choice.scale, kept=choice.kept)
+    choice, descriptions, runs = context.study.dissections, context.study.descriptions, context.runs
+    settings = Settings(str(choice.file or choice.concepts), mode=choice.mode, scale=choice.scale, kept=choice.kept, methods=choice.methods)
+    device = context.study.activations.device
+    network = load_audio_text(choice.tab_network, choice.tab_weights, device) if "TAB" in choice.methods else None
+    model = load_language_model(descriptions) if "ICL" in choice.methods else None
+    sources = Sources(runs.get("captions"), network, context.paths, runs.get("descriptions"), model, descriptions.retry)
     return ingest_dissections(
-        context.warehouse,
-        runs["activations"],
-        runs["captions"],
-        load_encoder(context.study.descriptions.encoder),
-        settings,
-        progress=progress,
-    )
+        context.warehouse, runs["activations"], sources, load_encoder(descriptions.encoder), settings, progress=progress
+    )  # fmt: skip
+
+
+def load_audio_text(name: str, weights: Path | None, device: str) -> Network:
+    """An audio-text network, as load_network takes it, on a device. Raises UserError for one that reads no text."""
+    from ingest.activations import pick_device
+    from ingest.audio_text import check_reads_text
+    from ingest.networks import load_network
+
+    network = load_network(name, weights=weights)
+    check_reads_text(network)
+    network.module.to(pick_device(device))
+    return network
+
+
+def _dissections_need(study: Study) -> tuple[str, ...]:
+    read = {"DB": ("captions",), "ICL": ("descriptions",)}
+    return tuple(stage for method in study.dissections.methods for stage in read.get(method, ()))
 
 
 def _polysemanticity(context: Context, progress: Progress) -> Outcome:
@@ -238,11 +265,16 @@ def _ablations(context: Context, progress: Progress) -> Outcome:
 
 
 def _scores(context: Context, progress: Progress) -> Outcome:
-    from ingest.score_tables import ingest_scores
+    from ingest.score_tables import Settings, ingest_scores
 
-    runs = context.runs
-    encoder = load_encoder(context.study.descriptions.encoder)
-    return ingest_scores(context.warehouse, runs["activations"], runs["captions"], runs["descriptions"], encoder, progress=progress)
+    choice, runs, device = context.study.scores, context.runs, context.study.activations.device
+    audio = load_audio_text(choice.audio_network, choice.audio_weights, device) if "audio" in choice.scorers else None
+    judge = load_language_model(choice, "scores") if "judge" in choice.scorers else None
+    return ingest_scores(
+        context.warehouse, runs["activations"], runs["captions"], runs["descriptions"], load_encoder(context.study.descriptions.encoder),
+        Settings(choice.scorers, choice.judge_neurons, choice.judge_clips, choice.seed), audio=audio, paths=context.paths, judge=judge,
+        retry=choice.retry, progress=progress,
+    )  # fmt: skip
 
 
 def _validation(context: Context, progress: Progress) -> Outcome:
@@ -258,7 +290,11 @@ class Later:
     run: Callable[[Context, Progress], Outcome]
     title: str
     unit: str = "layers"
-    needs: tuple[str, ...] = ()
+    needs: tuple[str, ...] | Callable[[Study], tuple[str, ...]] = ()
+
+    def before(self, study: Study) -> tuple[str, ...]:
+        """The stages it needs in a study."""
+        return self.needs(study) if callable(self.needs) else self.needs
 
 
 LATER = {
@@ -266,10 +302,13 @@ LATER = {
     "clusters": Later(_clusters, "clusters of {network} on {dataset}", "units of work"),
     "interventions": Later(_interventions, "interventions on {network} with {dataset}", "units of work", ("clusters",)),
     "specificity": Later(_specificity, "specificity of {network} on {dataset}", "label sets"),
+    "specific_ablations": Later(
+        _specific_ablations, "ablations of class-specific neurons of {network} with {dataset}", "units of work", ("specificity",)
+    ),
     "captions": Later(_captions, "captions of {dataset}", "batches"),
     "descriptions": Later(_descriptions, "descriptions of {network} on {dataset}", needs=("captions",)),
     "scores": Later(_scores, "scores of descriptions of {network} on {dataset}", needs=("captions", "descriptions")),
-    "dissections": Later(_dissections, "dissections of {network} on {dataset}", needs=("captions",)),
+    "dissections": Later(_dissections, "dissections of {network} on {dataset}", needs=_dissections_need),
     "polysemanticity": Later(_polysemanticity, "polysemanticity of {network} on {dataset}", "units of work", ("captions",)),
     "ablations": Later(_ablations, "ablations of {network} with {dataset}", "units of work", ("descriptions", "dissections")),
     "validation": Later(

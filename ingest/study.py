@@ -98,8 +98,9 @@ class CaptionChoice:
 @dataclass(frozen=True)
 class DescriptionChoice:
     """Who summarises: commonalities (no model), transformers, vllm or endpoint, with `model` (a folder or hub name), `url` and
-    `key_variable` as for captions; and the sentence encoder, minilm or a folder or hub name. For the rest see
-    ingest.description_tables.Settings; `retry` asks again for replies that could not be used."""
+    `key_variable` as for captions, and the most tokens of a reply; and the sentence encoder, minilm or a folder or hub name. `seed` draws
+    the clips held out, and what a model samples. For the rest see ingest.description_tables.Settings; `retry` asks again for replies that
+    could not be used."""
 
     engine: str = "commonalities"
     model: str | None = None
@@ -110,19 +111,45 @@ class DescriptionChoice:
     held_out: float = 0.0
     share: float = 0.5
     threshold: float = 0.7
+    seed: int = 0
+    max_tokens: int = 1024
+    retry: bool = False
+
+
+@dataclass(frozen=True)
+class ScoreChoice:
+    """How descriptions are scored on held-out clips: see ingest.score_tables.Settings. `scorers` are captions (texts against captions), audio
+    (texts against sounds, by `audio_network` with its `audio_weights`) and judge (a language model, with `engine`, `model`, `url`,
+    `key_variable` and `max_tokens` as for descriptions); `retry` asks it again for replies that could not be used."""
+
+    scorers: tuple[Literal["captions", "audio", "judge"], ...] = ("captions",)
+    audio_network: str = "clap-2022"
+    audio_weights: Path | None = None
+    engine: Literal["transformers", "vllm", "endpoint"] | None = None
+    model: str | None = None
+    url: str | None = None
+    key_variable: str | None = None
+    judge_neurons: int = 200
+    judge_clips: int = 20
+    seed: int = 0
+    max_tokens: int = 1024
     retry: bool = False
 
 
 @dataclass(frozen=True)
 class DissectionChoice:
     """Closed concepts: see ingest.dissection_tables.Settings. `concepts` is esc50, audioset or classes (the data set's own); `file` a text file instead, one
-    concept a line."""
+    concept a line. `methods` are DB (captions and concepts as text), TAB (sounds and concepts by the audio-text network `tab_network`, with
+    its `tab_weights`) and ICL (the language model of descriptions chooses)."""
 
     concepts: str = "esc50"
     file: Path | None = None
     mode: Literal["paper", "as-released", "clip-dissect"] = "paper"
     scale: float | None = 100.0
     kept: int = 10
+    methods: tuple[str, ...] = ("DB",)
+    tab_network: str = "clap-2022"
+    tab_weights: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +185,19 @@ class SpecificityChoice:
 
 
 @dataclass(frozen=True)
+class SpecificAblationChoice:
+    """How neurons specific to a class are silenced: see ingest.specific_ablation_tables.Settings; `label_map` as for interventions."""
+
+    measures: tuple[Literal["aape", "lape", "selectivity", "average_precision", "auroc"], ...] = ("aape",)
+    draws: int = 10
+    folds: tuple[int, ...] | None = None
+    readout: str | None = None
+    label_map: Path | None = None
+    prompt: str = "this is a sound of "
+    label_set: str | None = None
+
+
+@dataclass(frozen=True)
 class Study:
     """All of it. Stages beyond clips and activations are done when they are named."""
 
@@ -169,10 +209,12 @@ class Study:
     interventions: InterventionChoice = field(default_factory=InterventionChoice)
     captions: CaptionChoice = field(default_factory=CaptionChoice)
     descriptions: DescriptionChoice = field(default_factory=DescriptionChoice)
+    scores: ScoreChoice = field(default_factory=ScoreChoice)
     dissections: DissectionChoice = field(default_factory=DissectionChoice)
     polysemanticity: PolysemanticityChoice = field(default_factory=PolysemanticityChoice)
     ablations: AblationChoice = field(default_factory=AblationChoice)
     specificity: SpecificityChoice = field(default_factory=SpecificityChoice)
+    specific_ablations: SpecificAblationChoice = field(default_factory=SpecificAblationChoice)
 
 
 def validation_studies(captioner: str = "acoustic") -> tuple[Study, ...]:
@@ -214,10 +256,29 @@ def check_study(study: Study, where: str) -> Study:
     _one_of(study.clusters.backend, ("exact", "nn-descent", "finch-clust"), f"{where}: clusters: backend")
     _one_of(study.interventions.mode, ("resample", "zero"), f"{where}: interventions: mode")
     _one_of(study.interventions.readout or "own", ("own", "zero-shot", "linear"), f"{where}: interventions: readout")
+    _one_of(study.specific_ablations.readout or "own", ("own", "zero-shot", "linear"), f"{where}: specific_ablations: readout")
+    if study.specific_ablations.draws < 1:
+        raise UserError(f"{where}: specific_ablations: draws is {study.specific_ablations.draws}, it must be at least 1")
     captioners = ("acoustic", "tags", "import", "clapcap", "transformers", "vllm", "endpoint")
     _one_of(study.captions.captioner, captioners, f"{where}: captions: captioner")
     engines = ("commonalities", "transformers", "vllm", "endpoint")
     _one_of(study.descriptions.engine, engines, f"{where}: descriptions: engine")
+    if not study.scores.scorers:
+        raise UserError(f"{where}: scores: scorers is empty: name captions, audio or judge")
+    if "judge" in study.scores.scorers and study.scores.engine is None:
+        raise UserError(f"{where}: scores: judge needs a language model: give engine, one of {', '.join(engines[1:])}")
+    for name, least in (("judge_neurons", 1), ("judge_clips", 4)):
+        if getattr(study.scores, name) < least:
+            raise UserError(f"{where}: scores: {name} is {getattr(study.scores, name)}, it must be at least {least}")
+    if not study.dissections.methods:
+        raise UserError(f"{where}: dissections: methods is empty: name DB, TAB or ICL")
+    for method in study.dissections.methods:
+        _one_of(method, ("DB", "TAB", "ICL"), f"{where}: dissections: method")
+    if "ICL" in study.dissections.methods and study.descriptions.engine == "commonalities":
+        raise UserError(f"{where}: dissections: ICL needs a language model: choose an engine of descriptions other than commonalities")
+    for section, choice in (("descriptions", study.descriptions), ("scores", study.scores)):
+        if choice.max_tokens < 1:
+            raise UserError(f"{where}: {section}: max_tokens is {choice.max_tokens}, it must be at least 1")
     for name in ("largest", "repeats"):
         if getattr(study.interventions, name) < 1:
             raise UserError(f"{where}: interventions: {name} is {getattr(study.interventions, name)}, it must be at least 1")

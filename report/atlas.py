@@ -31,6 +31,7 @@ from report import (
     record,
     search_index,
     sounds,
+    specific_ablations,
 )  # fmt: skip
 from report.folder import Folder
 from warehouse.store import UserError, connect_readonly
@@ -38,7 +39,8 @@ from warehouse.store import UserError, connect_readonly
 HERE = Path(__file__).parent
 PARTS = ("*.py", "*.sql", "templates/*", "static/*")
 TABLES = (
-    "adjectives", "dissections", "entropies", "importance", "interventions", "polysemanticity", "probes", "sentence_clusters", "unlearning",
+    "adjectives", "dissections", "entropies", "importance", "interventions", "polysemanticity", "probes", "sentence_clusters",
+    "specific_ablation_classes", "specific_ablations", "unlearning",
 )  # fmt: skip
 """Derived tables that pages show."""
 
@@ -144,6 +146,7 @@ class Site:
         self.probes = [probes.read(con, study) for study in shown.studies]
         self.language = [language.read(con, study) for study in shown.studies]
         self.ablations = [ablations.read(con, study) for study in shown.studies]
+        self.specific = [specific_ablations.read(con, study) for study in shown.studies]
         self.templates.globals["has_concepts"] = any(its.concepts.words for its in self.language)
 
     def pages(self) -> Iterator[tuple[str, str]]:
@@ -155,11 +158,11 @@ class Site:
         yield "static/charts.js", charts.specifications()
         yield "static/vega.js", charts.vega()
         words = [its.concepts for its in self.language]
-        yield "search.js", search_index.script(shown, known, self.clusters, words)
+        yield "search.js", search_index.script(shown, known, self.clusters, words, [its.descriptions for its in self.language])
         feet = [record.footers(con, depth) for depth in range(6)]
-        each = zip(shown.studies, known, self.clusters, self.interventions, self.probes, self.language, self.ablations, strict=True)
-        for study, its, groups, disturbed, probed, said, lost in each:
-            yield from pages.network(shown, study, its, disturbed, groups, self.probes, said, lost, get("network"), feet[2])
+        each = (shown.studies, known, self.clusters, self.interventions, self.probes, self.language, self.ablations, self.specific)
+        for study, its, groups, disturbed, probed, said, lost, specific in zip(*each, strict=True):
+            yield from pages.network(shown, study, its, disturbed, groups, self.probes, said, lost, specific, get("network"), feet[2])
             yield from pages.layers(study, its, groups, probed, said, self.found, get("layer"), feet[3])
             yield from clusters.pages(con, study, groups, its, disturbed, found, get("cluster"), feet[3])
             yield from concepts.pages(con, study, said.concepts, said.descriptions, its, found, get("concept"), feet[2])

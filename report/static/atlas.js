@@ -111,7 +111,7 @@
   });
 
   /* Search: the index is a script, loaded when it is first needed. */
-  var box = document.getElementById("q"), hits = document.getElementById("hits"), chosen = -1, loading = false;
+  var box = document.getElementById("q"), hits = document.getElementById("hits"), chosen = -1, loading = false, byScore = false;
   function plain(text) { return text.toLowerCase().replace(/[_·/\-\s]+/g, " ").trim(); }
   function load() {
     if (loading) { return; }
@@ -124,8 +124,15 @@
   function neuronFile(unit) { return String(unit).padStart(4, "0") + ".html"; }
   function neuron(study, layer, at) {
     var unit = layer[3] ? layer[3][at] : at, name = layer[4] ? layer[4][at] : null;
-    return {text: layer[0] + " · " + unit + (name === null ? "" : " (" + name + ")"), href: study.f + "/" + layer[1] + "/" + neuronFile(unit)};
+    return {text: layer[0] + " · " + unit + (name === null ? "" : " (" + name + ")"), href: study.f + "/" + layer[1] + "/" + neuronFile(unit), score: layer[5] ? layer[5][at] : null};
   }
+  /* Without the wish to sort by score, or among equals, the order stays. */
+  function front(items, limit, score) {
+    return (byScore ? items.map(function (item, i) { return [score(item), i, item]; })
+      .sort(function (a, b) { return (b[0] === null ? -1 : b[0]) - (a[0] === null ? -1 : a[0]) || a[1] - b[1]; })
+      .map(function (found) { return found[2]; }) : items).slice(0, limit);
+  }
+  function ownScore(item) { return item.score; }
   function rank(name, wanted) { return name === wanted ? 0 : name.indexOf(wanted) === 0 ? 1 : name.indexOf(" " + wanted) >= 0 ? 2 : name.indexOf(wanted) >= 0 ? 3 : 9; }
   function best(items, key, wanted, limit) {
     return items.map(function (item, order) { return [rank(plain(key(item)), wanted), order, item]; })
@@ -136,10 +143,11 @@
   function results(wanted) {
     var index = window.AURICLE_SEARCH, several = index.studies.length > 1, groups = [];
     function add(title, items) { if (items.length) { groups.push([title, items]); } }
+    function placeScore(n) { return neuron(index.studies[n[0]], index.studies[n[0]].l[n[1]], n[2]).score; }
     var classes = best(index.classes, function (c) { return c[0]; }, wanted, 6), found = [], seen = {};
     add("Classes", classes.map(function (c) { return {text: c[0], note: c[1], href: c[2]}; }));
     classes.slice(0, 3).forEach(function (c) {
-      c[3].slice(0, classes.length > 1 ? 5 : 10).forEach(function (n) {
+      front(c[3], classes.length > 1 ? 5 : 10, placeScore).forEach(function (n) {
         var study = index.studies[n[0]], item = neuron(study, study.l[n[1]], n[2]);
         if (seen[item.href]) { return; }
         seen[item.href] = 1;
@@ -147,7 +155,7 @@
         found.push(item);
       });
     });
-    add("Neurons for these classes", found);
+    add("Neurons for these classes", front(found, found.length, ownScore));
     found = [];
     classes.slice(0, 3).forEach(function (c) {
       (c[4] || []).slice(0, classes.length > 1 ? 3 : 6).forEach(function (n) {
@@ -159,7 +167,7 @@
     add("Words of descriptions", words.map(function (w) { return {text: w[0], note: w[1], href: w[2]}; }));
     found = [];
     words.slice(0, 3).forEach(function (w) {
-      w[3].slice(0, words.length > 1 ? 4 : 8).forEach(function (n) {
+      front(w[3], words.length > 1 ? 4 : 8, placeScore).forEach(function (n) {
         var study = index.studies[n[0]], item = neuron(study, study.l[n[1]], n[2]);
         if (seen[item.href]) { return; }
         seen[item.href] = 1;
@@ -167,7 +175,7 @@
         found.push(item);
       });
     });
-    add("Neurons described so", found);
+    add("Neurons described so", front(found, found.length, ownScore));
     var named = [], numbered = [], layers = [], parts = wanted.match(/^(.*?) ?(\d+)$/);
     index.studies.forEach(function (study) {
       study.l.forEach(function (layer) {
@@ -181,10 +189,10 @@
         }
       });
     });
-    function ordered(items, limit) { return items.map(function (item, i) { return [item.order, i, item]; }).sort(function (a, b) { return a[0] - b[0] || a[1] - b[1]; }).slice(0, limit).map(function (x) { return x[2]; }); }
-    add("Neurons by name", ordered(named, 8));
-    add("Neurons by number", ordered(numbered, 8));
-    add("Layers", ordered(layers, 6));
+    function ordered(items) { return items.map(function (item, i) { return [item.order, i, item]; }).sort(function (a, b) { return a[0] - b[0] || a[1] - b[1]; }).map(function (x) { return x[2]; }); }
+    add("Neurons by name", front(ordered(named), 8, ownScore));
+    add("Neurons by number", front(ordered(numbered), 8, ownScore));
+    add("Layers", ordered(layers).slice(0, 6));
     add("Clips", best(index.clips, function (c) { return c[0]; }, wanted, 8).map(function (c) { return {text: c[0], note: c[2], href: c[1]}; }));
     return groups;
   }
@@ -195,6 +203,15 @@
     box.removeAttribute("aria-activedescendant");
     if (wanted === "" || !window.AURICLE_SEARCH) { show(false); return; }
     var groups = results(wanted), number = 0;
+    if (groups.some(function (group) { return group[1].some(scored); })) {
+      var sorter = document.createElement("button");
+      sorter.type = "button";
+      sorter.textContent = "Sort neurons by score";
+      sorter.title = "Held-out score of the description: AUROC";
+      sorter.setAttribute("aria-pressed", String(byScore));
+      sorter.addEventListener("click", function (event) { byScore = !byScore; event.stopPropagation(); find(); box.focus(); });
+      hits.append(sorter);
+    }
     groups.forEach(function (group) {
       var title = document.createElement("div");
       title.className = "group";
@@ -208,7 +225,7 @@
         link.setAttribute("role", "option");
         link.tabIndex = -1;
         link.textContent = item.text;
-        note.textContent = item.note || "";
+        note.textContent = [item.note, scored(item) ? "score " + (item.score / 100).toFixed(2) : ""].filter(Boolean).join(", ");
         link.append(note);
         hits.append(link);
       });
@@ -221,6 +238,7 @@
     }
     show(true);
   }
+  function scored(item) { return typeof item.score === "number"; }
   function show(open) { hits.hidden = !open; box.setAttribute("aria-expanded", String(open)); }
   function choose(step) {
     var links = all("a", hits);

@@ -48,12 +48,22 @@ def test_a_neuron_page_says_what_it_listens_to(described):
     assert len(words) == 3  # loud, sound and the odd one
     assert any(link.endswith("concepts/toy-net/loud.adjective.html") for link in words)
     assert f"cosine dog 1.00 · {SCRIPT} 0.500 · rain, soft 0.333" in said
-    assert said.count("WPMI") == 2  # of DB and of TAB
+    assert f"WPMI dog 1.00 · {SCRIPT} 0.500 · rain, soft 0.333 dog 1.00" in said  # DB and TAB side by side
     assert "cat" not in [word.strip() for word in page.words]  # rank 4
     assert f"3 of 5 highest clips share sentences about hum, {SCRIPT} ." in said
     assert f"Caption 3 {SCRIPT}." in page.text
     for stage, run in described[2].items():
         assert (f"From run {run}, stage {stage}" in page.text) == (stage != "ablations")
+
+
+def test_a_neuron_page_says_how_many_kinds_of_sounds_it_answers_to(described):
+    for place, text in enumerate((
+        "No meaning in words : they do not tell its 4 highest clips from those that leave it cold.",
+        f"One meaning in words: hum, {SCRIPT} (2 clips: numbers 1, 2).",
+        f"Answers to 2 kinds of sounds: hum, {SCRIPT} (2 clips: numbers 1, 3); hum, {SCRIPT} (2 clips: numbers 2, 4).",
+    )):  # fmt: skip
+        said = " ".join(cells(described[1] / f"{NET}/conv-1/{place:04d}.html").split())
+        assert text in said
 
 
 def test_neurons_without_a_description_say_why(described):
@@ -143,23 +153,79 @@ def test_unlearning_is_listed_by_class(described):
     assert (len(points), points[0]["own"], points[0]["other"]) == (7, -2.0, -0.5)
 
 
-def test_held_out_scores_stand_beside_descriptions(described, tmp_path):
-    warehouse = tmp_path / "small.duckdb"
+@pytest.fixture(scope="module")
+def scored(described, tmp_path_factory):
+    """The same with held-out scores of places 0, 5, 6 and 7, and an earlier run by the same captioner; its site; the earlier run."""
+    folder = tmp_path_factory.mktemp("scored")
+    warehouse, latest = folder / "small.duckdb", described[2]["descriptions"]
     shutil.copy(described[0], warehouse)
     with duckdb.connect(str(warehouse)) as con:
-        [(key, dataset, network)] = con.execute(
-            "SELECT run_key, dataset_sha256, network_sha256 FROM run WHERE run_id = ?", [described[2]["descriptions"]]
+        [(dataset, network, text)] = con.execute(
+            "SELECT dataset_sha256, network_sha256, parameters FROM run WHERE run_id = ?", [latest]
         ).fetchall()
-        run = small_warehouse.add_run(con, "scores", dataset, network, parameters={"descriptions": key})
+        # The run there is becomes the earlier one; between it and the latest lies one of another captioner.
         con.execute(
-            "INSERT INTO description_score SELECT ?, min(neuron_id), 'captions', 50, 5, 0.834, 0.7, 0.9, 0.4, 0.65 FROM neuron", [run]
+            """INSERT INTO run SELECT * REPLACE (90 AS run_id, 'other' AS run_key, '{"captioner": "others"}' AS parameters) FROM run
+            WHERE run_id = ?""",
+            [described[2]["captions"]],
         )
-    shutil.copytree(described[1], tmp_path / "site")
-    atlas.build(warehouse, tmp_path / "site")
-    scored, other = (cells(tmp_path / f"site/{NET}/conv-1/{place:04d}.html") for place in (0, 5))
-    assert "among 50 clips it was not written from" in scored
-    assert "AUROC of 0.83 (0.70 to 0.90), more than other neurons’ descriptions do (0.65)" in scored
-    assert "Held-out" not in other
+        for parameters in (json.loads(text) | {"captions": "other"}, json.loads(text)):
+            made = small_warehouse.add_run(con, "descriptions", dataset, network, parameters=parameters)
+            con.execute("INSERT INTO summary_point SELECT * REPLACE (? AS run_id) FROM summary_point WHERE run_id = ?", [made, latest])
+            con.execute("INSERT INTO concept SELECT * REPLACE (? AS run_id) FROM concept WHERE run_id = ?", [made, latest])
+        neurons = [n for (n,) in con.execute("SELECT neuron_id FROM neuron ORDER BY 1").fetchall()]
+        con.execute(
+            "UPDATE summary_point SET text = ? WHERE run_id = ? AND neuron_id = ? AND position = 0", ["It is new.", made, neurons[0]]
+        )
+        con.execute("DELETE FROM summary_point WHERE run_id = ? AND neuron_id = ?", [made, neurons[1]])
+        [(key,)] = con.execute("SELECT run_key FROM run WHERE run_id = ?", [made]).fetchall()
+        run = small_warehouse.add_run(con, "scores", dataset, network, parameters={"descriptions": key})
+        rows = [(0, "captions", 50, 0.834, 0.7, 0.9, 0.65), (0, "judge", 12, 0.5, None, None, 0.75), (0, "audio", 49, 0.62, 0.5, 0.7, 0.6)]
+        rows += [(place, "captions", 50, auroc, 0.4, 0.9, 0.7) for place, auroc in ((5, 0.6), (6, 0.71), (7, 0.9))]
+        con.executemany(
+            "INSERT INTO description_score VALUES (?, ?, ?, ?, 5, ?, ?, ?, 0.4, ?)",
+            [(run, neurons[place], scorer, clips, *numbers) for place, scorer, clips, *numbers in rows],
+        )
+    shutil.copytree(described[1], folder / "site")
+    atlas.build(warehouse, folder / "site")
+    return warehouse, folder / "site", latest
+
+
+def test_held_out_scores_stand_beside_descriptions(scored):
+    site = scored[1]
+    said, other, none = (cells(site / f"{NET}/conv-1/{place:04d}.html") for place in (0, 5, 8))
+    assert "among 50 clips it was not written from" in said
+    assert "AUROC of 0.83 (0.70 to 0.90), more than other neurons’ descriptions do (0.65); by the sound of 49 such clips" in said
+    assert "instead of captions: 0.62 (0.50 to 0.70), more than other neurons’ descriptions do (0.60)" in said
+    assert "by a language model’s ratings of 12 such clips: 0.50 , no more than chance (0.75)." in said
+    assert "AUROC of 0.60 (0.40 to 0.90), no more than" in other
+    assert "Held-out" not in none
+    layer = cells(site / f"{NET}/conv-1/index.html")
+    assert "(AUROC 0.83)" in layer
+    assert layer.count("AUROC 0.") == 4
+
+
+def test_the_search_index_holds_scores(scored, described):
+    layers, before = (
+        json.loads((site / "search.js").read_text("utf-8").removeprefix("AURICLE_SEARCH=").rstrip(";\n"))["studies"][0]["l"]
+        for site in (scored[1], described[1])
+    )
+    assert layers[0][5] == [83, None, None, None, None, 60, 71, 90, None, None]
+    assert [layer[:5] for layer in layers] == before
+    assert all(len(layer) == 5 for layer in [*before, layers[1]])
+
+
+def test_what_a_new_run_changed_is_shown(scored):
+    changed, gone, same = (cells(scored[1] / f"{NET}/conv-1/{place:04d}.html") for place in (0, 1, 5))
+    summary = f"Earlier description (run {scored[2]})"
+    assert "It is new. " + SCRIPT in changed
+    assert f"{summary} It is a loud sound. {SCRIPT}" in changed
+    assert f"{summary} It goes on and on" in gone
+    assert "Earlier" not in same
+    test_atlas.test_names_stay_text(scored)
+    assert atlas.build(scored[0], scored[1]).written == 0
+    (scored[1] / "manifest.json").unlink()
+    assert atlas.build(scored[0], scored[1]).written == 0
 
 
 def test_unfinished_runs_are_not_shown(described, tmp_path):
@@ -229,3 +295,19 @@ def test_pages_with_language_load_and_find_words(described, chromium):
     assert chromium.js("[...document.querySelectorAll('#neurons tbody tr:not([hidden])')].map(r => r.cells[0].textContent)") == ["1"]
     assert chromium.messages == []
     assert [url for url in chromium.requests if not url.startswith((site.resolve().as_uri(), "data:", "blob:"))] == []
+
+
+def test_results_show_scores_and_sort_by_them(scored, chromium):
+    chromium.open(scored[1] / "index.html")
+    chromium.js("document.getElementById('q').focus()")
+    chromium.type("bright")
+    chromium.until("document.querySelectorAll('#hits a').length > 3")
+    hits = "[...document.querySelectorAll('#hits a')].slice(1).map(a => [a.href.split('/').slice(-2).join('/'), a.textContent.split('score ')[1] || ''])"
+    assert chromium.js(hits)[:3] == [["conv-1/0006.html", "0.71"], ["conv-1/0007.html", "0.90"], ["conv-1/0008.html", ""]]
+    chromium.click("#hits button")
+    assert chromium.js(hits)[:3] == [["conv-1/0007.html", "0.90"], ["conv-1/0006.html", "0.71"], ["conv-1/0008.html", ""]]
+    assert chromium.js("[document.activeElement.id, document.querySelector('#hits button').getAttribute('aria-pressed')]") == ["q", "true"]
+    chromium.key("ArrowDown")
+    chromium.key("ArrowDown")
+    assert chromium.js("document.querySelector('#hits [aria-selected=true]').href.slice(-9)") == "0007.html"
+    assert chromium.messages == []
