@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,7 +36,7 @@ CRITERIA = ("nouns", "adjectives", "verbs", "prepositions", "length", "basic", "
 @dataclass(frozen=True)
 class Settings:
     """What shapes the results. fold: test clips, None for all. functions: similarity functions of a run of dissections by which neurons are
-    chosen. seeds: random choices. shares: of all neurons, for feature importance; none to leave that out."""
+    chosen, with each of its methods but ICL. seeds: random choices. shares: of all neurons, for feature importance; none to leave that out."""
 
     fold: int | None = None
     functions: tuple[str, ...] = ("cosine_cubed", "wpmi")
@@ -150,6 +151,8 @@ class Words:
                 WHERE run_id = $run AND rank <= $top""",
                 params={"run": dissection_run, "top": TOP_CONCEPTS},
             ).pl()
+            [(parameters,)] = con.execute("SELECT parameters FROM run WHERE run_id = ?", [dissection_run]).fetchall()
+        self.methods: list[str] = json.loads(parameters).get("methods", ["DB"])
         self.neurons = {layer.name: layer.neurons for layer in recorded.layers}
 
     def named(self, class_name: str) -> Units:
@@ -157,10 +160,21 @@ class Words:
         words = re.findall(r"[a-z]+", class_name.lower())
         return self._units(self.concepts.filter((pl.col("part_of_speech") == "noun") & pl.col("word").is_in(words)))
 
-    def dissected(self, class_name: str, function: str) -> Units:
-        """Neurons that have the class among their first concepts by a similarity function."""
+    def dissected(self, class_name: str, method: str, function: str) -> Units:
+        """Neurons that have the class among their first concepts by a method and similarity function."""
         plain = pl.col("concept").str.to_lowercase().str.replace_all("_", " ")
-        return self._units(self.closed.filter((pl.col("function") == function) & (plain == class_name.lower().replace("_", " "))))
+        chosen = (pl.col("method") == method) & (pl.col("function") == function) & (plain == class_name.lower().replace("_", " "))
+        return self._units(self.closed.filter(chosen))
+
+    def ways(self, class_name: str, functions: Sequence[str]) -> dict[str, Units]:
+        """Neurons of a class by every way of choosing them: open concepts, then methods of dissection."""
+        found = {"open": self.named(class_name)}
+        for method in self.methods:
+            if method == "ICL":
+                found[method] = self.dissected(class_name, method, "icl")
+            else:
+                found |= {f"{method} {function}": self.dissected(class_name, method, function) for function in functions}
+        return found
 
     def _units(self, frame: pl.DataFrame) -> Units:
         return {layer: found["unit"].unique().sort().to_numpy() for (layer,), found in frame.group_by(["layer"], maintain_order=True)}
@@ -231,7 +245,7 @@ def _waveforms(network: Network, names: list[str], paths: dict[str, Path]) -> It
 def _unlearn(passes: _Passes, words: Words, label: int, settings: Settings) -> tuple[list[dict[str, object]], list[tuple[str, str]]]:
     """Rows of table unlearning of a class, and ways of choosing that found no neuron."""
     name = passes.recorded.class_names[label]
-    ways = {"open": words.named(name)} | {f"DB {function}": words.dissected(name, function) for function in settings.functions}
+    ways = words.ways(name, settings.functions)
     asked = [(way, 0, units) for way, units in ways.items()]
     size = passes.count(ways["open"])
     asked += [("random", seed, random_masks(passes.network, size, seed=1000 * seed + label)) for seed in range(settings.seeds)]

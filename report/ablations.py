@@ -38,8 +38,15 @@ def read(con: duckdb.DuckDBPyConnection, study: Study) -> StudyAblations:
     if not runs:
         return found
     found.run_id = runs[0]
-    [(parameters,)] = con.execute("SELECT parameters FROM run WHERE run_id = ?", [found.run_id]).fetchall()
-    found.ways = ["open", *(f"DB {function}" for function in json.loads(parameters).get("functions") or ())]
+    [(parameters, dissections)] = con.execute(
+        """SELECT run.parameters, dissected.parameters FROM run
+           LEFT JOIN run AS dissected ON dissected.run_key = run.parameters::JSON ->> 'dissections' WHERE run.run_id = ?""",
+        [found.run_id],
+    ).fetchall()
+    functions = json.loads(parameters).get("functions") or ()
+    found.ways = ["open"]
+    for method in json.loads(dissections or "{}").get("methods") or ["DB"]:
+        found.ways += [method] if method == "ICL" else [f"{method} {function}" for function in functions]
     for name, rows in (("unlearning", found.unlearning), ("importance", found.importance)):
         rows += [row for row in table(con, name).to_dicts() if row["run_id"] == found.run_id]
     result = con.execute(

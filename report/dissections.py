@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from html import escape
-from itertools import groupby
-from operator import itemgetter
 
 import duckdb
 from markupsafe import Markup
@@ -19,7 +17,11 @@ from report.texts import cut
 FIRST, LONGEST = 3, 60
 """Concepts of a function on a neuron's page, and characters of one."""
 FUNCTIONS = {"cosine": "cosine", "cosine_cubed": "cosine cubed", "rank_reorder": "rank reorder", "wpmi": "WPMI", "soft_wpmi": "soft WPMI"}
-METHODS = {"DB": "captions and concepts as text", "TAB": "sounds and concepts by an audio-language model"}
+METHODS = {
+    "DB": "captions and concepts as text",
+    "TAB": "sounds and concepts by an audio-language model",
+    "ICL": "chosen for the description by a language model",
+}
 
 
 @dataclass(slots=True)
@@ -53,36 +55,50 @@ def read(con: duckdb.DuckDBPyConnection, study: Study) -> StudyDissections:
 
 
 def label(function: str) -> str:
-    """A similarity function in words."""
+    """A similarity function in words; none for ICL."""
+    if function == "icl":
+        return "–"
     return FUNCTIONS.get(function, function.replace("_", " "))
 
 
 def tables(con: duckdb.DuckDBPyConnection, found: StudyDissections, layer: Layer) -> dict[int, Markup]:
-    """By neuron of a layer: a table per method of each function's first concepts; a neuron's own name is bold."""
-    out: dict[int, str] = {}
+    """By neuron of a layer: a table of each function's first concepts with methods side by side, and the one that ICL chose; a neuron's own
+    name is bold."""
+    cells: dict[int, dict[str, dict[str, str]]] = {}
     texts: dict[str, str] = {}
-    for method, (run_id, concept_set) in found.methods.items():
+    for method, (run_id, _) in found.methods.items():
         rows = con.execute(
             """SELECT neuron_id, function, list(concept ORDER BY rank), list(score ORDER BY rank) FROM closed_concept
-               WHERE run_id = ? AND method = ? AND rank <= ? AND neuron_id BETWEEN ? AND ? GROUP BY neuron_id, function
-               ORDER BY neuron_id, coalesce(list_position(?, function), 99), function""",
-            [run_id, method, FIRST, layer.first, layer.first + layer.neurons - 1, list(FUNCTIONS)],
+               WHERE run_id = ? AND method = ? AND rank <= ? AND neuron_id BETWEEN ? AND ? GROUP BY neuron_id, function ORDER BY neuron_id""",
+            [run_id, method, FIRST, layer.first, layer.first + layer.neurons - 1],
         ).fetchall()
         for concept in {concept for row in rows for concept in row[2]} - texts.keys():
             texts[concept] = escape(cut(concept.replace("_", " "), LONGEST))
-        labels = {function: f"<tr><th>{escape(label(function))}</th><td>" for function in {row[1] for row in rows}}
-        about = METHODS.get(method)
-        caption = f"{escape(method)}{f': {about}' if about else ''}; concepts of {escape(cut(concept_set, LONGEST))}"
-        start = f'<table class="closed"><caption>{caption}</caption><tbody>'
-        for neuron_id, group in groupby(rows, key=itemgetter(0)):
+        for neuron_id, function, concepts, scores in rows:
             name = layer.names[neuron_id - layer.first]
             own = escape(cut(name.replace("_", " "), LONGEST)).lower() if name is not None else None
-            body = "".join([
-                labels[function] + " · ".join([
-                    f"{f'<b>{text}</b>' if (text := texts[concept]).lower() == own else text}&nbsp;<small>{number(score)}</small>"
-                    for concept, score in zip(concepts, scores, strict=True)
-                ]) + "</td></tr>"
-                for _, function, concepts, scores in group
-            ])  # fmt: skip
-            out[neuron_id] = f"{out.get(neuron_id, '')}{start}{body}</tbody></table>"
-    return {neuron_id: Markup(text) for neuron_id, text in out.items()}
+            named = [f"<b>{text}</b>" if text.lower() == own else text for text in (texts[concept] for concept in concepts)]
+            if method != "ICL":
+                named = [f"{text}&nbsp;<small>{number(score)}</small>" for text, score in zip(named, scores, strict=True)]
+            cells.setdefault(neuron_id, {}).setdefault(function, {})[method] = " · ".join(named)
+    return {neuron_id: Markup(_table(found, by_function)) for neuron_id, by_function in cells.items()}
+
+
+def _table(found: StudyDissections, cells: dict[str, dict[str, str]]) -> str:
+    """A neuron's table from cells by function and method."""
+    methods = [method for method in found.methods if any(method in by_method for by_method in cells.values())]
+    columns = [method for method in methods if method != "ICL"]
+    about = [f"{escape(method)}{f': {METHODS[method]}' if method in METHODS else ''}" for method in methods]
+    sets = dict.fromkeys(escape(cut(found.methods[method][1], LONGEST)) for method in methods)
+    head = "".join(f"<th>{escape(method)}</th>" for method in columns)
+    body = []
+    for function in [*(name for name in FUNCTIONS if name in cells), *sorted(cells.keys() - FUNCTIONS.keys() - {"icl"})]:
+        values = "".join(f"<td>{cells[function].get(method, '–')}</td>" for method in columns)
+        body.append(f"<tr><th>{escape(label(function))}</th>{values}</tr>")
+    if chosen := cells.get("icl", {}).get("ICL"):
+        body.append(f'<tr><th>ICL</th><td colspan="{max(1, len(columns))}">{chosen}</td></tr>')
+    return (
+        f'<table class="closed"><caption>{"; ".join(about)}; concepts of {", ".join(sets)}</caption>'
+        + (f"<thead><tr><th></th>{head}</tr></thead>" if len(columns) > 1 else "")
+        + f"<tbody>{''.join(body)}</tbody></table>"
+    )

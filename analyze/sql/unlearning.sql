@@ -12,7 +12,7 @@ by_class AS (
            avg(other_correct_after) AS other_after, any_value(other_correct_before) AS other_before, any_value(other_total) AS other_total
     FROM unlearning JOIN latest USING (run_id) GROUP BY ALL
 ),
-published (chosen_by, neurons, dA, dR) AS (VALUES ('open', 2808, -10.73, -6.83), ('random', 3000, -13.52, -13.48), ('DB', 3317, -7.18, -7.41))
+published (chosen_by, neurons, dA, dR) AS (VALUES ('open', 2808, -10.73, -6.83), ('random', 3000, -13.52, -13.48), ('DB', 3317, -7.18, -7.41), ('TAB', 3317, -4.19, -4.03))
 SELECT network, dataset, by_class.chosen_by, count(*) AS classes, avg(by_class.neurons) AS neurons, avg(by_class.dA) AS dA, avg(by_class.dR) AS dR,
        avg(by_class.dR - by_class.dA) AS gap,
        avg(by_class.dR - by_class.dA) - 1.959964 * stddev_samp(by_class.dR - by_class.dA) / sqrt(count(*)) AS low,
