@@ -212,10 +212,34 @@ def unlearning() -> alt.LayerChart:
     return alike + points
 
 
+def specific_ablations() -> alt.LayerChart:
+    """A point per class and `series` at the percentage points lost without `random` and without its `specific` neurons; the line is where both
+    are alike."""
+    rows = alt.Chart(alt.NamedData("rows"), width="container", height=320)
+    title = "points lost without specific neurons"
+    points = rows.mark_circle(opacity=0.6, size=50).encode(
+        x=alt.X("random:Q", title="points lost without random neurons", axis=alt.Axis(tickCount=8)),
+        y=alt.Y("specific:Q", title=title),
+        color=alt.Color("series:N", legend=alt.Legend()),
+        tooltip=[
+            alt.Tooltip("class:N"),
+            alt.Tooltip("series:N", title="specific by"),
+            alt.Tooltip("neurons:Q"),
+            alt.Tooltip("undisturbed:Q", title="clips right before"),
+            alt.Tooltip("total:Q", title="of"),
+            alt.Tooltip("specific:Q", title="points lost", format=".1f"),
+            alt.Tooltip("random:Q", title="by random", format=".1f"),
+        ],
+        href="href:N",
+    )
+    alike = rows.mark_line(strokeDash=[4, 4], color="gray", strokeWidth=1).encode(x="random:Q", y=alt.Y("random:Q", title=title))
+    return alike + points
+
+
 TYPES = {
     "by_layer": by_layer, "by_depth": by_depth, "selective_neurons": selective_neurons, "active_neurons": active_neurons,
     "probes": probes, "tasks": tasks, "entropies": entropies, "shares": shares, "share": share, "adjectives": adjectives,
-    "importance": importance, "unlearning": unlearning,
+    "importance": importance, "unlearning": unlearning, "specific_ablations": specific_ablations,
 }  # fmt: skip
 
 

@@ -25,6 +25,8 @@ from report.neurons import REDUCTIONS
 from report.polysemanticity import K
 from report.polysemanticity import chart_rows as polysemanticity_rows
 from report.probes import SERIES, StudyProbes, chart_rows, name_of, task_rows
+from report.specific_ablations import StudySpecificAblations
+from report.specific_ablations import chart_rows as specific_rows
 from report.svg import number
 
 GALLERY = 12
@@ -150,6 +152,7 @@ def network(
     all_probes: list[StudyProbes],
     words: StudyLanguage,
     ablations: StudyAblations,
+    specific: StudySpecificAblations,
     template: jinja2.Template,
     footers: Mapping[int, Markup],
 ) -> Iterator[tuple[str, str]]:
@@ -167,18 +170,19 @@ def network(
         "adjectives": adjective_rows(words.concepts, study, words.descriptions, root),
         "polysemanticity": polysemanticity_rows(words.polysemanticity, study, root),
         "importance": importance_rows(ablations),
+        "specific_ablations": specific_rows(specific, root),
     }
     more |= {f"entropies_{kind}": box_rows(groups, root, positions=kind == "positions") for kind in ("channels", "positions")}
     more = {name: found for name, found in more.items() if found}
     named = [row["run_id"] for row in words.dissections.outputs]
-    sources = [study.run_id, probed.run_id, *groups.runs, disturbed.run_id, *words.runs, *named, ablations.run_id]
+    sources = [study.run_id, probed.run_id, *groups.runs, disturbed.run_id, *words.runs, *named, ablations.run_id, *specific.runs]
     yield study.page, template.render(
         title=study.title, root=root,
         provenance=_joined(footers, *sources),
         study=study, dataset=study.dataset, layers=numbers, number=number,
         total=sum(layer.neurons for layer in study.layers), class_rows=class_rows, curves=rows,
         others=[other for other in contents.studies if other.name == study.name and other is not study],
-        probes=probes, series=SERIES, name_of=name_of, disturbed=disturbed, words=words, ablations=ablations, way=way, k=K,
+        probes=probes, series=SERIES, name_of=name_of, disturbed=disturbed, words=words, ablations=ablations, specific=specific, way=way, k=K,
         compared=[other for other, _ in same], more=more, charts=Markup(charts.rows_script(**rows, **more)),
     )  # fmt: skip
 
