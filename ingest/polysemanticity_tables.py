@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from ingest import polysemanticity
+from ingest import meanings, polysemanticity
 from ingest.caption_tables import read_captions
 from ingest.clips import Outcome, Progress
 from ingest.layer_tables import insert
@@ -19,18 +19,19 @@ from warehouse import ledger
 from warehouse.store import UserError
 
 STAGE = "polysemanticity"
-CODE_VERSION = 1
+CODE_VERSION = 2
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Settings:
     """Clusters of sentences, numbers of top clips, and the share of all clips above which a cluster, having a sentence of so many captions,
-    says nothing of a neuron (1: the paper's rule, all clusters count)."""
+    says nothing of a neuron (1: the paper's rule, all clusters count); beyond the paper, when a neuron has several meanings."""
 
     clusters: int = polysemanticity.CLUSTERS
     most_common: float = 1.0
     ks: tuple[int, ...] = polysemanticity.KS
+    meanings: meanings.Thresholds = field(default_factory=meanings.Thresholds)
 
 
 def ingest_polysemanticity(
@@ -42,7 +43,8 @@ def ingest_polysemanticity(
     *,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Cluster the sentences of all captions and count, for every neuron, the top clips that share one; a layer is a unit of work.
+    """Cluster the sentences of all captions and count, for every neuron, the top clips that share one, and the meanings that words tell apart
+    (ingest.meanings); a layer is a unit of work.
 
     A neuron with fewer than k clips above 0 has no row for that k: its ranking goes on with clips that it does not answer to.
     """
@@ -82,11 +84,15 @@ def ingest_polysemanticity(
             with run.commit(["sentence clusters"]) as con:
                 insert(con, "sentence_cluster", frame.with_columns(pl.lit(run.run_id).alias("run_id")))
             worked += 1
+        vocabulary = meanings.vocabulary([captions.get(int(clip), "") for clip in recorded.clip_ids])
         for number, layer in enumerate(recorded.layers):
             item = f"layer {layer.layer_id}"
             if item not in done:
+                frames = {"polysemanticity": count(layer.matrix(), member, settings.ks, layer.first_neuron_id, run.run_id)}
+                frames |= tell(layer.matrix(), vocabulary, recorded.clip_ids, settings.meanings, layer.first_neuron_id, run.run_id)
                 with run.commit([item]) as con:
-                    insert(con, "polysemanticity", count(layer.matrix(), member, settings.ks, layer.first_neuron_id, run.run_id))
+                    for table, frame in frames.items():
+                        insert(con, table, frame)
                 worked += 1
             if progress:
                 progress(number + 1, len(recorded.layers))
@@ -116,3 +122,31 @@ def count(matrix: np.ndarray, member: np.ndarray, ks: tuple[int, ...], first_neu
             )
         )
     return pl.concat(frames)
+
+
+def tell(
+    matrix: np.ndarray,
+    vocabulary: meanings.Vocabulary,
+    clip_ids: np.ndarray,
+    thresholds: meanings.Thresholds,
+    first_neuron_id: int,
+    run_id: int,
+) -> dict[str, pl.DataFrame]:
+    """Rows of tables meaning_count, meaning and meaning_clip for a matrix [neurons, clips]."""
+    counts, found, clips = [], [], []
+    for neuron_id, activations in enumerate(matrix, first_neuron_id):
+        verdict = meanings.verdict(vocabulary, activations, thresholds)
+        if verdict is None:
+            continue
+        split = [None if np.isnan(value) else value for value in (verdict.transfer, verdict.shared_word)]
+        counts.append((run_id, neuron_id, verdict.clips, len(verdict.meanings), *split))
+        for number, meaning in enumerate(verdict.meanings, 1):
+            found.append((run_id, neuron_id, number, len(meaning.clips), meaning.coherence, ", ".join(meaning.words)))
+            clips += [(run_id, neuron_id, number, int(clip_ids[clip])) for clip in meaning.clips]
+    key = ["run_id", "neuron_id"]
+    decimal = {"transfer": pl.Float64, "shared_word": pl.Float64}  # which polars cannot tell where all are None
+    return {
+        "meaning_count": pl.DataFrame(counts, [*key, "clips", "meanings", *decimal], orient="row", schema_overrides=decimal),
+        "meaning": pl.DataFrame(found, [*key, "meaning", "clips", "coherence", "words"], orient="row"),
+        "meaning_clip": pl.DataFrame(clips, [*key, "meaning", "clip_id"], orient="row"),
+    }

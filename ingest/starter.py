@@ -19,7 +19,7 @@ import numpy as np
 
 from warehouse.store import UserError
 
-VERSION = 1
+VERSION = 2
 CLIPS_PER_CLASS = 15
 FOLDS = 5
 RATES_HZ = (16_000, 22_050, 16_000, 44_100, 22_050)
@@ -86,11 +86,16 @@ def _write_files(folder: Path, seed: int) -> list[str]:
             sound = make(clip)
             name = f"{class_name.split(',')[0].lower().replace(' ', '_')}/{index + 1:02}.wav"
             write(name, _wav(clip.finish(sound), clip.rate_hz))
-            octave = "" if clip.pitch_hz is None else math.floor(math.log2(clip.pitch_hz / 16.3516))  # C0
+            octave = "" if clip.pitch_hz is None else octave_of(clip.pitch_hz)
             rows.writerow([name, class_name, octave, course, index % FOLDS + 1])
     write("metadata.csv", table.getvalue().encode())
     (folder / MARKER).write_text(json.dumps({"version": VERSION, "seed": seed, "files": files}, indent=1) + "\n", encoding="utf-8")
     return [*files, MARKER]
+
+
+def octave_of(pitch_hz: float) -> int:
+    """Octave in scientific notation of the nearest note in equal temperament, A4 being 440 Hz: a quarter tone below C is still that C's."""
+    return round(69 + 12 * math.log2(pitch_hz / 440)) // 12 - 1
 
 
 def _move(temporary: Path, folder: Path, names: list[str]) -> None:

@@ -116,6 +116,19 @@ def score_verdicts(polysemantic: Mapping[Neuron, bool | None], planted: Sequence
     return counts.scores()
 
 
+def score_meanings(meanings: Mapping[Neuron, int | None], planted: Sequence[Planted]) -> list[Score]:
+    """How often the number of a neuron's meanings is right: two or more for sums, none for noise, one for the others but those that
+    `score_verdicts` leaves out.
+    """
+    counts = _Counts()
+    for what in planted:
+        number = meanings.get((what.layer, what.unit))
+        if number is not None and what.kind not in ("dead", "negation"):
+            right = number >= 2 if what.kind == "sum" else number == (0 if what.kind == "noise" else 1)
+            counts.add("verdict", what.layer, what.kind, right)
+    return counts.scores()
+
+
 def score_clusters(labels: Mapping[Neuron, int], planted: Sequence[Planted]) -> list[Score]:
     """How well clusters of neurons, by their numbers within a layer, keep together what is alike.
 

@@ -17,7 +17,7 @@ from warehouse import ledger, store
 from warehouse.store import UserError
 
 STAGE = "validation"
-CODE_VERSION = 1
+CODE_VERSION = 2
 SEED = 0
 TAU = 1.0
 LAYER = "classes"
@@ -29,8 +29,8 @@ def ingest_validation(warehouse: Path, network: Network, runs: dict[str, int], *
     """Score the finished runs of the stages named in NEEDS on the planted network, one unit of work. Raises UserError for another network.
 
     Methods: open concepts (a neuron's acoustic adjectives and nouns), and the same shuffled between neurons as a control; the first concept
-    by each similarity function in every mode that the activations were dissected in; each measure of specificity; the finest and the
-    chosen clusters; polysemanticity of 5 clips, all of which must agree;
+    by each method of dissection and similarity function in every mode that the activations were dissected in; each measure of specificity; the finest and the
+    chosen clusters; polysemanticity of 5 clips, all of which must agree; the number of meanings;
     ablations by the ways of choosing neurons.
     """
     truth = planted.truth(network)
@@ -68,11 +68,12 @@ def _names(warehouse: Path, runs: dict[str, int], neuron: dict[int, validation.N
             "SELECT neuron_id, word FROM concept WHERE run_id = ? AND (part_of_speech = 'noun' OR is_acoustic)", [runs["descriptions"]]
         ).fetchall()
         closed = con.execute(
-            """SELECT CASE mode WHEN 'paper' THEN function ELSE function || ', ' || mode END AS way, neuron_id, concept
-            FROM (SELECT run_id, parameters::JSON ->> 'mode' AS mode FROM run
+            """SELECT CASE WHEN method = 'ICL' THEN method WHEN mode = 'paper' THEN method || ' ' || function
+                        ELSE method || ' ' || function || ', ' || mode END AS way, neuron_id, concept
+            FROM (SELECT run_id, method, parameters::JSON ->> 'mode' AS mode FROM run JOIN (SELECT DISTINCT run_id, method FROM closed_concept) USING (run_id)
                   WHERE stage = 'dissections' AND status = 'done' AND parameters::JSON ->> 'activations' = (SELECT run_key FROM run WHERE run_id = ?)
-                  QUALIFY run_id = max(run_id) OVER (PARTITION BY mode))
-            JOIN closed_concept USING (run_id) WHERE rank = 1 ORDER BY way, neuron_id""",
+                  QUALIFY run_id = max(run_id) OVER (PARTITION BY method, CASE WHEN method <> 'ICL' THEN mode END))
+            JOIN closed_concept USING (run_id, method) WHERE rank = 1 ORDER BY way, neuron_id""",
             [runs["activations"]],
         ).fetchall()
     names: dict[validation.Neuron, list[str]] = {place: [] for place in neuron.values()}
@@ -86,10 +87,10 @@ def _names(warehouse: Path, runs: dict[str, int], neuron: dict[int, validation.N
         ("open concepts", validation.score_names(names, truth)),
         ("open concepts, shuffled", validation.score_names(shuffled, truth)),
     ]
-    for function in sorted({function for function, _, _ in closed}):
-        first = {neuron[neuron_id]: [concept] for of, neuron_id, concept in closed if of == function}
+    for way in sorted({way for way, _, _ in closed}):
+        first = {neuron[neuron_id]: [concept] for of, neuron_id, concept in closed if of == way}
         of_classes = [what for what in truth if what.kind in ("class", "sum", "duplicate") and what.classes]
-        found.append((f"DB {function}", validation.score_names(first, of_classes)))
+        found.append((way, validation.score_names(first, of_classes)))
     return found
 
 
@@ -119,12 +120,14 @@ def _groups(warehouse: Path, runs: dict[str, int], neuron: dict[int, validation.
             "SELECT neuron_id, shared < ? * k FROM polysemanticity WHERE run_id = ? AND k = 5 AND missing = 0",
             [TAU, runs["polysemanticity"]],
         ).fetchall()
+        counted = con.execute("SELECT neuron_id, meanings FROM meaning_count WHERE run_id = ?", [runs["polysemanticity"]]).fetchall()
     finest = {neuron[row[2]]: row[3] for row in members if row[0] == 0}
     chosen = {neuron[row[2]]: row[3] for row in members if row[1]}
     return [
         ("clusters, finest", validation.score_clusters(finest, truth)),
         ("clusters, chosen", validation.score_clusters(chosen, truth)),
         ("polysemanticity", validation.score_verdicts({neuron[neuron_id]: verdict for neuron_id, verdict in verdicts}, truth)),
+        ("meanings", validation.score_meanings({neuron[neuron_id]: number for neuron_id, number in counted}, truth)),
     ]
 
 

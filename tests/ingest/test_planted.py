@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 from ingest import notes, sound, starter
 from ingest.networks import Network, check_network
 from ingest.planted import BAND_EDGES_HZ, BANDS, CLASS_WORDS, SCALARS, Planted, load_planted, measure, planted_network, truth
-from ingest.validation import ablated_units, score_ablation, score_clusters, score_names, score_sets, score_verdicts
+from ingest.validation import ablated_units, score_ablation, score_clusters, score_meanings, score_names, score_sets, score_verdicts
 from tests.small import small_network
 from warehouse.store import UserError
 
@@ -337,6 +337,15 @@ def test_verdicts_clusters_and_ablations() -> None:
         ("verdict", "b", "sum"): (1, 1),
         ("verdict", "b", "noise"): (0, 1),
     }
+    meanings = {("a", 0): 1, ("a", 1): 0, ("a", 2): 1, ("b", 0): 2, ("b", 1): 1, ("b", 2): None, ("b", 3): 2, ("b", 4): 2, ("b", 5): 1}
+    assert table(score_meanings(meanings, SOME)) == {
+        ("verdict", "a", "loudness"): (1, 1),
+        ("verdict", "a", "duplicate"): (0, 1),
+        ("verdict", "b", "class"): (1, 2),
+        ("verdict", "b", "sum"): (1, 1),
+        ("verdict", "b", "noise"): (0, 1),
+    }
+    assert table(score_meanings({("b", 3): 0, ("b", 5): 0}, SOME)) == {("verdict", "b", "sum"): (0, 1), ("verdict", "b", "noise"): (1, 1)}
     labels = {("a", 0): 4, ("a", 1): 4, ("b", 0): 0, ("b", 1): 1, ("b", 2): 1}
     assert table(score_clusters(labels, SOME)) == {
         ("joined", "a", "duplicate"): (1, 1),

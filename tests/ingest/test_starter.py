@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ingest.sound import decode, measure_file
-from ingest.starter import CLIPS_PER_CLASS, SOUNDS, Clip, _move, write_starter
+from ingest.starter import CLIPS_PER_CLASS, SOUNDS, Clip, _move, octave_of, write_starter
 from warehouse.store import UserError
 
 
@@ -125,8 +125,13 @@ def test_sine_waves_are_one_line_in_the_octave_they_say(starter: Path) -> None:
         power, frequency = spectrum(starter, row)
         peak_hz = frequency[power.argmax()]
         assert power[np.abs(frequency - peak_hz) < 10].sum() > 0.99 * power.sum()
-        assert math.floor(math.log2(peak_hz / 16.3516) + 0.001) - int(row["octave"]) in (0, 1)
+        assert round(69 + 12 * math.log2(peak_hz / 440)) // 12 - 1 == int(row["octave"])
     assert len({row["octave"] for row in of_class(starter, "Sine wave")}) >= 4
+
+
+def test_octaves_are_those_of_the_nearest_midi_note() -> None:
+    # MIDI pitch 59 is B3, 60 is C4 at 261.63 Hz; a quarter tone below it, at 254.18 Hz, one becomes the other.
+    assert [octave_of(hertz) for hertz in (16.352, 246.94, 254.0, 254.4, 261.63, 440.0, 508.3, 508.8)] == [0, 3, 3, 4, 4, 4, 4, 5]
 
 
 @pytest.mark.parametrize(("name", "slope_db"), [("White noise", 0.0), ("Pink noise", -3.01)])
