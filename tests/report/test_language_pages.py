@@ -138,7 +138,7 @@ def test_layer_and_network_pages_sum_up(described):
     said = cells(path)
     # dA is -2, -3, -4; its distance to dR -0.5 is 1.5, 2.5, 3.5: 1.96 / sqrt(3) either side of 2.5
     assert "DB, WPMI 3 3.00 −3.00 −0.500 2.50 1.37 to 3.63" in said
-    assert "as many random ones 3 3.00 −0.250 −0.250 0 0 to 0" in said
+    assert "random, as many as the most 3 3.00 −0.250 −0.250 0 0 to 0" in said
     assert f"set {SCRIPT} DB cosine 4" in said  # "Dog" is named first, "rain" is no concept: 1 of 4
     assert "25.0" in said
 
@@ -148,7 +148,7 @@ def test_unlearning_is_listed_by_class(described):
     assert "By open concepts, no neuron was found for 2 of 3 classes." in said
     assert "dog 2 open concepts −1.00 −0.500 0.500 10 → 6 of 12 80 → 70 of 100" in said
     assert "rain 3 DB, WPMI −4.00 −0.500 3.50 10 → 4 of 12" in said
-    assert "as many random ones 2 times −0.250 −0.250 0 10 → 8.5 of 12" in said
+    assert "random, as many as the most 2 times −0.250 −0.250 0 10 → 8.5 of 12" in said
     points = rows_of(described[1] / "unlearning/toy-net.html")["unlearning"]
     assert (len(points), points[0]["own"], points[0]["other"]) == (7, -2.0, -0.5)
 
