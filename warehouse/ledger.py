@@ -122,6 +122,7 @@ def _difference(
         "SELECT run_id, parameters, code_version, dataset_sha256, network_sha256, seed FROM run WHERE stage = ? ORDER BY run_id DESC",
         [stage],
     ).fetchall()
+    parameters = json.loads(json.dumps(parameters))  # lists for tuples, as they are stored
     for run_id, text, old_code, old_dataset, old_network, old_seed in rows:
         old = json.loads(text)
         if any(old.get(key) != parameters.get(key) for key in ("dataset", "network")):
