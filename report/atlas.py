@@ -32,6 +32,7 @@ from report import (
     search_index,
     sounds,
     specific_ablations,
+    specificity,
 )  # fmt: skip
 from report.folder import Folder
 from warehouse.store import UserError, connect_readonly
@@ -40,7 +41,7 @@ HERE = Path(__file__).parent
 PARTS = ("*.py", "*.sql", "templates/*", "static/*")
 TABLES = (
     "adjectives", "dissections", "entropies", "importance", "interventions", "polysemanticity", "probes", "sentence_clusters",
-    "specific_ablation_classes", "specific_ablations", "unlearning",
+    "specific_ablation_classes", "specific_ablations", "specific_neurons", "unlearning",
 )  # fmt: skip
 """Derived tables that pages show."""
 
@@ -147,6 +148,7 @@ class Site:
         self.language = [language.read(con, study) for study in shown.studies]
         self.ablations = [ablations.read(con, study) for study in shown.studies]
         self.specific = [specific_ablations.read(con, study) for study in shown.studies]
+        self.specificity = [specificity.read(con, study) for study in shown.studies]
         self.templates.globals["has_concepts"] = any(its.concepts.words for its in self.language)
 
     def pages(self) -> Iterator[tuple[str, str]]:
@@ -160,16 +162,26 @@ class Site:
         words = [its.concepts for its in self.language]
         yield "search.js", search_index.script(shown, known, self.clusters, words, [its.descriptions for its in self.language])
         feet = [record.footers(con, depth) for depth in range(6)]
-        each = (shown.studies, known, self.clusters, self.interventions, self.probes, self.language, self.ablations, self.specific)
-        for study, its, groups, disturbed, probed, said, lost, specific in zip(*each, strict=True):
-            yield from pages.network(shown, study, its, disturbed, groups, self.probes, said, lost, specific, get("network"), feet[2])
+        each = (
+            shown.studies,
+            known,
+            self.clusters,
+            self.interventions,
+            self.probes,
+            self.language,
+            self.ablations,
+            self.specific,
+            self.specificity,
+        )
+        for study, its, groups, disturbed, probed, said, lost, less, specific in zip(*each, strict=True):
+            yield from pages.network(shown, study, its, disturbed, groups, self.probes, said, lost, less, specific, get("network"), feet[2])
             yield from pages.layers(study, its, groups, probed, said, self.found, get("layer"), feet[3])
             yield from clusters.pages(con, study, groups, its, disturbed, found, get("cluster"), feet[3])
             yield from concepts.pages(con, study, said.concepts, said.descriptions, its, found, get("concept"), feet[2])
             yield from ablations.page(study, lost, get("unlearning"), feet[1])
         yield from concepts.index(shown.studies, words, get("concepts"), feet[1])
         yield from sounds.datasets(con, shown, get("dataset"), feet[2])
-        yield from sounds.classes(shown, known, self.clusters, found, get("class"), feet[4])
+        yield from sounds.classes(shown, known, self.clusters, self.specificity, found, get("class"), feet[4])
         yield from sounds.clips(con, shown, known, found, get("clip"), feet[3])
         yield from record.runs_page(con, get("runs"))
         yield from record.schema_page(con, get("schema"))
@@ -184,6 +196,8 @@ class Site:
         """Addresses and texts of all neurons' pages."""
         template = self.templates.get_template("neuron.html.j2")
         feet = record.footers(self.con, 3)
-        for study, known, groups, words in zip(self.shown.studies, self.facts, self.clusters, self.language, strict=True):
-            foot = Markup("<br>").join([feet[run_id] for run_id in (study.run_id, *words.runs)])
-            yield from neurons.pages(self.con, study, known, groups, words, self.found, template, foot)
+        each = (self.shown.studies, self.facts, self.clusters, self.language, self.specificity)
+        for study, known, groups, words, specific in zip(*each, strict=True):
+            runs = [study.run_id, *words.runs, *([specific.run_id] if specific.run_id is not None else [])]
+            foot = Markup("<br>").join([feet[run_id] for run_id in runs])
+            yield from neurons.pages(self.con, study, known, groups, words, specific, self.found, template, foot)

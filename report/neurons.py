@@ -13,13 +13,14 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from report import language, svg
+from report import language, specificity, svg
 from report.cards import Cards
 from report.clusters import StudyClusters, member_links
 from report.contents import Layer, Study
 from report.facts import StudyFacts, chances
 from report.language import StudyLanguage
 from report.media import Media
+from report.specificity import StudySpecificity
 from report.svg import number
 
 HIGH, LOW, LOW_NON_NEGATIVE, OPEN = 20, 20, 6, 12
@@ -40,6 +41,7 @@ def pages(
     facts: StudyFacts,
     groups: StudyClusters,
     words: StudyLanguage,
+    specific: StudySpecificity,
     media: Media,
     template: jinja2.Template,
     provenance: str,
@@ -50,10 +52,12 @@ def pages(
     chance = chances(study.dataset)
     for at, layer in enumerate(order):
         before, after = order[at - 1] if at else None, order[at + 1] if at + 1 < len(order) else None
-        yield from _layer_pages(con, study, layer, before, after, facts, groups, words, cards, chance, template, provenance)
+        yield from _layer_pages(con, study, layer, before, after, facts, groups, words, specific, cards, chance, template, provenance)
 
 
-def _layer_pages(con, study, layer, before, after, facts, groups, words, cards, chance, template, provenance) -> Iterator[tuple[str, str]]:
+def _layer_pages(
+    con, study, layer, before, after, facts, groups, words, specific, cards, chance, template, provenance
+) -> Iterator[tuple[str, str]]:
     """Addresses and texts of one layer's neuron pages."""
     last = layer.first + layer.neurons - 1
     summaries = _summaries(con, study, layer)
@@ -63,6 +67,7 @@ def _layer_pages(con, study, layer, before, after, facts, groups, words, cards, 
     neighbors = _neighbors(con, study, layer, facts, cards.root)
     clusters = member_links(con, groups, study.dataset, layer)
     said = language.said(con, words, layer, facts, cards.root)
+    specific_to = specificity.lines(specific, study, layer, cards.root)
     constant = {
         "study": study, "layer": layer, "root": cards.root, "provenance": provenance, "reductions": REDUCTIONS, "number": number,
         "dataset": study.dataset,
@@ -85,7 +90,7 @@ def _layer_pages(con, study, layer, before, after, facts, groups, words, cards, 
             summary=summaries.get(neuron_id),
             top=top,
             others=others.get(neuron_id, ()),
-            profiles=profiles.get(neuron_id, ""),
+            profiles=specific_to.get(neuron_id, Markup()) + profiles.get(neuron_id, Markup()),
             neighbors=neighbors.get(neuron_id, ""),
             clusters=clusters.get(neuron_id, ""),
             said=said.get(neuron_id, language.NOTHING),

@@ -27,6 +27,8 @@ from report.polysemanticity import chart_rows as polysemanticity_rows
 from report.probes import SERIES, StudyProbes, chart_rows, name_of, task_rows
 from report.specific_ablations import StudySpecificAblations
 from report.specific_ablations import chart_rows as specific_rows
+from report.specificity import StudySpecificity
+from report.specificity import chart_rows as specificity_rows
 from report.svg import number
 
 GALLERY = 12
@@ -153,6 +155,7 @@ def network(
     words: StudyLanguage,
     ablations: StudyAblations,
     specific: StudySpecificAblations,
+    specificity: StudySpecificity,
     template: jinja2.Template,
     footers: Mapping[int, Markup],
 ) -> Iterator[tuple[str, str]]:
@@ -171,18 +174,30 @@ def network(
         "polysemanticity": polysemanticity_rows(words.polysemanticity, study, root),
         "importance": importance_rows(ablations),
         "specific_ablations": specific_rows(specific, root),
+        "specificity": specificity_rows(specificity, study, root),
     }
     more |= {f"entropies_{kind}": box_rows(groups, root, positions=kind == "positions") for kind in ("channels", "positions")}
     more = {name: found for name, found in more.items() if found}
     named = [row["run_id"] for row in words.dissections.outputs]
-    sources = [study.run_id, probed.run_id, *groups.runs, disturbed.run_id, *words.runs, *named, ablations.run_id, *specific.runs]
+    sources = [
+        study.run_id,
+        probed.run_id,
+        *groups.runs,
+        disturbed.run_id,
+        *words.runs,
+        *named,
+        ablations.run_id,
+        specificity.run_id,
+        *specific.runs,
+    ]
     yield study.page, template.render(
         title=study.title, root=root,
         provenance=_joined(footers, *sources),
         study=study, dataset=study.dataset, layers=numbers, number=number,
         total=sum(layer.neurons for layer in study.layers), class_rows=class_rows, curves=rows,
         others=[other for other in contents.studies if other.name == study.name and other is not study],
-        probes=probes, series=SERIES, name_of=name_of, disturbed=disturbed, words=words, ablations=ablations, specific=specific, way=way, k=K,
+        probes=probes, series=SERIES, name_of=name_of, disturbed=disturbed, words=words, ablations=ablations, way=way, k=K,
+        specific=specific, specificity=specificity,
         compared=[other for other, _ in same], more=more, charts=Markup(charts.rows_script(**rows, **more)),
     )  # fmt: skip
 

@@ -90,7 +90,7 @@ def _kinds(con: duckdb.DuckDBPyConnection, found: StudyPolysemanticity, layer: L
         GROUP BY neuron_id, meaning, words ORDER BY neuron_id, meaning""",
         [*its, found.activation_run, layer.reduction],
     ).fetchall():
-        where = f": numbers {', '.join(map(str, ranks))}" if ranks else ""
+        where = f": numbers {', '.join(map(str, ranks))}" if ranks and verdicts[neuron_id][0] > 1 else ""
         groups.setdefault(neuron_id, []).append(
             f"<i>{escape(cut(words, WORDS)) or 'no words of their own'}</i> ({plural(clips, 'clip')}{where})"
         )

@@ -16,6 +16,7 @@ from report.clusters import StudyClusters
 from report.contents import Contents, Dataset, Study
 from report.facts import StudyFacts, chances
 from report.media import Media
+from report.specificity import StudySpecificity, of_class
 from report.svg import number
 from report.texts import cut
 
@@ -55,6 +56,7 @@ def classes(
     contents: Contents,
     facts: list[StudyFacts],
     clusters: list[StudyClusters],
+    specificity: list[StudySpecificity],
     media: Media,
     template: jinja2.Template,
     footers: Mapping[int, Markup],
@@ -63,6 +65,7 @@ def classes(
     for dataset in contents.datasets:
         heard = [(study, known) for study, known in zip(contents.studies, facts, strict=True) if study.dataset is dataset]
         groups = [its for study, its in zip(contents.studies, clusters, strict=True) if study.dataset is dataset]
+        specific = [its for study, its in zip(contents.studies, specificity, strict=True) if study.dataset is dataset]
         chance = chances(dataset)
         cards = Cards(dataset, dataset.views[0], media, dataset.folder.count("/") + 3)
         for members in dataset.label_sets.values():
@@ -74,10 +77,12 @@ def classes(
                 ]
                 paths = [its.paths.get(class_id, []) for its in groups]
                 sources = dict.fromkeys(run_id for its, path in zip(groups, paths, strict=True) if path for run_id in its.runs)
+                sources |= dict.fromkeys(its.run_id for its in specific if class_id in its.by_class and its.run_id is not None)
                 provenance = Markup("<br>").join([_join(dataset, heard, footers), *(footers[run_id] for run_id in sources)])
                 yield cls.page, template.render(
                     title=cls.name, root=cards.root, provenance=provenance, paths=paths, dataset=dataset, cls=cls, number=number,
                     view=dataset.views[0], chance=chance[class_id], detectors=detectors,
+                    specific=[of_class(its, study, class_id, cards.root) for (study, _), its in zip(heard, specific, strict=True)],
                     cards=Markup("".join([cards.card(clip_id) for clip_id in cls.clips[:CARDS]])),
                     rest=[dataset.clips[c] for c in cls.clips[CARDS:]],
                     previous=dataset.classes[members[at - 1]] if at else None,

@@ -8,8 +8,7 @@ import duckdb
 
 from analyze.tables import table
 from report.contents import Study, runs_of
-
-MEASURES = {"aape": "AAPE", "lape": "LAPE", "selectivity": "selectivity", "average_precision": "average precision", "auroc": "AUROC"}
+from report.specificity import MEASURES
 
 
 @dataclass(slots=True)

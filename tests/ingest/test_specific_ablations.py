@@ -6,6 +6,7 @@ FOLDER/whole and, for every third point N at which a crash could hurt, killed th
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -34,6 +35,7 @@ from ingest.stages import run_study
 from ingest.starter import SOUNDS
 from ingest.study import ActivationChoice, DatasetChoice, NetworkChoice, SpecificAblationChoice, SpecificityChoice, Study
 from report import contents, specific_ablations
+from report import specificity as pages
 from report.svg import number
 from tests.kill_points import Points, Silent
 from tests.small import planted_network as small_network
@@ -252,6 +254,36 @@ def test_the_part_of_the_network_s_page(con):
     assert "&lt;b&gt;AAPE&lt;/b&gt;" in page
     assert f"{found.rows[0]['undisturbed']} of 45" in page
     assert all(f'href="{point["href"]}"' in page for point in points)
+
+
+def test_specific_neurons_on_pages(con):
+    [study] = contents.read(con).studies
+    found = pages.read(con, study)
+    pairs = con.execute(
+        """SELECT label_set.name, measure, count(*) FROM specific_neuron JOIN class USING (class_id) JOIN label_set USING (label_set_id)
+        GROUP BY ALL"""
+    ).fetchall()
+    said = {(row["label_set"], row["measure"], row["pairs"]) for row in found.rows}
+    assert said == {(label_set, pages.MEASURES[measure], count) for label_set, measure, count in pairs}
+    chart = [row for row in pages.chart_rows(found, study, "") if row["series"] == "AAPE"]
+    assert [(row["layer"], row["value"]) for row in chart] == [("classes", 1.0), ("outputs", 1.0)]
+    layer = study.layers[0]
+    for class_id in study.dataset.label_sets["class"]:
+        units = con.execute(
+            "SELECT neuron_id - ? FROM specific_neuron WHERE measure = 'aape' AND class_id = ? ORDER BY value DESC, neuron_id LIMIT ?",
+            [layer.first, class_id, pages.LISTED],
+        ).fetchall()
+        listed = pages.of_class(found, study, class_id, "../").partition("</p>")[0]
+        assert listed.startswith("<p>Specific by AAPE: ")
+        assert listed.count("<a ") == len(units)
+        hidden = [str(unit) for (unit,) in units if unit < layer.neurons]
+        assert re.findall(r"classes · (\d+)</a>", listed) == hidden
+    said = pages.lines(found, study, layer, "")
+    named = con.execute(
+        "SELECT DISTINCT neuron_id FROM specific_neuron WHERE measure IN ('aape', 'lape') AND neuron_id < ?", [layer.first + layer.neurons]
+    ).fetchall()
+    assert said.keys() == {neuron for (neuron,) in named}
+    assert all(" by AAPE." in text or " by LAPE." in text for text in said.values())
 
 
 # --- A small one --------------------------------------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def test_a_neuron_page_says_what_it_listens_to(described):
 def test_a_neuron_page_says_how_many_kinds_of_sounds_it_answers_to(described):
     for place, text in enumerate((
         "No meaning in words : they do not tell its 4 highest clips from those that leave it cold.",
-        f"One meaning in words: hum, {SCRIPT} (2 clips: numbers 1, 2).",
+        f"One meaning in words: hum, {SCRIPT} (2 clips).",
         f"Answers to 2 kinds of sounds: hum, {SCRIPT} (2 clips: numbers 1, 3); hum, {SCRIPT} (2 clips: numbers 2, 4).",
     )):  # fmt: skip
         said = " ".join(cells(described[1] / f"{NET}/conv-1/{place:04d}.html").split())
