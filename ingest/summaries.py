@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ingest.concepts import tokens, word_list
-from ingest.language import read_prompt
+from ingest.language import CUT_OFF, read_prompt
 from ingest.text_encoders import TextEncoder
 
 THRESHOLD = 0.7  # paper, A.4; the released program is called with 0.5
@@ -35,6 +35,7 @@ SHORT, SAME_WORDING = 2, 0.75  # content words; share of the other words
 
 BULLET = re.compile(r"^(?:\s*(?:[-*+•–—·▪◦>]|#{1,6}|\(?\d{1,3}[.)]|\(?[a-zA-Z]\))\s+)+")
 INLINE_NUMBER = re.compile(r"(?<=[.!?:])[ \t]+(?=\(?\d{1,2}[.)]\s+\W{0,3}[A-Z])")
+UNFINISHED = re.compile(rf"[^.!?\n]*{CUT_OFF.strip()}\s*$")
 EMPHASIS = re.compile(r"\*+|_{2,}|`+")
 
 
@@ -111,8 +112,8 @@ def _splitter() -> Any:
 
 
 def clean_points(text: str, *, as_released: bool = False) -> list[str]:
-    """The points of a model's summary: its sentences of more than five tokens (words and marks), each once, without greetings and what
-    announces a list.
+    """The points of a model's summary: its sentences of more than five tokens (words and marks), each once, without greetings, what
+    announces a list, and the half sentence of a reply that was cut off.
 
     A greeting holds "sure", "here are", "based on", "please" and the like as whole words. `as_released` finds them within words, too, so
     that a sentence on pressure or measured levels is lost, and keeps repetitions.
@@ -122,7 +123,7 @@ def clean_points(text: str, *, as_released: bool = False) -> list[str]:
         found = found if len(found) >= 3 else text.split("\n")
         return [s for s in found if len(tokens(s)) >= FEWEST_TOKENS and not any(word in s.lower() for word in RELEASED_GREETINGS)]
     greeting = re.compile(r"\b(?:" + "|".join(GREETINGS) + r")\b")
-    long = [s for s in sentences(text) if len(tokens(s)) >= FEWEST_TOKENS]
+    long = [s for s in sentences(UNFINISHED.sub("", text)) if len(tokens(s)) >= FEWEST_TOKENS]
     return list(dict.fromkeys(s for s in long if not greeting.search(s.lower()) and not s.endswith(":")))
 
 

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ingest import language
 from ingest.endpoint import Endpoint
-from ingest.language import Reply, Transformers, Vllm, ask, judged, model_identity, prompt_sha256, read_prompt
+from ingest.language import CUT_OFF, Reply, Transformers, Vllm, ask, judged, model_identity, prompt_sha256, read_prompt
 from warehouse.store import UserError
 
 TEMPLATE = "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -118,7 +118,8 @@ def greedy(folder, prompt, count):
             ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
             if ids[-1] == 1:
                 break
-    return decoders.ByteLevel().decode([alphabet[i - 2] for i in ids[start:] if i > 1])
+    end = "" if ids[-1] == 1 else CUT_OFF
+    return decoders.ByteLevel().decode([alphabet[i - 2] for i in ids[start:] if i > 1]) + end
 
 
 def test_transformers_in_padded_batches_equals_a_plain_loop(llama):
@@ -180,6 +181,8 @@ class Handler(BaseHTTPRequestHandler):
         kind, *times = prompt.split()
         wrong = seen <= int(times[0]) if times and times[0].isdecimal() else True
         answer = {"choices": [{"message": {"role": "assistant", "content": f"You said {prompt}"}, "finish_reason": "stop"}]}
+        if kind == "long":
+            answer["choices"][0]["finish_reason"] = "length"
         status, headers, text = 200, {}, json.dumps(answer)
         if kind in ("busy", "broken", "refused", "unknown") and wrong:
             status = {"busy": 429, "broken": 500, "refused": 400, "unknown": 404}[kind]
@@ -241,6 +244,10 @@ def test_endpoint_sends_what_it_says(server, monkeypatch):
     assert server.requests == [("/v1/chat/completions", "Bearer secret", message)]
     assert "secret" not in json.dumps(model.parameters)
     assert model.parameters == {"engine": "endpoint", "url": model.url, "model": "small", "seed": 5, "max_tokens": 7, "top_p": 0.5}
+
+
+def test_endpoint_marks_what_was_cut_off(server):
+    assert [reply.text for reply in endpoint(server).complete(["long words", "fine"])] == ["You said long words …", "You said fine"]
 
 
 def test_endpoint_tries_again_where_that_can_help(server):

@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from ingest.language import CUT_OFF
 from ingest.summaries import (
     calibrate,
     calibrate_as_released,
@@ -67,6 +68,13 @@ def test_points_are_long_enough_and_no_greetings():
     assert len(clean_points(LOW)) == 3
     # Five tokens with the full stop are too few, six are enough.
     assert clean_points("It is loud now. It is very loud now. It is very loud now.") == ["It is very loud now."]
+
+
+@pytest.mark.parametrize("end", ["The second half of it is", "It", ""])
+def test_what_was_cut_off_is_no_point(end):
+    whole = ["The clips are loud and noisy.", "They all end with a click"]
+    assert clean_points(f"1. {whole[0]}\n2. {whole[1]}\n3. {end}{CUT_OFF}") == whole
+    assert clean_points(f"{whole[0]} {end}{CUT_OFF}") == whole[:1]
 
 
 def test_greetings_are_whole_words_unless_as_released():
