@@ -5,19 +5,21 @@ FOLDER/whole and, for every third point N at which a crash could hurt, killed th
 """
 
 import csv
+import itertools
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import jinja2
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from scipy.stats import binomtest
@@ -254,6 +256,27 @@ def test_the_part_of_the_network_s_page(con):
     assert "&lt;b&gt;AAPE&lt;/b&gt;" in page
     assert f"{found.rows[0]['undisturbed']} of 45" in page
     assert all(f'href="{point["href"]}"' in page for point in points)
+
+
+def test_how_far_choices_of_specific_neurons_agree(con):
+    frame = tables.table(con, "measures").filter(label_set="class")
+    chosen = defaultdict(set)
+    for measure, *pair in con.execute(
+        """SELECT measure, neuron_id, class_id FROM specific_neuron JOIN class USING (class_id) JOIN label_set USING (label_set_id)
+        WHERE label_set.name = 'class'"""
+    ).fetchall():
+        chosen[measure].add(tuple(pair))
+    [possible] = con.execute("SELECT 15 * count(DISTINCT neuron_id) FROM specificity").fetchone()
+    compared = 0
+    for row in frame.filter(pl.col("specific_jaccard").is_not_null()).to_dicts():
+        first, second = chosen[row["first"]], chosen[row["second"]]
+        assert (row["first_specific"], row["second_specific"]) == (len(first), len(second))
+        assert row["specific_jaccard"] == pytest.approx(len(first & second) / len(first | second))
+        shared = len(first) * len(second) / possible
+        assert row["expected"] == pytest.approx(shared / (len(first) + len(second) - shared))
+        compared += 1
+    assert compared == len(list(itertools.combinations(chosen, 2)))
+    assert len(chosen) == 5
 
 
 def test_specific_neurons_on_pages(con):
