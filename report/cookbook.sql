@@ -51,6 +51,29 @@ FROM top_clip JOIN clip USING (clip_id) JOIN v_activation_run USING (run_id)
 WHERE is_latest AND reduction = 'mean' AND side = 'high' AND rank <= 10
 GROUP BY clip_id, clip.name ORDER BY neurons DESC, clip LIMIT 10;
 
+-- Which descriptions tell best which clips they were not written from activate the neuron?
+SELECT network, layer, unit, round(auroc, 3) AS auroc, round(low, 3) AS low, round(high, 3) AS high, round(floor, 3) AS floor, description
+FROM description_score JOIN run ON run.run_id = description_score.run_id
+JOIN run AS described ON described.run_key = run.parameters::JSON ->> 'descriptions'
+JOIN v_description ON v_description.run_id = described.run_id AND v_description.neuron_id = description_score.neuron_id
+JOIN v_neuron ON v_neuron.neuron_id = description_score.neuron_id
+WHERE run.status = 'done' AND auroc > floor
+ORDER BY low DESC NULLS LAST, description_score.neuron_id LIMIT 10;
+
+-- Which neurons answer to two kinds of sounds?
+SELECT network, layer, unit, string_agg(words || ' (' || clips || ' clips)', ' and ' ORDER BY meaning) AS kinds
+FROM meaning JOIN v_neuron USING (neuron_id)
+WHERE run_id IN (SELECT max(run_id) FROM run WHERE stage = 'polysemanticity' AND status = 'done' GROUP BY network_sha256, dataset_sha256)
+GROUP BY network, layer, layer_position, unit HAVING count(*) > 1
+ORDER BY min(coherence) DESC, layer_position, unit LIMIT 10;
+
+-- Which neurons are specific to a class by AAPE, and what is said of them?
+SELECT network, layer, unit, class.name AS class, round(value, 3) AS active_on, description
+FROM specific_neuron JOIN v_neuron USING (neuron_id) JOIN class USING (class_id)
+LEFT JOIN (SELECT neuron_id, description FROM v_description QUALIFY run_id = max(run_id) OVER (PARTITION BY neuron_id)) USING (neuron_id)
+WHERE measure = 'aape' AND run_id IN (SELECT max(run_id) FROM run WHERE stage = 'specificity' AND status = 'done' GROUP BY network_sha256, dataset_sha256)
+ORDER BY value DESC, neuron_id, class LIMIT 10;
+
 -- Which files could not be read, and why?
 SELECT run_id, stage, item, reason FROM failure ORDER BY run_id, item;
 
