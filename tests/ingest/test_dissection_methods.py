@@ -1,10 +1,7 @@
 """Dissections by an audio-text network (TAB) and by a language model's choice (ICL): stored rows against plain computations."""
 
 import hashlib
-import http.server
 import importlib.util
-import json
-import threading
 from dataclasses import replace
 
 import numpy as np
@@ -30,6 +27,7 @@ from ingest.study import (
     check_study,
 )  # fmt: skip
 from tests.kill_points import Silent
+from tests.language_server import RuleServer
 from tests.small import CLIP_S, RATE, small_network, write_sounds
 from warehouse import store
 from warehouse.check import check
@@ -156,43 +154,27 @@ def rule(description):
     return list(REPLIES)[hashlib.sha256(description.encode()).digest()[0] % len(REPLIES)]
 
 
-class Server:
-    """An OpenAI-compatible endpoint: every summary its own words, choices by rule until it is mended."""
+class Server(RuleServer):
+    """Every summary its own words, choices by rule until it is mended."""
 
     def __init__(self):
         self.asked, self.mended = [], False
-        outer = self
+        super().__init__()
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                prompt = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][-1]["content"]
-                if prompt.startswith("You have a set of object classnames: high, low, noise, silence\n"):
-                    outer.asked.append(prompt)
-                    description = prompt.rpartition("\n\nDescription: ")[2]
-                    text = "Answer: silence" if outer.mended else rule(description)
-                elif prompt.startswith("Can the adjective"):
-                    text = "No."
-                else:
-                    text = f"All of these clips hold a sound called {hashlib.sha256(prompt.encode()).hexdigest()[:12]}."
-                body = json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+    def reply(self, prompt):
+        if prompt.startswith("You have a set of object classnames: high, low, noise, silence\n"):
+            self.asked.append(prompt)
+            return "Answer: silence" if self.mended else rule(prompt.rpartition("\n\nDescription: ")[2])
+        if prompt.startswith("Can the adjective"):
+            return "No."
+        return f"All of these clips hold a sound called {hashlib.sha256(prompt.encode()).hexdigest()[:12]}."
 
 
 @pytest.fixture
 def server():
     found = Server()
     yield found
-    found.server.shutdown()
+    found.close()
 
 
 def test_icl_keeps_choices_and_asks_nothing_twice(folder, server, monkeypatch):

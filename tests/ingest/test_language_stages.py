@@ -1,9 +1,5 @@
 """The stages from captions to ablations, and specificity, on a small network: stored rows against plain computations."""
 
-import http.server
-import json
-import threading
-
 import duckdb
 import numpy as np
 import pytest
@@ -31,6 +27,7 @@ from ingest.study import (
     Study,
 )  # fmt: skip
 from tests.kill_points import Silent
+from tests.language_server import RuleServer
 from tests.small import small_network, write_sounds
 from warehouse import store
 from warehouse.check import check
@@ -230,43 +227,28 @@ def test_derived_tables_have_rows(con, name):
             assert frame[column].is_between(0, 1).all()
 
 
-class Server:
-    """An OpenAI-compatible endpoint that summarises by rule, counts what it is asked, and fails for prompts it is told to."""
+class Server(RuleServer):
+    """Summarises by rule, counts what it is asked, and says nothing to prompts it is told to."""
 
     def __init__(self):
         self.asked, self.silent, self.left = [], set(), 10**9
-        outer = self
+        super().__init__()
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                prompt = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][-1]["content"]
-                outer.asked.append(prompt)
-                outer.left -= 1
-                if prompt.startswith("Can the adjective"):
-                    text = "Yes, it can." if "loud" in prompt or "noisy" in prompt else "No."
-                elif any(word in prompt for word in outer.silent) or outer.left < 0:
-                    text = ""
-                else:
-                    text = f"Sure, here are they.\n1. All of these sounds are {'noisy and loud' if 'noisy' in prompt else 'tonal and pure'} things."
-                body = json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+    def reply(self, prompt):
+        self.asked.append(prompt)
+        self.left -= 1
+        if prompt.startswith("Can the adjective"):
+            return "Yes, it can." if "loud" in prompt or "noisy" in prompt else "No."
+        if any(word in prompt for word in self.silent) or self.left < 0:
+            return ""
+        return f"Sure, here are they.\n1. All of these sounds are {'noisy and loud' if 'noisy' in prompt else 'tonal and pure'} things."
 
 
 @pytest.fixture
 def server():
     found = Server()
     yield found
-    found.server.shutdown()
+    found.close()
 
 
 def test_a_language_model_is_asked_once_and_again_only_on_request(tmp_path, server):

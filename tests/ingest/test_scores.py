@@ -2,12 +2,10 @@
 
 import contextlib
 import hashlib
-import http.server
 import importlib.util
 import json
 import re
 import shutil
-import threading
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +21,7 @@ from ingest.recorded import read_recorded
 from ingest.stages import load_encoder, run_study
 from ingest.study import ActivationChoice, CaptionChoice, DatasetChoice, DescriptionChoice, NetworkChoice, ScoreChoice, Study, check_study
 from tests.kill_points import Silent
+from tests.language_server import RuleServer
 from tests.small import write_sounds
 from warehouse import store
 from warehouse.check import check
@@ -141,34 +140,22 @@ def test_another_seed_holds_out_other_clips(copied):
     assert stability["neurons"].sum() > 5
 
 
-class Server:
+class Server(RuleServer):
     """A judge that rates 9 where description and caption have a word of pitch or noise in common, else 2, and says nonsense when told to."""
 
     def __init__(self):
         self.asked, self.nonsense, self.left = [], lambda prompt: False, 10**9
-        outer = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self):
-                prompt = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][-1]["content"]
-                outer.asked.append(prompt)
-                outer.left -= 1
-                text = "It is likely, I suppose." if outer.nonsense(prompt) else f"**Rating:** {outer.rate(prompt)}"
-                body = json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}).encode()
-                self.send_response(200 if outer.left >= 0 else 401)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_):
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        super().__init__()
         self.choice = {
-            "scorers": ("captions", "judge"), "engine": "endpoint", "url": f"http://127.0.0.1:{self.server.server_port}/v1", "model": "rule",
-            "judge_neurons": 6, "judge_clips": 12,
+            "scorers": ("captions", "judge"), "engine": "endpoint", "url": self.url, "model": "rule", "judge_neurons": 6, "judge_clips": 12,
         }  # fmt: skip
+
+    def reply(self, prompt):
+        self.asked.append(prompt)
+        self.left -= 1
+        if self.left < 0:
+            return None
+        return "It is likely, I suppose." if self.nonsense(prompt) else f"**Rating:** {self.rate(prompt)}"
 
     @staticmethod
     def rate(prompt):
@@ -181,7 +168,7 @@ class Server:
 def server():
     found = Server()
     yield found
-    found.server.shutdown()
+    found.close()
 
 
 def test_a_judge_rates_some_clips_of_some_neurons(copied, server):
