@@ -7,14 +7,11 @@ import tomllib
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ingest.datasets import READERS, SYNTHESISED
 from ingest.stages import STAGES
 from warehouse.store import UserError
-
-if TYPE_CHECKING:
-    pass
 
 USUAL_STAGES = ("clips", "activations")
 
