@@ -122,10 +122,10 @@ def ingest(
     warehouse: Warehouse = WAREHOUSE,
 ) -> None:
     """Bring sounds and networks into the warehouse. Interrupted work is continued, finished work is not done again."""
-    from ingest.study import USUAL_STAGES, ActivationChoice, DatasetChoice, NetworkChoice, Study, check_study, read_study
+    from ingest.study import make_study, read_study
 
     if study == Path("ratings"):
-        from ingest.ratings import ingest_ratings
+        from ingest.stages.ratings import ingest_ratings
 
         if file is None:
             raise UserError("no file of answers is named: auricle ingest ratings FILE")
@@ -142,20 +142,24 @@ def ingest(
     else:
         if not dataset:
             raise UserError("no data set is named: give --dataset and --source, or a study file")
-        networks = tuple(NetworkChoice(spec, weights, clip_s, tuple(layers) if layers else None, positions) for spec in network or [])
-        plan = Study(
-            (DatasetChoice(dataset, source, name),),
-            networks,
-            tuple(stages) if stages else USUAL_STAGES,
-            ActivationChoice(dtype, precision, top_k, device=device, batch=batch),
-        )
-        check_study(plan, "ingest")
+        heard = {"weights": weights, "clip_s": clip_s, "layers": layers or None, "positions": positions}
+        table = {
+            "dataset": [_given(reader=dataset, source=source, name=name)],
+            "network": [_given(name=spec, **heard) for spec in network or []],
+            "activations": _given(dtype=dtype, precision=precision, top_k=top_k, device=device, batch=batch),
+        }
+        plan = make_study(table | _given(stages=stages or None), "ingest")
     if _ingest(warehouse, plan) and strict:
         raise typer.Exit(1)
 
 
+def _given(**values: object) -> dict[str, object]:
+    """A table of a study file from flags: what was given, paths as the file has them."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items() if value is not None}
+
+
 def _ingest(warehouse: Path, study: Study) -> int:
-    from ingest.stages import run_study
+    from ingest.run import run_study
 
     failures = run_study(warehouse, study, Bars())
     if failures:
@@ -260,10 +264,11 @@ def validate(
 ) -> None:
     """Put every method to the test on a network whose neurons are known by construction."""
     from analyze import tables
-    from ingest.study import validation_studies
+    from ingest.stages.validation import studies
+    from ingest.study import make_study
 
-    for study in validation_studies(captioner):
-        _ingest(warehouse, study)
+    for table in studies(captioner):
+        _ingest(warehouse, make_study(table, "validate"))
     with store.connect_readonly(warehouse) as con:
         frame = tables.table(con, "validation")
     shown = ("method", "measure", "layer", "kind", "correct", "total", "share", "low", "high")
@@ -307,7 +312,7 @@ def check(warehouse: Warehouse = WAREHOUSE) -> None:
 @app.command()
 def networks() -> None:
     """List the networks that can be named in `ingest`."""
-    from ingest.networks import list_networks
+    from ingest.networks.registry import list_networks
 
     rows = list_networks()
     _print_table(list(rows[0]), [tuple(row.values()) for row in rows])
@@ -316,7 +321,7 @@ def networks() -> None:
 @app.command()
 def datasets() -> None:
     """List the readers of data sets."""
-    from ingest.datasets import READERS
+    from ingest.sounds.readers import READERS
 
     _print_table(["reader", "reads"], [(name, (reader.__doc__ or "").strip().splitlines()[0]) for name, reader in READERS.items()])
 
@@ -324,7 +329,7 @@ def datasets() -> None:
 @app.command()
 def fetch(network: Annotated[str, typer.Argument(help="A name of `auricle networks`.")]) -> None:
     """Download a network's published weights into the user's cache, verify and convert them."""
-    from ingest.fetch import fetch as fetch_weights
+    from ingest.networks.fetch import fetch as fetch_weights
 
     print(fetch_weights(network))
 

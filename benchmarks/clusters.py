@@ -54,7 +54,7 @@ def status_mib(field: str) -> float:
 
 def measure(task: str, backend: str, n: int) -> dict[str, object]:
     """Run one task here, once, after everything it imports or compiles has been used on few points."""
-    from ingest import clusters
+    from ingest.methods import clusters
 
     points = draw(n)
     if backend == "exact":

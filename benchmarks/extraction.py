@@ -21,11 +21,12 @@ import numpy as np
 import polars as pl
 import torch
 
-from ingest.activations import SHARD_CLIPS, keep_freed_memory, new_extremes
-from ingest.datasets import read_dataset
-from ingest.networks import load_network
-from ingest.recording import Recorder
-from ingest.sound import load
+from ingest.networks.network import keep_freed_memory
+from ingest.networks.registry import load_network
+from ingest.sounds.readers import read_dataset
+from ingest.sounds.sound import load
+from ingest.stages.activations import SHARD_CLIPS, new_extremes
+from ingest.stages.recording import Recorder
 from warehouse import store
 
 ROOT = Path(__file__).parent.parent
@@ -126,7 +127,9 @@ def whole(folder: Path, source: Path) -> dict:
     ingest = ["ingest", "--network", "yamnet", "--dataset", "esc50", "--source", str(source), *warehouse]
     start = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-c", "import auricle, ingest.activations, ingest.study, ingest.yamnet, ingest.networks"], cwd=ROOT, check=True
+        [sys.executable, "-c", "import auricle, ingest.stages.activations, ingest.study, ingest.networks.yamnet, ingest.networks.registry"],
+        cwd=ROOT,
+        check=True,
     )
     imports_s = time.perf_counter() - start
     first_s, peak_mb, _ = command(*ingest)

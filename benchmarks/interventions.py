@@ -22,11 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ingest import interventions, probes, readouts
-from ingest.activations import keep_freed_memory
-from ingest.datasets import read_dataset
-from ingest.networks import Network, load_network, modules_after
-from ingest.sound import load
+from ingest.language.word_lists import read_label_map
+from ingest.methods import interventions, probes, readouts
+from ingest.networks.network import Network, keep_freed_memory, modules_after
+from ingest.networks.registry import load_network
+from ingest.sounds.readers import read_dataset
+from ingest.sounds.sound import load
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results" / "interventions.json"
@@ -93,7 +94,7 @@ def cnn14_cost() -> dict | None:
         return None
     from transformers import BertConfig
 
-    from ingest.clap import Clap, build_wrapper
+    from ingest.networks.clap import Clap, build_wrapper
 
     torch.manual_seed(0)
     network = Clap("2022", build_wrapper("2022", BertConfig(num_hidden_layers=1)), "", 5.0, None)
@@ -129,7 +130,7 @@ def accuracy(network: Network, source: Path) -> dict:
         outputs.append(result.unflatten(0, (-1, network.windows)).mean(dim=1))
         features.append(caught.pop().unflatten(0, (-1, network.windows)).mean(dim=1))
     handle.remove()
-    own = readouts.own_classifier(network.output_names, names, readouts.read_label_map())
+    own = readouts.own_classifier(network.output_names, names, read_label_map())
     pooled = torch.cat(features).numpy()
     correct, total = readouts.class_counts(own(torch.cat(outputs).numpy()), labels, len(names), own.readable)
     start_s = time.perf_counter()

@@ -100,7 +100,7 @@ def timed(into: dict[str, float]) -> Iterator[None]:
 
 def measure(name: str) -> dict[str, object]:
     """Run one function here, once, over all neurons."""
-    from ingest.similarity import FUNCTIONS
+    from ingest.methods.similarity import FUNCTIONS
 
     activations, scores = draw()
     FUNCTIONS[name](activations[:, :10], scores)  # what it imports is not its own
@@ -116,7 +116,7 @@ def measure(name: str) -> dict[str, object]:
 
 def compare() -> dict[str, object]:
     """The five over all neurons, then one neuron a call by both ways, here."""
-    from ingest.similarity import FUNCTIONS
+    from ingest.methods.similarity import FUNCTIONS
 
     activations, scores = draw()
     together, differences = dict[str, float](), {}

@@ -49,7 +49,7 @@ def measure() -> dict[str, object]:
     """Compute everything here, once."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    from ingest import specificity
+    from ingest.methods import specificity
 
     activations, labels = draw()
     seconds: dict[str, dict[str, float]] = {}

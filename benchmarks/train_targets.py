@@ -3,7 +3,7 @@
     python benchmarks/train_targets.py [ESC50_FOLDER] [--out FOLDER] [--seed SEED]
 
 ESC50_FOLDER defaults to $AURICLE_ESC50 or ../shared/data/esc50. The networks go to FOLDER (default: targets in the cache of weights) as
-BASE-WAY.safetensors, for `ingest.trained.load_trained`; accuracies with their intervals to benchmarks/results/train_targets.json. One thread is
+BASE-WAY.safetensors, for `ingest.networks.trained.load_trained`; accuracies with their intervals to benchmarks/results/train_targets.json. One thread is
 used throughout, so that a seed gives the same networks on machines with any number of cores.
 """
 
@@ -19,14 +19,15 @@ from pathlib import Path
 
 import torch
 
-from ingest import ablations, probes
-from ingest.activations import keep_freed_memory
-from ingest.datasets import Entry, read_dataset
-from ingest.fetch import cache_folder
-from ingest.networks import Network
-from ingest.sound import load
-from ingest.trained import BASES, load_trained
-from ingest.training import Trained, train
+from ingest.methods import ablations, probes
+from ingest.networks import passes
+from ingest.networks.fetch import cache_folder
+from ingest.networks.network import Network, keep_freed_memory
+from ingest.networks.trained import BASES, load_trained
+from ingest.networks.training import Trained, train
+from ingest.sounds.listing import Entry
+from ingest.sounds.readers import read_dataset
+from ingest.sounds.sound import load
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results" / "train_targets.json"
@@ -47,7 +48,7 @@ def described(trained: Trained) -> dict:
 def pass_cost(network: Network, entries: list[Entry]) -> dict:
     """Processor seconds for 400 clips of a pass with all neurons, and with a twentieth of them silenced; both take turns."""
     sounds = [torch.from_numpy(load(entry.path, sample_rate_hz=16000, clip_s=network.clip_s)[0])[None] for entry in entries[:PASS_CLIPS]]
-    inputs = ablations.prepare_clips(network, sounds, PASS_CLIPS)
+    inputs = passes.prepare_clips(network, sounds, PASS_CLIPS)
     inner = sum(layer.neurons for layer in ablations.inner_layers(network))
     chosen = ablations.random_masks(network, round(PASS_SHARE * inner), seed=0)
     whole, silenced = [], []
@@ -55,7 +56,7 @@ def pass_cost(network: Network, entries: list[Entry]) -> dict:
         for found, units in ((whole, {}), (silenced, chosen)):
             start = time.process_time()
             with ablations.ablated(network, units):
-                ablations.class_logits(network, inputs.split(8 * network.windows))
+                passes.class_logits(network, inputs.split(8 * network.windows))
             found.append(time.process_time() - start)
     scale = 400 / PASS_CLIPS
     return {

@@ -25,13 +25,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from benchmarks.smollm2 import make_model
-from ingest.clips import Progress
-from ingest.description_tables import ingest_descriptions
-from ingest.language import MAX_TOKENS, Reply, Vllm
-from ingest.stages import run_study
+from ingest.language.engines import Vllm
+from ingest.language.models import MAX_TOKENS, Reply
+from ingest.language.text_encoders import Cached, minilm
+from ingest.methods.summaries import clean_points, summary_prompt
+from ingest.run import run_study
+from ingest.stages import Progress
+from ingest.stages.descriptions import ingest_descriptions
 from ingest.study import DatasetChoice, NetworkChoice, Study
-from ingest.summaries import clean_points, summary_prompt
-from ingest.text_encoders import Cached, minilm
 from warehouse import store
 
 RESULTS = Path(__file__).parent / "results" / "vllm_descriptions.json"

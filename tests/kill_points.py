@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
-from ingest import activations, clips
-from ingest.stages import run_study
-from ingest.study import ActivationChoice, DatasetChoice, InterventionChoice, NetworkChoice, Study
+from ingest.run import run_study
+from ingest.stages import activations, clips, interventions
+from ingest.study import DatasetChoice, NetworkChoice, Study
 from tests.small import write_label_map, write_sounds
 from warehouse import store
 
@@ -70,8 +70,10 @@ def run(folder, sounds, deadly=None):
             (DatasetChoice("folder", sounds, "sounds"),),
             (NetworkChoice(f"{Path(__file__).parent / 'small.py'}:planted_network"),),
             stages=("probes", "clusters", "interventions"),
-            activations=ActivationChoice(device="cpu", batch=4, top_k=5),
-            interventions=InterventionChoice(largest=1, repeats=2, label_map=sounds / "map.csv"),
+            settings={
+                "activations": activations.Settings(device="cpu", batch=4, top_k=5),
+                "interventions": interventions.Settings(largest=1, repeats=2, label_map=sounds / "map.csv"),
+            },
         )
         run_study(folder / "w.duckdb", study, Silent())
         (folder / "points").write_text(str(points.count))

@@ -7,8 +7,8 @@ import soundfile
 import torch
 from torch import nn
 
-from ingest.checkpoints import tensor_sha256
-from ingest.networks import Layer, Network
+from ingest.networks.checkpoints import tensor_sha256
+from ingest.networks.network import Layer, Network
 
 RATE, CLIP_S = 8000, 1.0
 

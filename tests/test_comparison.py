@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from analyze.comparison import compare
-from ingest.recorded import read_recorded
-from ingest.stages import run_study
-from ingest.study import ActivationChoice, DatasetChoice, NetworkChoice, Study
+from ingest.run import run_study
+from ingest.stages import activations
+from ingest.stages.recorded import read_recorded
+from ingest.study import DatasetChoice, NetworkChoice, Study
 from tests.kill_points import Silent
 from tests.small import write_sounds
 from warehouse.store import UserError
@@ -20,7 +21,11 @@ def warehouse(tmp_path_factory):
     write_sounds(folder / "sounds")
     for networks in (("small_network",), ("planted_network",)):
         choices = tuple(NetworkChoice(f"{SMALL}:{name}") for name in networks)
-        study = Study((DatasetChoice("folder", folder / "sounds", "sounds"),), choices, activations=ActivationChoice(device="cpu", batch=4))
+        study = Study(
+            (DatasetChoice("folder", folder / "sounds", "sounds"),),
+            choices,
+            settings={"activations": activations.Settings(device="cpu", batch=4)},
+        )
         run_study(folder / "w.duckdb", study, Silent())
     return folder / "w.duckdb"
 

@@ -12,7 +12,8 @@ import duckdb
 import numpy as np
 import pytest
 
-from ingest.language import Vllm, prompt_sha256
+from ingest.language.engines import Vllm
+from ingest.language.models import prompt_sha256
 from warehouse.check import check
 
 MODEL = Path(os.environ.get("AURICLE_SMOLLM2", "")).resolve()

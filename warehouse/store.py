@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 import duckdb
+import polars as pl
 
 SCHEMA_VERSION = 5
 
@@ -26,6 +27,11 @@ PATIENCE_S = 60.0
 
 class UserError(Exception):
     """Something the user can mend; its text is one line: what is wrong, where, what to do."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, as one line of at most 200 characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def auricle_version() -> str:
@@ -122,6 +128,17 @@ def transaction(path: Path, patience_s: float = PATIENCE_S) -> Iterator[duckdb.D
         con.close()
 
 
+def extend(path: Path, sql: str) -> None:
+    """Create what SQL of a package outside Auricle creates where it is missing; nothing is written where it is there."""
+    with connect_readonly(path) as con, duckdb.connect() as memory:
+        memory.execute(sql)
+        there = {name for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+        missing = {name for (name,) in memory.execute("SELECT table_name FROM duckdb_tables()").fetchall()} - there
+    if missing:
+        with transaction(path) as con:
+            con.execute(sql)
+
+
 @contextlib.contextmanager
 def writer(path: Path, command: str = "") -> Iterator[None]:
     """Be the one writer of the warehouse, which is created or migrated first.
@@ -196,3 +213,32 @@ def _quoted(path: Path) -> str:
 def free_bytes(folder: Path) -> int:
     """Free space of the file system that holds `folder`, in bytes."""
     return shutil.disk_usage(folder).free
+
+
+def activation_folder(warehouse: Path) -> Path:
+    """Folder of a warehouse's activation files, beside the database file."""
+    return warehouse.with_suffix(".activations")
+
+
+def insert(con: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame) -> None:
+    """Load a frame whose column names are those of the table; activation_file gets its number."""
+    con.register("frame", frame)
+    if table == "activation_file":
+        con.execute(
+            """INSERT INTO activation_file BY NAME
+            SELECT (SELECT coalesce(max(activation_file_id), 0) FROM activation_file) + row_number() OVER () AS activation_file_id, * FROM frame"""
+        )
+    else:
+        con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM frame")
+    con.unregister("frame")
+
+
+@contextlib.contextmanager
+def scratch(folder: Path) -> Iterator[Path]:
+    """An empty folder, removed at the end; what a killed run left in it goes first."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

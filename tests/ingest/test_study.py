@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from ingest.study import ActivationChoice, DatasetChoice, NetworkChoice, Study, read_study
+from ingest.stages import activations
+from ingest.study import DatasetChoice, NetworkChoice, Study, read_study
 from warehouse.store import UserError
 
 
@@ -26,7 +27,7 @@ def test_a_study_is_read_with_paths_relative_to_its_folder(tmp_path):
         (DatasetChoice("folder", tmp_path / "sounds", "mine"),),
         (NetworkChoice("yamnet", clip_s=3.0, layers=("layer1/conv",)),),
         ("clips",),
-        ActivationChoice(top_k=5),
+        {"activations": activations.Settings(top_k=5)},
     )
 
 

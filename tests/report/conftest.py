@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from ingest.cluster_tables import ingest_clusters
-from ingest.probe_tables import ingest_probes
+from ingest.stages.clusters import ingest_clusters
+from ingest.stages.probes import ingest_probes
 from report import atlas
 from tests.report import small_warehouse as small
 from tests.report.chromium import BINARY, Chromium

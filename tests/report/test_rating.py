@@ -10,7 +10,7 @@ import time
 import duckdb
 import pytest
 
-from ingest.ratings import ingest_ratings
+from ingest.stages.ratings import ingest_ratings
 from report.rating import build_rating
 from tests.report.conftest import SCRIPT
 from tests.report.test_atlas import Page

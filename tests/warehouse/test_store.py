@@ -11,8 +11,8 @@ import duckdb
 import polars as pl
 import pytest
 
-from ingest.clips import ingest_clips
-from ingest.datasets import read_dataset
+from ingest.sounds.readers import read_dataset
+from ingest.stages.clips import ingest_clips
 from tests.small import write_sounds
 from warehouse import ledger, store
 from warehouse.check import check

@@ -1,0 +1,1 @@
+"""The papers' mathematics: arrays in, arrays out."""

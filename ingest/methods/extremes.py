@@ -1,0 +1,75 @@
+"""The clips that move each neuron most and least, found as batches come in."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+
+class Extremes:
+    """The K highest and K lowest clips of a layer's neurons so far, with their courses; of equal values the lower clip id goes first.
+
+    Side 0 is high, side 1 low. Value and clip id are packed into one integer that sorts as the ranking does. Values that are NaN never enter.
+    Clips wait in buffers until `capacity` are there, as ranking many together is cheaper than a few at a time.
+    """
+
+    EMPTY = torch.iinfo(torch.int64).min
+
+    def __init__(self, neurons: int, k: int, steps: int, capacity: int) -> None:
+        self.keys = torch.full((2, neurons, k), self.EMPTY, dtype=torch.int64)
+        self.courses = torch.zeros((2, neurons, k, steps), dtype=torch.float16) if steps > 1 else None
+        self._waiting = 0
+        self._ids = torch.empty(capacity, dtype=torch.int64)
+        self._values = torch.empty((capacity, neurons))
+        self._course = torch.empty((capacity, steps, neurons), dtype=torch.float16) if steps > 1 else None
+
+    def update(self, values: torch.Tensor, clip_ids: torch.Tensor, course: torch.Tensor | None) -> None:
+        """Take in at most `capacity` clips: values [clips, neurons] as stored, clip ids [clips], course [clips, steps, neurons] or None."""
+        if self._waiting + len(clip_ids) > len(self._ids):
+            self._rank()
+        new = slice(self._waiting, self._waiting + len(clip_ids))
+        self._ids[new] = clip_ids
+        self._values[new] = values
+        if self._course is not None and course is not None:
+            self._course[new] = course
+        self._waiting = new.stop
+
+    def _rank(self) -> None:
+        """Rank what waits."""
+        k = self.keys.shape[2]
+        values, clip_ids = self._values[: self._waiting].T.contiguous(), self._ids[: self._waiting]
+        self._waiting = 0
+        bits = (values + 0.0).view(torch.int32)
+        ordered = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
+        missing = values.isnan()
+        for side in (0, 1):
+            keys = torch.cat([self.keys[side], ((~ordered if side else ordered) << 32).sub_(clip_ids)], dim=1)
+            keys[:, k:].masked_fill_(missing, self.EMPTY)
+            self.keys[side], order = keys.topk(k, dim=1)
+            if self.courses is not None and self._course is not None:
+                courses = self.courses[side].gather(1, order.clamp(max=k - 1)[:, :, None].expand_as(self.courses[side]))
+                row, slot = (order >= k).nonzero(as_tuple=True)
+                courses[row, slot] = self._course[order[row, slot] - k, :, row]
+                self.courses[side] = courses
+
+    def ranking(self) -> tuple[np.ndarray, np.ndarray]:
+        """Clip ids [2, neurons, K], -1 where fewer than K clips had a value, and their values [2, neurons, K] (float32)."""
+        if self._waiting:
+            self._rank()
+        ids = (-self.keys) & 0xFFFFFFFF
+        ordered = ((self.keys + ids) >> 32).to(torch.int32)
+        ordered[1] = ~ordered[1]
+        values = (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(torch.float32)
+        empty = self.keys == self.EMPTY
+        return ids.masked_fill(empty, -1).numpy(), values.masked_fill(empty, torch.nan).numpy()
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The state as arrays, for `restore`."""
+        if self._waiting:
+            self._rank()
+        return {"keys": self.keys.numpy()} | ({} if self.courses is None else {"courses": self.courses.numpy()})
+
+    def restore(self, state: dict[str, np.ndarray]) -> None:
+        """Take the state back from `arrays`."""
+        self.keys = torch.from_numpy(state["keys"])
+        self.courses = torch.from_numpy(state["courses"]) if "courses" in state else None

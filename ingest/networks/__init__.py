@@ -1,0 +1,6 @@
+"""Target networks: what the extraction needs to know of one, adapters, and the names under which they are loaded."""
+
+from ingest.networks.discovery import discover_layers
+from ingest.networks.network import Layer, Network
+
+__all__ = ["Layer", "Network", "discover_layers"]

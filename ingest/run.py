@@ -1,0 +1,61 @@
+"""Running a study: its stages in order, each told what the ones before it did."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from ingest import stages
+from ingest.sounds.draws import draw
+from ingest.sounds.readers import read_dataset
+from ingest.stages import Context, Progress
+from ingest.study import Study
+from warehouse import store
+
+
+class Reporter(Protocol):
+    """Where a study tells what it does."""
+
+    def say(self, line: str) -> None:
+        """One line."""
+
+    def stage(self, title: str) -> AbstractContextManager[Progress]:
+        """A stage begins; gives what to call as it advances."""
+
+
+def run_study(warehouse: Path, study: Study, reporter: Reporter) -> int:
+    """Run a study's stages as the warehouse's one writer; returns the number of failures its runs recorded."""
+    failures = 0
+    planned = study.planned()
+    with store.writer(warehouse):
+        for dataset in study.dataset:
+            listing = read_dataset(dataset.reader, dataset.source or warehouse.parent / dataset.reader, dataset.name)
+            listing = draw(listing, per_class=dataset.per_class, folds=dataset.folds, seed=dataset.seed)
+            heard = Context(warehouse, listing, study.of)
+            failures += _run(planned[0], heard, reporter)
+            for choice in study.network if planned[1:] else ():
+                from ingest.networks.registry import load_network
+
+                network = load_network(choice.name, weights=choice.weights, clip_s=choice.clip_s)
+                context = replace(heard, network=network, layers=choice.layers, positions=choice.positions, runs=dict(heard.runs))
+                failures += sum([_run(name, context, reporter) for name in planned[1:]])
+    return failures
+
+
+def _run(name: str, context: Context, reporter: Reporter) -> int:
+    """Run a stage, enter its run in the context and tell about it; returns the failures recorded."""
+    stage = stages.load(name)
+    title = stage.TITLE.format(network=context.network.name if context.network else "", dataset=context.dataset)
+    if schema := getattr(stage, "SCHEMA", None):
+        store.extend(context.warehouse, schema)
+    with reporter.stage(title) as progress:
+        outcome = stage.run(context, context.settings(name), progress)
+    context.runs[name] = outcome.run.run_id
+    if outcome.run.why:
+        reporter.say(f"{title}: {outcome.run.why}")
+    done = f"{outcome.worked} {stage.UNIT} done" if outcome.worked else "nothing to do"
+    failed = f", {outcome.failures} failures" if outcome.failures else ""
+    reporter.say(f"{title}: run {outcome.run.run_id}, {done}{failed}")
+    return outcome.failures

@@ -1,0 +1,1 @@
+"""Sounds: readers of data sets, decoding, measurements, synthesis."""

@@ -1,0 +1,35 @@
+"""The readers of data sets, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ingest.sounds.datasets import read_audiofolder, read_esc50, read_folder, read_starter
+from ingest.sounds.listing import Listing
+from ingest.sounds.metadata import show
+from warehouse.store import UserError
+
+SYNTHESISED = ("starter", "notes")  # readers that write the sounds they read
+
+
+def read_dataset(reader: str, source: Path, name: str | None = None) -> Listing:
+    """List the sounds of the data set in folder `source`. `name` defaults to the reader's (esc50, starter) or the folder's name.
+
+    Raises UserError where the data set as a whole cannot be read; a single bad file or row becomes a Rejected item.
+    """
+    if reader not in READERS:
+        raise UserError(f"unknown reader {show(reader)}: choose one of {', '.join(READERS)}")
+    if reader not in SYNTHESISED and not source.is_dir():
+        problem = "is not a folder" if source.exists() else "does not exist"
+        raise UserError(f"data set folder {show(source)} {problem}: give the folder that holds the sounds")
+    return READERS[reader](source, name)
+
+
+READERS: dict[str, Callable[[Path, str | None], Listing]] = {
+    "esc50": read_esc50,
+    "folder": read_folder,
+    "audiofolder": read_audiofolder,
+    "starter": read_starter,
+}
+"""Readers by name. Each takes the folder and the data set's name or None; `read_dataset` checks the folder first."""

@@ -1,0 +1,96 @@
+"""Stages: each is one module, which reads the warehouse, calls a method and commits rows.
+
+A stage's module holds all that is its own (see `Stage`). To add one: its file here and its name in `BUILT_IN`. An installed package adds
+stages by entry points of the group `auricle.stages`, each naming a module; these run after the built-in ones.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from ingest.sounds.listing import Listing
+from warehouse import ledger
+
+if TYPE_CHECKING:
+    from ingest.networks.network import Network
+
+BUILT_IN = (
+    "clips", "activations", "probes", "clusters", "interventions", "specificity", "specific_ablations", "captions", "descriptions", "scores",
+    "dissections", "polysemanticity", "ablations", "validation",
+)  # fmt: skip
+"""In the order they are run in."""
+USUAL = BUILT_IN[:2]
+"""Done when a study names none."""
+
+Progress = Callable[[int, int], None]
+"""Called with units done and units in all."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage did: its run, units worked on now, and failures recorded for the run in all."""
+
+    run: ledger.Run
+    worked: int
+    failures: int
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage works on: a data set as listed, the settings of every stage by name, and after stage clips a network with the names of the
+    layers that the study chose (None: all) and whether every position of these is a neuron; `runs` of the stages done so far by name."""
+
+    warehouse: Path
+    listing: Listing
+    settings: Callable[[str], Any]
+    network: Network = None  # type: ignore[assignment]  # before a network is named nothing but clips is done
+    layers: tuple[str, ...] | None = None
+    positions: bool = False
+    runs: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name."""
+        return self.listing.name
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """The sound files by clip name."""
+        return {entry.name: entry.path for entry in self.listing.entries}
+
+
+class Stage(Protocol):
+    """A module of this package. Its docstring says in its first line what the stage adds.
+
+    TITLE: a line about a run begins with it, with {network} and {dataset} filled in; UNIT: what is counted in it. Settings: a dataclass, the
+    study file's section of the stage's name, whose docstring is that section's documentation. SCHEMA, of packages outside Auricle: SQL that
+    creates the stage's tables where they are missing; Auricle's own are in schema.sql.
+    """
+
+    TITLE: str
+    UNIT: str
+    Settings: type
+    __doc__: str
+
+    def needs(self, settings: Any) -> tuple[str, ...]:
+        """The stages to be done before, beside clips and activations."""
+
+    def run(self, context: Context, settings: Any, progress: Progress | None = None) -> Outcome:
+        """Do what is not done yet. Raises UserError for what cannot be."""
+
+
+def names() -> tuple[str, ...]:
+    """Names of all stages in the order they are run in."""
+    return (*BUILT_IN, *sorted({entry.name for entry in entry_points(group="auricle.stages")} - set(BUILT_IN)))
+
+
+def load(name: str) -> Stage:
+    """The stage of a name, one of `names`; its module is imported when it is asked for."""
+    if name in BUILT_IN:
+        return cast(Stage, importlib.import_module(f"{__name__}.{name}"))
+    return next(iter(entry_points(group="auricle.stages", name=name))).load()

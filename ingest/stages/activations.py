@@ -1,0 +1,362 @@
+"""Stage `activations`: run a network over a data set once and keep what its neurons did.
+
+Clips are taken in shards; each shard's values, and the state of the ranking with its courses, are written to files before the ledger row
+that makes them count. When all shards are in, `ingest.stages.layer_tables` turns them into one matrix a layer and the tables.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from ingest.methods.extremes import Extremes
+from ingest.networks.network import Layer, Network, course_steps, keep_freed_memory, pick_device
+from ingest.sounds.sound import SoundError, load
+from ingest.stages import Context, Outcome, Progress, layer_tables
+from ingest.stages.recording import Recorder
+from warehouse import ledger, store
+from warehouse.store import UserError
+
+STAGE = "activations"
+TITLE = "activations of {network} on {dataset}"
+UNIT = "units of work"
+CODE_VERSION = 1
+SHARD_CLIPS, SHARD_BYTES = 256, 256 << 20
+COURSE_BYTES = 160 << 20
+WORKERS, AHEAD = 4, 3
+FLOAT16_MAX = 65504.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How activations are taken. dtype: of the stored matrices. precision: of the forward pass, other than float32 by autocast. top_k: clips
+    kept on either side of a neuron's ranking. shares: also record the share of each clip's values above 0, for stage specificity. device
+    (auto takes a GPU where there is one; cpu, cuda, cuda:1, ...) and batch, clips per forward pass (by default 8, on a GPU 64), do not change
+    results beyond rounding."""
+
+    dtype: Literal["float16", "float32"] = "float16"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    top_k: int = 20
+    shares: bool = False
+    device: str = "auto"
+    batch: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("top_k", self.top_k), ("batch", self.batch)):
+            if value is not None and value < 1:
+                raise UserError(f"activations: {name} is {value}, it must be at least 1")
+
+    def parameters(self) -> dict[str, object]:
+        """What goes into the run. Runs from before there were shares stay what they are."""
+        kept: dict[str, object] = {"dtype": self.dtype, "precision": self.precision, "top_k": self.top_k}
+        return kept | ({"shares": True} if self.shares else {})
+
+
+def needs(settings: Settings) -> tuple[str, ...]:
+    """Nothing but clips."""
+    return ()
+
+
+def run(context: Context, settings: Settings, progress: Progress | None = None) -> Outcome:
+    """Record the network over the data set."""
+    with store.connect_readonly(context.warehouse) as con:
+        row = con.execute("SELECT content_sha256, count(clip_id) FROM dataset LEFT JOIN clip USING (dataset_id) WHERE run_id = ? GROUP BY 1",
+                          [context.runs["clips"]]).fetchone()  # fmt: skip
+    assert row
+    if not row[1]:
+        raise UserError(f'data set {context.dataset} has no usable clip: `auricle query "SELECT item, reason FROM failure"` says why')
+    return ingest_activations(
+        context.warehouse, context.network, context.dataset, row[0], context.paths, settings, layers=context.layers,
+        positions=context.positions, progress=progress,
+    )  # fmt: skip
+
+
+def pick_layers(network: Network, names: Sequence[str] | None, positions: bool) -> list[Layer]:
+    """The layers to record, in forward order: those of the names, None for all; with positions only convolutions have any."""
+    known = [layer.name for layer in network.layers]
+    for name in names or ():
+        if name not in known:
+            raise UserError(f"{network.name} has no layer {name}: it has {', '.join(known[:40])}")
+    chosen = [layer for layer in network.layers if not names or layer.name in names]
+    if positions:
+        chosen = [layer for layer in chosen if layer.axes == "channel,time,frequency"]
+        if not chosen:
+            raise UserError(f"positions need convolutions, and no chosen layer of {network.name} is one: choose others with --layers")
+    return chosen
+
+
+def ingest_activations(
+    warehouse: Path,
+    network: Network,
+    dataset: str,
+    content_sha256: str,
+    paths: dict[str, Path],
+    settings: Settings | None = None,
+    *,
+    layers: Sequence[str] | None = None,
+    positions: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Record a network over the data set version with that content. `paths` are its sound files by clip name.
+
+    Continues an interrupted run; does nothing when done. A clip that cannot be read any more, or on which the network puts out values that
+    are not finite, becomes a failure row; its column in the matrices is NaN where it has no value.
+    """
+    settings = settings or Settings()
+    if positions and settings.shares:
+        raise UserError("shares are those of a channel's positions: record them without positions")
+    device = pick_device(settings.device)
+    chosen = pick_layers(network, layers, positions)
+    keep_freed_memory()
+    run = ledger.begin(
+        warehouse,
+        STAGE,
+        parameters={
+            "dataset": dataset,
+            "network": network.name,
+            "clip_s": network.clip_s,
+            "layers": layers,
+            "positions": positions,
+            **settings.parameters(),
+        },
+        code_version=CODE_VERSION,
+        dataset_sha256=content_sha256,
+        network_sha256=network.checkpoint_sha256,
+        device=device if device == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})",
+    )
+    folder = store.activation_folder(warehouse) / f"run-{run.run_id:04d}"
+    if run.finished:
+        _remove_shards(folder)
+        return Outcome(run, 0, run.failures())
+    folder.mkdir(parents=True, exist_ok=True)
+    done = run.done()
+    if "network" not in done:
+        with run.commit(["network"]) as con:
+            layer_tables.register_network(con, network, chosen, positions=positions)
+            con.execute(
+                """INSERT INTO activation_clip
+                SELECT ?, row_number() OVER (ORDER BY clip_id) - 1, clip_id
+                FROM clip JOIN dataset USING (dataset_id) WHERE dataset.name = ? AND content_sha256 = ?""",
+                [run.run_id, dataset, content_sha256],
+            )
+    extraction = Extraction(run, network, chosen, positions, settings, paths, folder, device)
+    worked = extraction.run_shards(done, progress)
+    worked += layer_tables.finish_layers(
+        run, network, chosen, settings.top_k, folder, extraction.shard_files(), extraction.recorder.reductions, progress
+    )
+    run.finish()
+    _remove_shards(folder)
+    return Outcome(run, worked, run.failures())
+
+
+class Extraction:
+    """The pass over the clips of one run."""
+
+    def __init__(
+        self,
+        run: ledger.Run,
+        network: Network,
+        layers: list[Layer],
+        positions: bool,
+        settings: Settings,
+        paths: dict[str, Path],
+        folder: Path,
+        device: str,
+    ) -> None:
+        self.run, self.network, self.layers, self.positions, self.settings = run, network, layers, positions, settings
+        self.paths, self.folder, self.device = paths, folder, device
+        self.batch = settings.batch or (8 if device == "cpu" else 64)
+        network.module.to(device)
+        self.recorder = Recorder(network, layers, positions=positions, shares=settings.shares, device=device)
+        self.rows = [self.recorder.neurons(layer) for layer in layers]
+        self.dtype = np.dtype(settings.dtype)
+        with store.connect_readonly(run.warehouse) as con:
+            self.clips: list[tuple[int, str]] = con.execute(
+                "SELECT clip_id, name FROM activation_clip JOIN clip USING (clip_id) WHERE run_id = ? ORDER BY column_index", [run.run_id]
+            ).fetchall()
+        clip_bytes = sum(self.rows) * len(self.recorder.reductions) * self.dtype.itemsize
+        self.shard = max(min(SHARD_CLIPS, SHARD_BYTES // clip_bytes), 8)
+        self.shards = [self.clips[start : start + self.shard] for start in range(0, len(self.clips), self.shard)]
+        needed = 2.2 * clip_bytes * len(self.clips) + 1e8
+        if store.free_bytes(folder) < needed:
+            raise UserError(
+                f"{folder} has {store.free_bytes(folder) / 1e9:.1f} GB free, this run needs {needed / 1e9:.1f} GB: free some or move the warehouse"
+            )
+
+    def shard_files(self) -> list[Path]:
+        """Files of all shards, each [reductions, neurons, clips of the shard]."""
+        return [self.folder / f"shard-{index:05d}.npy" for index in range(len(self.shards))]
+
+    def run_shards(self, done: set[str], progress: Progress | None) -> int:
+        """Compute the shards that are not done; returns how many."""
+        pending = [index for index in range(len(self.shards)) if f"shard {index:05d}" not in done]
+        if not pending:
+            return 0
+        extremes = new_extremes(self.network, self.layers, self.settings.top_k, self.batch)
+        if pending[0] > 0 and not self.positions:
+            with np.load(self._state_file(pending[0] - 1)) as state:
+                for index, extreme in enumerate(extremes):
+                    extreme.restore({name.partition(".")[2]: state[name] for name in state.files if name.startswith(f"{index}.")})
+        with self._loaded(pending) as batches, self.recorder:
+            for index in pending:
+                values, failures = self._shard(index, batches, extremes, progress)
+                self._save(self.shard_files()[index], values)
+                if not self.positions:
+                    arrays = {
+                        f"{number}.{name}": array for number, extreme in enumerate(extremes) for name, array in extreme.arrays().items()
+                    }
+                    self._save(self._state_file(index), **arrays)
+                with self.run.commit([f"shard {index:05d}"], failures):
+                    pass
+                if index:
+                    self._state_file(index - 1).unlink(missing_ok=True)
+        return len(pending)
+
+    def _shard(
+        self, index: int, batches: Iterator[Batch], extremes: list[Extremes], progress: Progress | None
+    ) -> tuple[np.ndarray, list[tuple[str, str]]]:
+        clips = self.shards[index]
+        values = torch.full(
+            (len(self.recorder.reductions), len(clips), sum(self.rows)), torch.nan, dtype=getattr(torch, self.settings.dtype)
+        )
+        failures: list[tuple[str, str]] = []
+        column = 0
+        while column < len(clips):
+            batch = next(batches)
+            failures += batch.failures
+            if batch.columns:
+                columns = torch.tensor(batch.columns) + column
+                failures += self._forward(batch, columns, torch.tensor([clips[column][0] for column in columns.tolist()]), values, extremes)
+            column += batch.clips
+            if progress:
+                progress(index * self.shard + column, len(self.clips))
+        return values.transpose(1, 2).contiguous().numpy(), failures
+
+    def _forward(
+        self, batch: Batch, columns: torch.Tensor, clip_ids: torch.Tensor, values: torch.Tensor, extremes: list[Extremes]
+    ) -> list[tuple[str, str]]:
+        """Run a batch through the network, put its values into their columns and rank them."""
+        failures = []
+        autocast = (
+            torch.autocast(self.device.partition(":")[0], dtype=getattr(torch, self.settings.precision))
+            if self.settings.precision != "float32"
+            else contextlib.nullcontext()
+        )
+        with torch.inference_mode(), autocast:
+            waveforms = torch.from_numpy(batch.waveforms).to(self.device)
+            self.recorder.valid_s = torch.from_numpy(batch.valid_s).to(self.device)
+            self.network.forward(self.network.prepare(waveforms))
+        row = 0
+        for layer, rows, extreme in zip(self.layers, self.rows, extremes, strict=True):
+            recorded = self.recorder.batch.pop(layer.name, None)
+            if recorded is None:
+                raise UserError(
+                    f"layer {layer.name} ({layer.module}) of {self.network.name} never ran: leave it out of the network's layers"
+                )
+            for number, reduction in enumerate(self.recorder.reductions):
+                found = recorded.reductions[reduction].float().cpu()
+                if self.settings.dtype == "float16" and bool((found.abs().nan_to_num(0, posinf=0) > FLOAT16_MAX).any()):
+                    raise UserError(f"layer {layer.name} of {self.network.name} exceeds float16: use --dtype float32")
+                bad = ~found.isfinite()
+                if bool(bad.any()):
+                    found = found.masked_fill(bad, torch.nan)
+                    for position in bad.any(dim=1).nonzero()[:, 0].tolist():
+                        failures.append(
+                            (batch.names[position], f"layer {layer.name}: {int(bad[position].sum())} of {rows} neurons not finite")
+                        )
+                values[number, columns, row : row + rows] = found.to(values.dtype)
+            if not self.positions:
+                extreme.update(values[0, columns, row : row + rows], clip_ids, None if recorded.course is None else recorded.course.cpu())
+            row += rows
+        first: dict[str, str] = {}
+        for name, reason in failures:
+            first.setdefault(name, reason)
+        return list(first.items())
+
+    @contextlib.contextmanager
+    def _loaded(self, pending: list[int]) -> Iterator[Iterator[Batch]]:
+        """Batches of the pending shards in order, none across a shard's end, decoded ahead by worker threads."""
+
+        def loaded(clip: tuple[int, str]) -> tuple[np.ndarray, float] | str:
+            try:
+                return load(self.paths[clip[1]], sample_rate_hz=self.network.sample_rate_hz, clip_s=self.network.clip_s)
+            except KeyError:
+                return "not in the data set's folder any more"
+            except SoundError as error:
+                return str(error)
+
+        jobs = [
+            self.shards[index][start : start + self.batch] for index in pending for start in range(0, len(self.shards[index]), self.batch)
+        ]
+
+        def batches(pool: ThreadPoolExecutor) -> Iterator[Batch]:
+            queue: deque[tuple[list[tuple[int, str]], list[Future]]] = deque()
+            for job in jobs:
+                queue.append((job, [pool.submit(loaded, clip) for clip in job]))
+                if len(queue) > AHEAD:
+                    clips, futures = queue.popleft()
+                    yield collect(clips, [future.result() for future in futures])
+            for clips, futures in queue:
+                yield collect(clips, [future.result() for future in futures])
+
+        pool = ThreadPoolExecutor(WORKERS)
+        try:
+            yield batches(pool)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _state_file(self, index: int) -> Path:
+        return self.folder / f"state-{index:05d}.npz"
+
+    @staticmethod
+    def _save(path: Path, array: np.ndarray | None = None, **arrays: np.ndarray) -> None:
+        temporary = path.with_name(path.name + ".tmp")
+        with temporary.open("wb") as file:
+            if array is not None:
+                np.save(file, array)
+            else:
+                np.savez(file, **arrays)  # type: ignore[arg-type]
+        store.publish(temporary, path)
+
+
+def new_extremes(network: Network, layers: list[Layer], top_k: int, batch: int) -> list[Extremes]:
+    """Empty rankings for the layers, with room for as many waiting clips as memory for courses allows, a batch at the least."""
+    steps = [course_steps(network, layer) for layer in layers]
+    clip_bytes = sum(2 * count * layer.neurons for count, layer in zip(steps, layers, strict=True))
+    capacity = max(batch, min(SHARD_CLIPS, COURSE_BYTES // clip_bytes))
+    return [Extremes(layer.neurons, top_k, count, capacity) for count, layer in zip(steps, layers, strict=True)]
+
+
+@dataclass
+class Batch:
+    """Clips decoded together: how many were asked, the positions that could be read, their names, waveforms [n, samples], real seconds [n]."""
+
+    clips: int
+    columns: list[int]
+    names: list[str]
+    waveforms: np.ndarray
+    valid_s: np.ndarray
+    failures: list[tuple[str, str]]
+
+
+def collect(clips: list[tuple[int, str]], results: list[tuple[np.ndarray, float] | str]) -> Batch:
+    """Stack what was loaded and list what was not."""
+    read = [(position, result) for position, result in enumerate(results) if not isinstance(result, str)]
+    failures = [(clip[1], result) for clip, result in zip(clips, results, strict=True) if isinstance(result, str)]
+    waveforms = np.stack([result[0] for _, result in read]) if read else np.zeros((0, 0), dtype=np.float32)
+    valid_s = np.array([result[1] for _, result in read], dtype=np.float32)
+    return Batch(len(clips), [position for position, _ in read], [clips[position][1] for position, _ in read], waveforms, valid_s, failures)
+
+
+def _remove_shards(folder: Path) -> None:
+    for pattern in ("shard-*", "state-*", "*.tmp"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)

@@ -1,0 +1,165 @@
+"""Stage `clips`: read a data set's sounds, measure them, and write the rows every later stage refers to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import polars as pl
+
+from ingest.sounds.listing import Entry, Listing
+from ingest.sounds.sound import SoundError, measure_file
+from ingest.stages import Context, Outcome, Progress
+from warehouse import ledger, store
+
+STAGE = "clips"
+TITLE = "clips of {dataset}"
+UNIT = "clips"
+CODE_VERSION = 1
+BATCH = 250
+WORKERS = 4
+LISTING = "/listing"  # the item of the data set itself; no clip's name begins with a slash
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Nothing to choose: every clip is decoded once, measured and hashed."""
+
+
+def needs(settings: Settings) -> tuple[str, ...]:
+    """Nothing."""
+    return ()
+
+
+def run(context: Context, settings: Settings, progress: Progress | None = None) -> Outcome:
+    """Bring the data set in."""
+    return ingest_clips(context.warehouse, context.listing, progress)
+
+
+def ingest_clips(warehouse: Path, listing: Listing, progress: Progress | None = None) -> Outcome:
+    """Bring a data set into the warehouse. A file that cannot be used becomes a failure row, the rest goes on.
+
+    Continues an interrupted run; does nothing when the same content is already in.
+    """
+    with ThreadPoolExecutor(WORKERS) as pool:
+        hashes = dict(zip((entry.name for entry in listing.entries), pool.map(_file_hash, listing.entries), strict=True))
+        run = ledger.begin(
+            warehouse,
+            STAGE,
+            parameters={"dataset": listing.name, "reader": listing.reader},
+            code_version=CODE_VERSION,
+            dataset_sha256=content_sha256(listing, hashes),
+        )
+        if run.finished:
+            _follow_source(run, listing)
+            return Outcome(run, 0, run.failures())
+        done = run.done()
+        if LISTING not in done:
+            with run.commit([LISTING], ((rejected.item, rejected.reason) for rejected in listing.rejected)) as con:
+                _insert_dataset(con, run, listing)
+        pending = [entry for entry in listing.entries if entry.name not in done]
+        for start in range(0, len(pending), BATCH):
+            batch = pending[start : start + BATCH]
+            rows, failures = [], []
+            for entry, result in zip(batch, pool.map(_measured, batch), strict=True):
+                if isinstance(result, str):
+                    failures.append((entry.name, result))
+                else:
+                    rows.append(
+                        {"name": entry.name, "sha256": hashes[entry.name], "fold": entry.fold, "source_group": entry.group, **result}
+                    )
+            kept = {row["name"] for row in rows}
+            with run.commit([entry.name for entry in batch], failures) as con:
+                _insert_clips(con, run, rows, [entry for entry in batch if entry.name in kept])
+            if progress:
+                progress(len(listing.entries) - len(pending) + start + len(batch), len(listing.entries))
+    run.finish()
+    return Outcome(run, len(pending), run.failures())
+
+
+def content_sha256(listing: Listing, hashes: dict[str, str | None]) -> str:
+    """Hash over everything read from a data set: file contents (None: unreadable) by name, labels, folds, groups, rejected rows, classes."""
+    entries = [(entry.name, hashes[entry.name], entry.labels, entry.fold, entry.group) for entry in listing.entries]
+    rejected = [(item.item, item.reason) for item in listing.rejected]
+    return store.sha256_json([listing.reader, entries, rejected, listing.label_sets])
+
+
+def _file_hash(entry: Entry) -> str | None:
+    try:
+        return store.sha256_file(entry.path)
+    except OSError:
+        return None
+
+
+def _measured(entry: Entry) -> dict[str, float | int | None] | str:
+    try:
+        return measure_file(entry.path)
+    except SoundError as error:
+        return str(error)
+
+
+def _insert_dataset(con: duckdb.DuckDBPyConnection, run: ledger.Run, listing: Listing) -> None:
+    con.execute(
+        """INSERT INTO dataset
+        SELECT (SELECT coalesce(max(dataset_id), 0) + 1 FROM dataset), run_id, $name,
+               (SELECT count(*) + 1 FROM dataset WHERE name = $name), $reader, $source, dataset_sha256, $license
+        FROM run WHERE run_id = $run_id""",
+        {"name": listing.name, "reader": listing.reader, "source": str(listing.source.absolute()), "license": listing.license, "run_id": run.run_id},
+    )  # fmt: skip
+    for label_set, classes in listing.label_sets.items():
+        con.execute(
+            """INSERT INTO label_set
+            SELECT (SELECT coalesce(max(label_set_id), 0) + 1 FROM label_set), dataset_id, ? FROM dataset WHERE run_id = ?""",
+            [label_set, run.run_id],
+        )
+        names = pl.DataFrame({"name": classes}, schema={"name": pl.String}).with_row_index("position", 1)
+        con.register("names", names)
+        con.execute(
+            """INSERT INTO class
+            SELECT (SELECT coalesce(max(class_id), 0) FROM class) + position, (SELECT max(label_set_id) FROM label_set), name
+            FROM names ORDER BY position"""
+        )
+
+
+def _insert_clips(con: duckdb.DuckDBPyConnection, run: ledger.Run, rows: list[dict], entries: Iterable[Entry]) -> None:
+    if not rows:
+        return
+    clips = pl.DataFrame(rows, infer_schema_length=None).with_row_index("position", 1)
+    labels = pl.DataFrame(
+        [(entry.name, label_set, name) for entry in entries for label_set, names in entry.labels.items() for name in names],
+        schema={"clip": pl.String, "label_set": pl.String, "class": pl.String},
+        orient="row",
+    )
+    con.register("clips", clips)
+    con.register("labels", labels)
+    con.execute(
+        """INSERT INTO clip BY NAME
+        SELECT (SELECT coalesce(max(clip_id), 0) FROM clip) + position AS clip_id,
+               (SELECT dataset_id FROM dataset WHERE run_id = ?) AS dataset_id, * EXCLUDE position
+        FROM clips ORDER BY position""",
+        [run.run_id],
+    )
+    con.execute(
+        """INSERT INTO clip_label
+        SELECT DISTINCT clip.clip_id, class.class_id
+        FROM labels
+        JOIN dataset ON dataset.run_id = ?
+        JOIN clip ON clip.dataset_id = dataset.dataset_id AND clip.name = labels.clip
+        JOIN label_set ON label_set.dataset_id = dataset.dataset_id AND label_set.name = labels.label_set
+        JOIN class ON class.label_set_id = label_set.label_set_id AND class.name = labels.class
+        ORDER BY ALL""",
+        [run.run_id],
+    )
+
+
+def _follow_source(run: ledger.Run, listing: Listing) -> None:
+    """Remember where the sounds are now, when a data set already read has moved."""
+    source = str(listing.source.absolute())
+    with store.connect_readonly(run.warehouse) as con:
+        known = con.execute("SELECT source FROM dataset WHERE run_id = ?", [run.run_id]).fetchone()
+    if known and known[0] != source:
+        with store.transaction(run.warehouse) as con:
+            con.execute("UPDATE dataset SET source = ? WHERE run_id = ?", [source, run.run_id])

@@ -1,0 +1,259 @@
+"""Stage `descriptions`: what a neuron's highest clips have in common and its lowest do not, in words (AND, modules B and C)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import duckdb
+import numpy as np
+import polars as pl
+
+from ingest.language.engines import load_language_model
+from ingest.language.models import LanguageModel
+from ingest.language.replies import Asker
+from ingest.language.text_encoders import TextEncoder, load_encoder
+from ingest.language.word_lists import word_list
+from ingest.methods import held_out
+from ingest.methods.commonalities import calibrate_shared, commonalities
+from ingest.methods.concepts import acoustic_question, open_concepts, parse_yes_no
+from ingest.methods.summaries import THRESHOLD, Point, calibrate, clean_points, summary_prompt
+from ingest.stages import Context, Outcome, Progress
+from ingest.stages.captions import read_captions
+from ingest.stages.recorded import Recorded, RecordedLayer, clip_groups, read_recorded
+from warehouse import ledger, store
+from warehouse.ledger import Run
+from warehouse.store import UserError, insert
+
+STAGE = "descriptions"
+TITLE = "descriptions of {network} on {dataset}"
+UNIT = "layers"
+CODE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How neurons are described. engine: commonalities (what captions share, no model), or a language model through transformers, vllm or
+    endpoint, with `model` (a folder or hub name), `url`, `key_variable` as for captions and the most tokens of a reply; retry asks again for
+    replies that could not be used. encoder: of sentences, minilm or a folder or hub name.
+
+    k: clips on each side. held_out: share of the sources whose clips are kept out for stage scores. share: of the clips, that a point
+    without a model must hold for. threshold: cosine above which calibration drops a point of a language model (for points without one see
+    ingest.methods.commonalities.calibrate_shared). seed: draws the clips held out, and what a model samples.
+    """
+
+    engine: Literal["commonalities", "transformers", "vllm", "endpoint"] = "commonalities"
+    model: str | None = None
+    url: str | None = None
+    key_variable: str | None = None
+    encoder: str = "minilm"
+    k: int = 5
+    held_out: float = 0.0
+    share: float = 0.5
+    threshold: float = THRESHOLD
+    seed: int = 0
+    max_tokens: int = 1024
+    retry: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise UserError(f"descriptions: max_tokens is {self.max_tokens}, it must be at least 1")
+
+    def language_model(self) -> LanguageModel | None:
+        """The language model; None for commonalities. Raises UserError for what it lacks."""
+        return load_language_model(
+            "descriptions",
+            self.engine,
+            self.model,
+            url=self.url,
+            key_variable=self.key_variable,
+            seed=self.seed,
+            max_tokens=self.max_tokens,
+        )
+
+
+def needs(settings: Settings) -> tuple[str, ...]:
+    """What it reads."""
+    return ("captions",)
+
+
+def run(context: Context, settings: Settings, progress: Progress | None = None) -> Outcome:
+    """Describe the neurons recorded from the captions."""
+    return ingest_descriptions(
+        context.warehouse, context.runs["activations"], context.runs["captions"], load_encoder(settings.encoder), settings.language_model(),
+        settings, retry=settings.retry, progress=progress,
+    )  # fmt: skip
+
+
+def ingest_descriptions(
+    warehouse: Path,
+    activation_run: int,
+    caption_run: int,
+    encoder: TextEncoder,
+    model: LanguageModel | None = None,
+    settings: Settings | None = None,
+    *,
+    retry: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Describe every living neuron of a finished run of activations from captions; a layer is a unit of work.
+
+    Without a language model the points are what the captions share (ingest.methods.commonalities). Replies are kept as they come, so that none is
+    asked for again; a neuron whose reply cannot be used has a failure row, and with `retry` is asked for once more.
+    """
+    settings = settings or Settings()
+    recorded = read_recorded(warehouse, activation_run)
+    captions, captioner = read_captions(warehouse, caption_run)
+    parameters = {
+        **recorded.subject(), "k": settings.k, "held_out": settings.held_out, "share": settings.share, "threshold": settings.threshold,
+        "captions": captioner, "encoder": encoder.parameters,
+        "model": {"name": model.name, **model.parameters} if model else "commonalities",
+    }  # fmt: skip
+    run = ledger.begin(
+        warehouse, STAGE, parameters=parameters, code_version=CODE_VERSION, dataset_sha256=recorded.dataset_sha256,
+        network_sha256=recorded.network_sha256, seed=settings.seed if settings.held_out else None,
+    )  # fmt: skip
+    if settings.held_out:
+        kept_out = held_out.split(clip_groups(warehouse, recorded), settings.held_out, settings.seed)
+        captions = {
+            int(clip): captions[int(clip)]
+            for clip, out in zip(recorded.clip_ids, kept_out, strict=True)
+            if not out and int(clip) in captions
+        }
+    work = _Work(run, recorded, captions, encoder, Asker(run, model, retry=retry) if model else None, settings)
+    worked, done = 0, run.done()
+    for number, layer in enumerate(recorded.layers):
+        item = f"layer {layer.layer_id}"
+        if item not in done:
+            points, words, failures = work.describe(work.tops(layer))
+            with run.commit([item], failures) as con:
+                work.write(con, points, words)
+            worked += 1
+        elif retry and (failed := work.failed(layer)):
+            points, words, failures = work.describe({neuron: sides for neuron, sides in work.tops(layer).items() if neuron in failed})
+            with run.commit([]) as con:
+                mended = [f"neuron {neuron}" for neuron in failed if f"neuron {neuron}" not in dict(failures)]
+                con.execute("DELETE FROM failure WHERE run_id = ? AND list_contains(?, item)", [run.run_id, mended])
+                work.write(con, points, words)
+            worked += bool(mended)
+        if progress:
+            progress(number + 1, len(recorded.layers))
+    if not run.finished:
+        run.finish()
+    return Outcome(run, worked, run.failures())
+
+
+Tops = dict[int, tuple[tuple[str, ...], tuple[str, ...]]]
+"""Captions of the highest and of the lowest clips, by neuron."""
+
+
+@dataclass
+class _Work:
+    run: Run
+    recorded: Recorded
+    captions: dict[int, str]
+    encoder: TextEncoder
+    asker: Asker | None
+    settings: Settings
+
+    def tops(self, layer: RecordedLayer) -> Tops:
+        """A layer's neurons but the dead ones; clips without a caption, or held out, are passed over. Of neurons that are never below 0, clips at 0 are none
+        of the highest."""
+        matrix = np.asarray(layer.matrix())
+        alive = (np.where(np.isfinite(matrix), matrix, 0) != 0).any(axis=1)
+        usable = np.array([int(clip) in self.captions for clip in self.recorded.clip_ids])
+        values, clips = matrix[:, usable].astype(np.float32), self.recorded.clip_ids[usable]  # in order of clip id, which breaks ties
+        k = self.settings.k
+        high = np.argsort(np.where(np.isnan(values), np.inf, -values), axis=1, kind="stable")[:, :k]
+        low = np.argsort(np.where(np.isnan(values), np.inf, values), axis=1, kind="stable")[:, :k]
+        found: Tops = {}
+        for unit in np.flatnonzero(alive):
+            row = values[unit]
+            ups = [clip for clip in high[unit] if row[clip] > 0 or (not layer.non_negative and np.isfinite(row[clip]))]
+            downs = [clip for clip in low[unit] if np.isfinite(row[clip])]
+            found[layer.first_neuron_id + int(unit)] = (
+                tuple(self.captions[int(clips[clip])] for clip in ups),
+                tuple(self.captions[int(clips[clip])] for clip in downs),
+            )
+        return found
+
+    def failed(self, layer: RecordedLayer) -> set[int]:
+        """Neurons of a layer with a failure row."""
+        with store.connect_readonly(self.run.warehouse) as con:
+            rows = con.execute(
+                """SELECT neuron_id FROM failure JOIN neuron ON item = 'neuron ' || neuron_id WHERE run_id = ? AND layer_id = ?""",
+                [self.run.run_id, layer.layer_id],
+            ).fetchall()
+        return {neuron for (neuron,) in rows}
+
+    def describe(self, tops: Tops) -> tuple[dict[int, list[Point]], list[tuple[int, str, str, int, bool | None]], list[tuple[str, str]]]:
+        """Calibrated points and rows of table concept (without run) of neurons, and what failed."""
+        distinct = list(dict.fromkeys(side for sides in tops.values() for side in sides if side))
+        summaries: dict[tuple[str, ...], list[str]] = {(): []}
+        faults: dict[tuple[str, ...], str] = {}
+        if self.asker:
+            for side, reply in zip(distinct, self.asker([summary_prompt(side) for side in distinct]), strict=True):
+                summaries[side] = clean_points(reply.text) if reply.text is not None else []
+                if not summaries[side]:
+                    faults[side] = reply.reason or "the reply holds no sentence of six words"
+        else:
+            summaries |= {side: commonalities(side, self.encoder, self.settings.share) for side in distinct}
+        points: dict[int, list[Point]] = {}
+        failures = []
+        for neuron, (high, low) in tops.items():
+            if fault := faults.get(high) or faults.get(low):
+                failures.append((f"neuron {neuron}", fault))
+            else:
+                points[neuron] = (
+                    calibrate(summaries[high], summaries[low], self.encoder, self.settings.threshold)
+                    if self.asker
+                    else calibrate_shared(summaries[high], summaries[low], self.encoder)
+                )
+        return points, self.words(points), failures
+
+    def words(self, points: dict[int, list[Point]]) -> list[tuple[int, str, str, int, bool | None]]:
+        """Open concepts of the kept points."""
+        counted = {
+            neuron: Counter((c.word, c.pos) for c in open_concepts([p.text for p in found if p.kept])) for neuron, found in points.items()
+        }
+        adjectives = sorted({word for found in counted.values() for word, part in found if part == "adjective"})
+        if self.asker:
+            replies = self.asker([acoustic_question(word) for word in adjectives])
+            acoustic = {word: parse_yes_no(reply.text or "") for word, reply in zip(adjectives, replies, strict=True)}
+        else:
+            acoustic = {word: word in word_list("acoustic_adjectives") for word in adjectives}
+        return [
+            (neuron, word, part, count, acoustic[word] if part == "adjective" else None)
+            for neuron, found in counted.items()
+            for (word, part), count in found.items()
+        ]
+
+    def write(
+        self, con: duckdb.DuckDBPyConnection, points: dict[int, list[Point]], words: list[tuple[int, str, str, int, bool | None]]
+    ) -> None:
+        """Insert rows of tables summary_point and concept."""
+        rows = [
+            (
+                self.run.run_id,
+                neuron,
+                position,
+                point.text,
+                point.kept,
+                point.because,
+                None if point.cosine != point.cosine else point.cosine,
+            )
+            for neuron, found in points.items()
+            for position, point in enumerate(found)
+        ]
+        types: dict[str, type[pl.DataType]] = {
+            "run_id": pl.Int64, "neuron_id": pl.Int64, "position": pl.Int64, "text": pl.String, "is_kept": pl.Boolean, "because": pl.String,
+            "cosine": pl.Float64,
+        }  # fmt: skip
+        insert(con, "summary_point", pl.DataFrame(rows, schema=types, orient="row"))
+        types = {
+            "run_id": pl.Int64, "neuron_id": pl.Int64, "word": pl.String, "part_of_speech": pl.String, "occurrences": pl.Int64,
+            "is_acoustic": pl.Boolean,
+        }  # fmt: skip
+        insert(con, "concept", pl.DataFrame([(self.run.run_id, *word) for word in words], schema=types, orient="row"))

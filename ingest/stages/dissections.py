@@ -1,0 +1,381 @@
+"""Stage `dissections`: which concepts of a given set fit every neuron best (AND, module A)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from ingest.language.models import LanguageModel, Reply, read_prompt
+from ingest.language.replies import Asker
+from ingest.language.text_encoders import TextEncoder, load_encoder
+from ingest.language.word_lists import read_concepts
+from ingest.methods import concept_scores, similarity
+from ingest.methods.summaries import icl_answer, icl_prompt
+from ingest.networks.network import Network
+from ingest.networks.registry import load_audio_text
+from ingest.stages import Context, Outcome, Progress
+from ingest.stages.captions import read_captions
+from ingest.stages.recorded import Recorded, RecordedLayer, read_recorded
+from warehouse import ledger, store
+from warehouse.ledger import Run
+from warehouse.store import UserError, insert
+
+STAGE = "dissections"
+TITLE = "dissections of {network} on {dataset}"
+UNIT = "layers"
+CODE_VERSION = 1
+SEED = 0
+METHODS = ("DB", "TAB", "ICL")
+READS = {"DB": "captions", "ICL": "descriptions"}
+NO_CONCEPT = "the reply names none of the concepts"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Concepts of a given set. concepts: esc50, audioset or classes (the data set's own); file: a text file instead, one concept a line.
+    methods: DB (captions and concepts as text), TAB (sounds and concepts by the audio-text network `tab_network`, with its `tab_weights`) and
+    ICL (the language model of descriptions chooses). functions: of similarity, see ingest.methods.similarity.FUNCTIONS, in their `mode`.
+    scale: of DB's softmax over concepts; kept: how many concepts a neuron are kept."""
+
+    concepts: str = "esc50"
+    file: Path | None = None
+    functions: tuple[str, ...] = tuple(similarity.FUNCTIONS)
+    mode: similarity.Mode = "paper"
+    scale: float | None = 100.0
+    kept: int = 10
+    methods: tuple[Literal["DB", "TAB", "ICL"], ...] = ("DB",)
+    tab_network: str = "clap-2022"
+    tab_weights: Path | None = None
+
+    def __post_init__(self) -> None:
+        if not self.methods:
+            raise UserError("dissections: methods is empty: name DB, TAB or ICL")
+        for function in self.functions:
+            if function not in similarity.FUNCTIONS:
+                raise UserError(f"dissections: function {function!r} is not known: it must be one of {', '.join(similarity.FUNCTIONS)}")
+
+    @property
+    def concept_set(self) -> str:
+        """Name or file of the concept set."""
+        return str(self.file or self.concepts)
+
+    def parameters(self) -> dict[str, object]:
+        """What goes into the run, methods in one order. Runs from before there were methods stay what they are."""
+        methods = [method for method in METHODS if method in self.methods]
+        shared = {"concepts": self.concept_set, "functions": self.functions, "mode": self.mode, "scale": self.scale, "kept": self.kept}
+        return shared | ({"methods": methods} if methods != ["DB"] else {})
+
+
+def needs(settings: Settings) -> tuple[str, ...]:
+    """What its methods read."""
+    return tuple(stage for method, stage in READS.items() if method in settings.methods)
+
+
+def run(context: Context, settings: Settings, progress: Progress | None = None) -> Outcome:
+    """Name the neurons recorded; ICL asks the language model of descriptions."""
+    described, runs, device = context.settings("descriptions"), context.runs, context.settings("activations").device
+    network = load_audio_text(settings.tab_network, settings.tab_weights, device) if "TAB" in settings.methods else None
+    model = described.language_model() if "ICL" in settings.methods else None
+    sources = Sources(runs.get("captions"), network, context.paths, runs.get("descriptions"), model, described.retry)
+    return ingest_dissections(context.warehouse, runs["activations"], sources, load_encoder(described.encoder), settings, progress=progress)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the methods read. DB: a run of captions. TAB: an audio-text network (see ingest.networks.audio_text), and the sound files by clip name.
+    ICL: a run of descriptions and a language model, which with `retry` is asked again for replies that could not be used."""
+
+    caption_run: int | None = None
+    network: Network | None = None
+    paths: Mapping[str, Path] = field(default_factory=dict)
+    description_run: int | None = None
+    model: LanguageModel | None = None
+    retry: bool = False
+
+
+def ingest_dissections(
+    warehouse: Path,
+    activation_run: int,
+    sources: Sources,
+    encoder: TextEncoder,
+    settings: Settings | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Name every neuron of a finished run of activations from a concept set; a layer is a unit of work.
+
+    DB and TAB compare activations with how much of each concept a clip's caption or its sound holds. Clips without a caption or an
+    embedding, or with activations that are not finite, take no part; a function that cannot be computed on a layer is a failure row. ICL
+    has a language model choose a concept for every description. A neuron whose reply cannot be used, or names no concept of the set, has a
+    failure row; with `retry` it is asked for once more, and so are neurons described since.
+    """
+    settings = settings or Settings()
+    recorded = read_recorded(warehouse, activation_run)
+    own = [name.replace("_", " ") for name in recorded.class_names]
+    concepts = own if settings.concept_set == "classes" else read_concepts(settings.concept_set)
+    captions, read = _read(warehouse, sources, settings)
+    run = ledger.begin(
+        warehouse,
+        STAGE,
+        parameters={
+            **recorded.subject(), **settings.parameters(), "concepts": store.sha256_json(concepts),
+            "concept_set": Path(settings.concept_set).name, "encoder": encoder.parameters, **read,
+        },
+        code_version=CODE_VERSION,
+        dataset_sha256=recorded.dataset_sha256,
+        network_sha256=recorded.network_sha256,
+        seed=SEED,
+    )  # fmt: skip
+    work = _Work(run, recorded, captions, concepts, encoder, sources, settings)
+    worked, done = 0, run.done()
+    for number, layer in enumerate(recorded.layers):
+        item = f"layer {layer.layer_id}"
+        if item not in done:
+            frame, failures = work.rows(layer)
+            with run.commit([item], failures) as con:
+                if len(frame):
+                    insert(con, "closed_concept", frame.with_columns(pl.lit(run.run_id).alias("run_id")))
+            worked += 1
+        elif sources.retry and (missing := work.unchosen(layer)):
+            frame, failures = work.choose(layer, missing)
+            mended = [f"neuron {neuron}" for neuron in frame["neuron_id"].to_list()]
+            with run.commit([], failures) as con:
+                con.execute("DELETE FROM failure WHERE run_id = ? AND list_contains(?, item)", [run.run_id, mended])
+                if len(frame):
+                    insert(con, "closed_concept", frame.with_columns(pl.lit(run.run_id).alias("run_id")))
+            worked += bool(mended)
+        if progress:
+            progress(number + 1, len(recorded.layers))
+    if not run.finished:
+        run.finish()
+    return Outcome(run, worked, run.failures())
+
+
+def _read(warehouse: Path, sources: Sources, settings: Settings) -> tuple[dict[int, str], dict[str, object]]:
+    """Captions by clip id for DB, and the parameters that say what each method reads. Raises UserError for what is not there."""
+    captions: dict[int, str] = {}
+    read: dict[str, object] = {}
+    if "DB" in settings.methods:
+        if sources.caption_run is None:
+            raise UserError("dissections by DB need captions: ingest captions first")
+        captions, read["captions"] = read_captions(warehouse, sources.caption_run)
+    if "TAB" in settings.methods:
+        from ingest.networks.audio_text import check_reads_text
+
+        network = sources.network
+        if network is None:
+            raise UserError("dissections by TAB need an audio-text network: name one, such as clap-2022")
+        check_reads_text(network)
+        read["audio_text"] = {"name": network.name, "sha256": network.checkpoint_sha256, "clip_s": network.clip_s}
+    if "ICL" in settings.methods:
+        if sources.model is None:
+            raise UserError("dissections by ICL need a language model: choose another engine of descriptions than commonalities")
+        with store.connect_readonly(warehouse) as con:
+            rows = con.execute(
+                "SELECT run_key FROM run WHERE run_id = ? AND stage = 'descriptions' AND status = 'done'", [sources.description_run]
+            ).fetchall()
+        if not rows:
+            raise UserError(f"run {sources.description_run} of {warehouse} is no finished run of stage descriptions")
+        read["descriptions"] = rows[0][0]
+        read["model"] = {"name": sources.model.name, **sources.model.parameters, "prompt": read_prompt("icl").sha256}
+    return captions, read
+
+
+class Choosing:
+    """A language model held to a concept set: a reply that names none of the concepts cannot be used."""
+
+    def __init__(self, model: LanguageModel, concepts: Sequence[str]) -> None:
+        self.model, self.concepts = model, concepts
+
+    @property
+    def name(self) -> str:
+        """The model's."""
+        return self.model.name
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """The model's: what it says does not depend on what of it can be used."""
+        return self.model.parameters
+
+    def complete(self, prompts: Sequence[str]) -> list[Reply]:
+        """One reply per prompt of summaries.icl_prompt with these concepts, in order."""
+        return [
+            reply if reply.text is None or icl_answer(reply.text, self.concepts) else Reply(None, reply.raw, NO_CONCEPT)
+            for reply in self.model.complete(prompts)
+        ]
+
+
+@dataclass
+class _Work:
+    run: Run
+    recorded: Recorded
+    captions: dict[int, str]
+    concepts: list[str]
+    encoder: TextEncoder
+    sources: Sources
+    settings: Settings
+
+    @functools.cached_property
+    def concept_texts(self) -> np.ndarray:
+        """The encoder's embeddings of the concepts [concepts, d]."""
+        return self.encoder.embed(self.concepts)
+
+    @functools.cached_property
+    def scores(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """For DB and TAB, columns of the clips that take part and how much of each concept these hold [clips, concepts]."""
+        found = {}
+        if "DB" in self.settings.methods:
+            clips = [int(clip) for clip in self.recorded.clip_ids]
+            columns = np.array([index for index, clip in enumerate(clips) if clip in self.captions], dtype=np.int64)
+            if not len(columns):
+                raise UserError(f"no clip of {self.recorded.dataset} has a caption: ingest captions first")
+            texts = self.encoder.embed([self.captions[clips[column]] for column in columns])
+            found["DB"] = columns, concept_scores.described_by(texts, self.concept_texts, self.settings.scale)
+        if "TAB" in self.settings.methods and self.sources.network:
+            from ingest.networks.audio_text import audio_embeddings, text_embeddings
+
+            names, network = self.recorded.clip_names, self.sources.network
+            sounds, texts = audio_embeddings(network, names, self.sources.paths), text_embeddings(network, self.concepts)
+            heard = np.isfinite(sounds).all(axis=1)
+            with self.run.commit(
+                [], [(name, f"{network.name} has no embedding of it") for name, is_heard in zip(names, heard, strict=True) if not is_heard]
+            ):
+                pass
+            found["TAB"] = np.flatnonzero(heard), concept_scores.tagged_by(sounds[heard], texts)
+        return found
+
+    def rows(self, layer: RecordedLayer) -> tuple[pl.DataFrame, list[tuple[str, str]]]:
+        """Rows of table closed_concept of a layer by every method, and what failed."""
+        frames, failures, cosines = [], [], self.name_cosines(layer)
+        for method, (columns, scores) in self.scores.items():
+            for frame, failure in dissect(layer, method, columns, scores, self.concepts, cosines, self.settings):
+                frames.append(frame)
+                failures += [failure] if failure else []
+        if "ICL" in self.settings.methods:
+            frame, failed = self.choose(layer, self.described(layer))
+            frames.append(frame)
+            failures += failed
+        return (pl.concat(frames) if frames else pl.DataFrame()), failures
+
+    def name_cosines(self, layer: RecordedLayer) -> np.ndarray | None:
+        """Cosine of each neuron's name and each concept [neurons, concepts], NaN for neurons without a name; None when none has one."""
+        with store.connect_readonly(self.run.warehouse) as con:
+            rows = con.execute("SELECT name FROM neuron WHERE layer_id = ? ORDER BY neuron_id", [layer.layer_id]).fetchall()
+        known = [index for index, (name,) in enumerate(rows) if name]
+        if not known:
+            return None
+        cosines = np.full((len(rows), len(self.concepts)), np.nan)
+        cosines[known] = self.encoder.embed([rows[index][0].replace("_", " ") for index in known]) @ self.concept_texts.T
+        return cosines
+
+    def described(self, layer: RecordedLayer) -> dict[int, list[str]]:
+        """Kept points of a layer's neurons that have any."""
+        with store.connect_readonly(self.run.warehouse) as con:
+            return dict(
+                con.execute(
+                    """SELECT neuron_id, list(text ORDER BY position) FROM summary_point
+                    WHERE run_id = ? AND is_kept AND neuron_id BETWEEN ? AND ? GROUP BY neuron_id ORDER BY neuron_id""",
+                    [self.sources.description_run, layer.first_neuron_id, layer.first_neuron_id + layer.neurons - 1],
+                ).fetchall()
+            )
+
+    def unchosen(self, layer: RecordedLayer) -> dict[int, list[str]]:
+        """Kept points of a layer's neurons for which no concept was chosen yet; nothing when ICL is none of the methods."""
+        if "ICL" not in self.settings.methods:
+            return {}
+        with store.connect_readonly(self.run.warehouse) as con:
+            rows = con.execute(
+                "SELECT neuron_id FROM closed_concept WHERE run_id = ? AND method = 'ICL' AND neuron_id BETWEEN ? AND ?",
+                [self.run.run_id, layer.first_neuron_id, layer.first_neuron_id + layer.neurons - 1],
+            ).fetchall()
+        chosen = {neuron for (neuron,) in rows}
+        return {neuron: points for neuron, points in self.described(layer).items() if neuron not in chosen}
+
+    def choose(self, layer: RecordedLayer, described: dict[int, list[str]]) -> tuple[pl.DataFrame, list[tuple[str, str]]]:
+        """Rows of the concepts that the language model chooses for neurons by their kept points, and the neurons for which it chooses none."""
+        assert self.sources.model
+        ask = Asker(self.run, Choosing(self.sources.model, self.concepts), retry=self.sources.retry)
+        replies = ask([icl_prompt(points, self.concepts) for points in described.values()])
+        number = {concept: index for index, concept in enumerate(self.concepts)}
+        units: list[int] = []
+        chosen: list[int] = []
+        failures = []
+        for neuron, reply in zip(described, replies, strict=True):
+            concept = None if reply.text is None else icl_answer(reply.text, self.concepts)
+            if concept is None:
+                failures.append((f"neuron {neuron}", reply.reason or NO_CONCEPT))
+            else:
+                units.append(neuron - layer.first_neuron_id)
+                chosen.append(number[concept])
+        places, ones = (np.array(units, dtype=np.int64), np.zeros(len(units), dtype=np.int64)), np.ones(len(units))
+        of_set = np.array(chosen, dtype=np.int64)
+        return _frame(layer, "ICL", "icl", places, of_set, ones, self.concepts, self.name_cosines(layer)), failures
+
+
+def dissect(
+    layer: RecordedLayer,
+    method: str,
+    columns: np.ndarray,
+    scores: np.ndarray,
+    concepts: list[str],
+    name_cosines: np.ndarray | None,
+    settings: Settings,
+) -> list[tuple[pl.DataFrame, tuple[str, str] | None]]:
+    """For each similarity function the rows of table closed_concept of a layer, and why there are none where it fails. All neurons of the
+    layer are compared in one call: functions that weigh a neuron against the others take the layer for these.
+
+    `columns` are the clips that `scores` [clips, concepts] is of; `name_cosines` as _Work.name_cosines.
+    """
+    matrix = np.asarray(layer.matrix())[:, columns]
+    complete = np.isfinite(matrix).all(axis=0)
+    activations = matrix[:, complete].T
+    found: list[tuple[pl.DataFrame, tuple[str, str] | None]] = []
+    nothing = np.zeros(0, dtype=np.int64)
+    for function in settings.functions:
+        options = {"seed": SEED} if function == "rank_reorder" else {}
+        failure = None
+        places: tuple[np.ndarray, ...] = (nothing, nothing)
+        chosen, values = nothing, np.zeros(0)
+        try:
+            similar = similarity.FUNCTIONS[function](activations, scores[complete], mode=settings.mode, **options)
+        except ValueError as error:
+            failure = f"{layer.name}, {method} {function}", str(error).splitlines()[0]
+        else:
+            indices, best = similarity.best(similar, settings.kept)
+            places = np.nonzero(indices >= 0)
+            chosen, values = indices[places], best.data[places]
+        found.append((_frame(layer, method, function, places, chosen, values, concepts, name_cosines), failure))
+    return found
+
+
+def _frame(
+    layer: RecordedLayer,
+    method: str,
+    function: str,
+    places: tuple[np.ndarray, ...],
+    chosen: np.ndarray,
+    scores: np.ndarray,
+    concepts: list[str],
+    name_cosines: np.ndarray | None,
+) -> pl.DataFrame:
+    """Rows of table closed_concept: concepts by number, at places (neuron of the layer, rank from 0)."""
+    neurons, ranks = places
+    cosines = np.full(len(neurons), np.nan) if name_cosines is None else name_cosines[neurons, chosen]
+    return pl.DataFrame(
+        {
+            "neuron_id": layer.first_neuron_id + neurons,
+            "method": [method] * len(neurons),
+            "function": [function] * len(neurons),
+            "rank": ranks + 1,
+            "concept": [concepts[index] for index in chosen],
+            "score": scores,
+            "name_cosine": cosines,
+        },
+        schema_overrides={"method": pl.String, "function": pl.String, "concept": pl.String, "name_cosine": pl.Float64},
+    ).with_columns(pl.col("name_cosine").fill_nan(None))

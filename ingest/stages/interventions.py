@@ -1,0 +1,274 @@
+"""Stage `interventions`: what a network loses when a cluster of neurons is disturbed, against as many random neurons of the same layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+import torch
+
+from ingest.language.word_lists import ESC50_AUDIOSET, read_label_map
+from ingest.methods import interventions, readouts
+from ingest.networks.network import Layer, Network, keep_freed_memory
+from ingest.sounds.sound import SoundError, load
+from ingest.stages import Context, Outcome, Progress
+from ingest.stages.recorded import Recorded, RecordedLayer, read_recorded
+from warehouse import ledger, store
+from warehouse.store import UserError, activation_folder, insert, scratch
+
+STAGE = "interventions"
+TITLE = "interventions on {network} with {dataset}"
+UNIT = "units of work"
+CODE_VERSION = 1
+READOUT = "readout"
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How clusters are disturbed and their effect is read out. layers: names, by default all with candidates. largest: clusters a layer.
+    repeats: random draws. mode: resample or zero.
+
+    readout: own (the network's classifier through a label map), zero-shot (prompts beginning with `prompt`), linear (a head fitted per fold on
+    the network's outputs); by default the first of these that the network has. label_map: a CSV from the data set's classes to the network's
+    output names, by default the one for ESC-50 and AudioSet.
+    """
+
+    layers: tuple[str, ...] | None = None
+    largest: int = interventions.LARGEST
+    repeats: int = interventions.REPEATS
+    mode: interventions.Mode = "resample"
+    readout: Literal["own", "zero-shot", "linear"] | None = None
+    label_map: Path | None = None
+    prompt: str = "this is a sound of "
+
+    def __post_init__(self) -> None:
+        for name, value in (("largest", self.largest), ("repeats", self.repeats)):
+            if value < 1:
+                raise UserError(f"interventions: {name} is {value}, it must be at least 1")
+
+
+def needs(settings: Settings) -> tuple[str, ...]:
+    """What it reads."""
+    return ("clusters",)
+
+
+def run(context: Context, settings: Settings, progress: Progress | None = None) -> Outcome:
+    """Disturb the clusters found."""
+    return ingest_interventions(context.warehouse, context.network, context.runs["clusters"], context.paths, settings, progress=progress)
+
+
+def ingest_interventions(
+    warehouse: Path,
+    network: Network,
+    cluster_run: int,
+    paths: dict[str, Path],
+    settings: Settings | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Disturb the candidate clusters of a finished run of stage clusters, each a unit of work, and read out what the network then says.
+
+    `paths` are the sound files by clip name. A cluster without a control of its size has a failure row instead.
+    """
+    settings = settings or Settings()
+    with store.connect_readonly(warehouse) as con:
+        [(cluster_key, run_id)] = con.execute(
+            """SELECT run_key, (SELECT run_id FROM run AS r WHERE r.run_key = run.parameters::JSON ->> 'activations') FROM run WHERE run_id = ?
+            AND stage = 'clusters' AND status = 'done'""",
+            [cluster_run],
+        ).fetchall() or [(None, None)]
+    if cluster_key is None:
+        raise UserError(f"run {cluster_run} of {warehouse} is no finished run of stage clusters")
+    recorded = read_recorded(warehouse, run_id)
+    reader, parameters = read_as(network, recorded, settings.readout, settings.label_map, settings.prompt)
+    parameters |= {**recorded.subject(), "clusters": cluster_key}
+    parameters |= {"layers": settings.layers, "largest": settings.largest, "repeats": settings.repeats, "mode": settings.mode}
+    run = ledger.begin(
+        warehouse,
+        STAGE,
+        parameters=parameters,
+        code_version=CODE_VERSION,
+        dataset_sha256=recorded.dataset_sha256,
+        network_sha256=recorded.network_sha256,
+        seed=SEED,
+    )
+    if run.finished:
+        return Outcome(run, 0, run.failures())
+    keep_freed_memory()
+    chosen = choose(warehouse, cluster_run, recorded, settings)
+    done, worked, seen = run.done(), 0, 0
+    total = sum(len(clusters) for clusters in chosen.values())
+    layers = {layer.name: layer for layer in network.layers}
+    with scratch(activation_folder(warehouse) / "interventions.tmp") as place:
+        for layer in recorded.layers:
+            pending = [cluster for cluster in chosen.get(layer.layer_id, []) if f"cluster {cluster}" not in done]
+            seen += len(chosen.get(layer.layer_id, [])) - len(pending)
+            if pending and layer.name not in layers:
+                raise UserError(f"{network.name} has no layer {layer.name} any more: ingest its activations again")
+            if not pending:
+                continue
+            with scratch(place / str(layer.layer_id)) as folder:
+                disturbed = Disturbed(network, layers[layer.name], layer, recorded, paths, reader, folder)
+                if READOUT not in done:
+                    with run.commit([READOUT]) as con:
+                        insert(con, "readout", disturbed.undisturbed().with_columns(pl.lit(run.run_id).alias("run_id")))
+                    done.add(READOUT)
+                for cluster in pending:
+                    frame, failure = disturbed.rows(cluster, members(warehouse, cluster), settings)
+                    with run.commit([f"cluster {cluster}"], [(f"{layer.name}, cluster {cluster}", failure)] if failure else []) as con:
+                        if len(frame):
+                            insert(con, "intervention", frame.with_columns(pl.lit(run.run_id).alias("run_id")))
+                    worked += 1
+                    seen += 1
+                    if progress:
+                        progress(seen, total)
+    run.finish()
+    return Outcome(run, worked, run.failures())
+
+
+Reader = Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]]
+"""Undisturbed outputs, labels and folds of the same clips to a read-out and the classes it can tell [classes]."""
+
+
+def read_as(
+    network: Network, recorded: Recorded, readout: str | None, label_map: Path | None, prompt: str
+) -> tuple[Reader, dict[str, object]]:
+    """The read-out of the settings (see Settings), and the parameters that say which. Raises UserError when the network lacks what it takes."""
+    embed_text = getattr(network, "text_embeddings", None)
+    kind = readout or ("own" if network.output_names else "zero-shot" if embed_text else "linear")
+    every = np.ones(len(recorded.class_ids), dtype=bool)
+    if kind == "own":
+        named = read_label_map(label_map or ESC50_AUDIOSET)
+        own = readouts.own_classifier(network.output_names, recorded.class_names, named)
+        return lambda *_: (own, own.readable), {"readout": kind, "label_map": store.sha256_json(named)}
+    if kind == "zero-shot":
+        if not embed_text:
+            raise UserError(f"{network.name} reads no text: choose the readout own or linear")
+        texts = embed_text([prompt + name.replace("_", " ") for name in recorded.class_names]).cpu().numpy()
+        return lambda *_: (readouts.ZeroShot(texts), every), {"readout": kind, "prompt": prompt}
+    return lambda outputs, labels, folds: (readouts.fit_head(outputs, labels, folds), every), {"readout": kind}
+
+
+def choose(warehouse: Path, cluster_run: int, recorded: Recorded, settings: Settings) -> dict[int, list[int]]:
+    """Candidate clusters by layer id, largest first: see `interventions.candidates`; the threshold is the mean over all layers' neurons."""
+    names = [layer.name for layer in recorded.layers]
+    for name in settings.layers or ():
+        if name not in names:
+            raise UserError(f"no layer {name} was recorded: {', '.join(names[:40])}")
+    with store.connect_readonly(warehouse) as con:
+        [(threshold,)] = con.execute(
+            "SELECT sum(neuron_entropy_bits * neurons) / sum(neurons) FILTER (neuron_entropy_bits IS NOT NULL) FROM clustering WHERE run_id = ?",
+            [cluster_run],
+        ).fetchall()
+        found = {}
+        for layer in recorded.layers:
+            if settings.layers and layer.name not in settings.layers:
+                continue
+            rows = con.execute(
+                """SELECT partition, cluster_id, class_entropy_bits, neurons FROM cluster WHERE run_id = ? AND layer_id = ?
+                ORDER BY partition, number""",
+                [cluster_run, layer.layer_id],
+            ).fetchall()
+            levels = [[row for row in rows if row[0] == level] for level in sorted({row[0] for row in rows})]
+            partitions = [np.repeat(np.arange(len(level)), [row[3] for row in level]) for level in levels]
+            entropies = [np.array([np.nan if row[2] is None else row[2] for row in level]) for level in levels]
+            best = interventions.candidates(partitions, entropies, threshold or 0.0, largest=settings.largest)
+            found[layer.layer_id] = [levels[candidate.partition][candidate.cluster][1] for candidate in best]
+    return found
+
+
+def members(warehouse: Path, cluster: int) -> np.ndarray:
+    """Neuron ids of a cluster, ascending."""
+    with store.connect_readonly(warehouse) as con:
+        return con.execute("SELECT neuron_id FROM cluster_member WHERE cluster_id = ? ORDER BY 1", [cluster]).fetchnumpy()["neuron_id"]
+
+
+class Disturbed:
+    """One layer's outputs for all clips that have a class, kept on disk, and what becomes of the read-out when some of them change."""
+
+    def __init__(
+        self,
+        network: Network,
+        layer: Layer,
+        stored: RecordedLayer,
+        recorded: Recorded,
+        paths: dict[str, Path],
+        reader: Reader,
+        folder: Path,
+    ) -> None:
+        matrix = stored.matrix()
+        columns = np.flatnonzero((recorded.labels >= 0) & np.isfinite(matrix).all(axis=0))
+        self.layer, self.stored, self.recorded = layer, stored, recorded
+        self.labels = recorded.labels[columns]
+        self.live = np.flatnonzero((matrix[:, columns] != 0).any(axis=1))
+        names = [recorded.clip_names[column] for column in columns]
+        [self.cache] = interventions.cache_layers(network, [layer], prepared(network, names, paths), len(names), folder)
+        outputs = self._outputs(np.zeros(0, dtype=np.int64), None)
+        self.readout, self.readable = reader(outputs, self.labels, recorded.folds[columns])
+        self.before = self.readout(outputs)
+
+    def _outputs(self, neurons: np.ndarray, donors: np.ndarray | None) -> np.ndarray:
+        positions = neurons if self.stored.kind == "position" else interventions.channel_positions(self.layer, neurons)
+        outputs = interventions.run_changed(self.cache, positions, donors)
+        return outputs.mean(axis=tuple(range(1, outputs.ndim - 1)))  # over tokens, where there are any
+
+    def _counts(self, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return readouts.class_counts(predictions, self.labels, len(self.recorded.class_ids), self.readable)
+
+    def undisturbed(self) -> pl.DataFrame:
+        """Rows of table readout."""
+        correct, total = self._counts(self.before)
+        return pl.DataFrame({"class_id": self.recorded.class_ids, "correct": correct, "total": total}).filter(pl.col("total") > 0)
+
+    def rows(self, cluster: int, neuron_ids: np.ndarray, settings: Settings) -> tuple[pl.DataFrame, str | None]:
+        """Rows of table intervention for a cluster; or none, and why. Draws depend on the seed and the cluster's neurons alone."""
+        neurons = neuron_ids - self.stored.first_neuron_id
+        rng = np.random.default_rng([SEED, len(neurons), *neurons.tolist()])
+        repeats = settings.repeats
+        try:
+            donors = interventions.draw_donors(self.cache.clips, repeats, rng)
+            controls = interventions.draw_controls(self.live, neurons, repeats, rng)
+        except UserError as error:
+            return pl.DataFrame(), str(error)
+        once = settings.mode == "zero"  # zeroing leaves nothing to chance
+        frames = []
+        total = self._counts(self.before)[1]
+        for target, groups in (("cluster", [neurons] * (1 if once else repeats)), ("control", list(controls))):
+            predictions = np.stack(
+                [self.readout(self._outputs(group, None if once else donors[index])) for index, group in enumerate(groups)]
+            )
+            correct = self._counts(predictions)[0]
+            kept = total > 0
+            frames.append(
+                pl.DataFrame(
+                    {
+                        "cluster_id": np.full(kept.sum() * len(groups), cluster),
+                        "target": [target] * (int(kept.sum()) * len(groups)),
+                        "repetition": np.repeat(np.arange(len(groups)), kept.sum()),
+                        "class_id": np.tile(self.recorded.class_ids[kept], len(groups)),
+                        "correct": correct[:, kept].ravel(),
+                    }
+                )
+            )
+        return pl.concat(frames), None
+
+
+def prepared(network: Network, names: list[str], paths: dict[str, Path]) -> Iterator[torch.Tensor]:
+    """The network's inputs for clips by name, a batch at a time. Raises UserError for a clip that could be read before and cannot now."""
+
+    def waveform(name: str) -> np.ndarray:
+        try:
+            return load(paths[name], sample_rate_hz=network.sample_rate_hz, clip_s=network.clip_s)[0]
+        except (KeyError, SoundError) as error:
+            raise UserError(f"clip {name} cannot be read any more: {error}") from None
+
+    with ThreadPoolExecutor(2) as pool:
+        for start in range(0, len(names), interventions.BATCH_CLIPS):
+            batch = list(pool.map(waveform, names[start : start + interventions.BATCH_CLIPS]))
+            yield network.prepare(torch.from_numpy(np.stack(batch)))

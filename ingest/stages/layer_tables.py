@@ -1,0 +1,306 @@
+"""The rows of networks and layers, and, from a run's shards, one matrix a layer and reduction with the tables that summarise it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import polars as pl
+import torch
+
+from ingest.methods.extremes import Extremes
+from ingest.methods.specificity import average_precision, class_means, selectivity_index
+from ingest.networks.network import Layer, Network, course_steps
+from ingest.stages import Progress
+from warehouse import ledger, store
+from warehouse.store import insert
+
+CHUNK_CLIPS = 256
+BINS = 24
+NEIGHBORS = 8
+QUANTILES = {"quantile_05": 0.05, "quantile_25": 0.25, "median": 0.5, "quantile_75": 0.75, "quantile_95": 0.95}
+
+
+def finish_layers(
+    run: ledger.Run,
+    network: Network,
+    layers: list[Layer],
+    top_k: int,
+    folder: Path,
+    shards: list[Path],
+    reductions: tuple[str, ...],
+    progress: Progress | None = None,
+) -> int:
+    """Write the matrices and tables of every layer, then the neighbours; returns the units of work done now."""
+    done = run.done()
+    positions = reductions == ("window_mean",)
+    with store.connect_readonly(run.warehouse) as con:
+        records = [layer_record(con, run, layer.name, positions=positions) for layer in layers]
+        clip_ids = np.array(
+            con.execute("SELECT clip_id FROM activation_clip WHERE run_id = ? ORDER BY column_index", [run.run_id]).fetchall()
+        )
+        labels = label_sets(con, run)
+    clip_ids = clip_ids.reshape(-1).astype(np.int64)
+    state = sorted(folder.glob("state-*.npz"))
+    worked, row = 0, 0
+    for number, (layer, (layer_id, neuron_ids)) in enumerate(zip(layers, records, strict=True)):
+        item = f"layer {layer_id}"
+        if item not in done:
+            tables: dict[str, list[pl.DataFrame]] = {}
+            for index, reduction in enumerate(reductions):
+                matrix = assemble(shards, index, row, len(neuron_ids))
+                path = folder / f"{layer_id:04d}-{re.sub(r'[^A-Za-z0-9]+', '-', layer.name)[:60]}.{reduction}.npy"
+                temporary = path.with_name(path.name + ".tmp")
+                with temporary.open("wb") as file:
+                    np.save(file, matrix)
+                digest = store.sha256_file(temporary)
+                store.publish(temporary, path)
+                file_row = {
+                    "path": path.relative_to(run.warehouse.parent).as_posix(),
+                    "layer_id": layer_id,
+                    "neurons": matrix.shape[0],
+                    "clips": matrix.shape[1],
+                    "dtype": str(matrix.dtype),
+                    "sha256": digest,
+                }
+                found = {"activation_file": pl.DataFrame([file_row]), "activation_summary": summary(matrix, neuron_ids)}
+                if reduction != "active":  # by how often a neuron is active nothing is ranked
+                    extremes = Extremes(len(neuron_ids), top_k, course_steps(network, layer) if reduction == "mean" else 1, CHUNK_CLIPS)
+                    if reduction == "mean" and state:
+                        with np.load(state[-1]) as arrays:
+                            extremes.restore(
+                                {name.partition(".")[2]: arrays[name] for name in arrays.files if name.startswith(f"{number}.")}
+                            )
+                    else:
+                        for start in range(0, len(clip_ids), CHUNK_CLIPS):
+                            part = slice(start, start + CHUNK_CLIPS)
+                            extremes.update(torch.from_numpy(matrix[:, part].T), torch.from_numpy(clip_ids[part]), None)
+                    found["top_clip"] = ranking(extremes, neuron_ids)
+                    if not positions:
+                        found["class_activation"] = class_activation(matrix, neuron_ids, labels, non_negative=layer.non_negative)
+                for table, frame in found.items():
+                    tables.setdefault(table, []).append(
+                        frame.with_columns(pl.lit(reduction).alias("reduction"), pl.lit(run.run_id).alias("run_id"))
+                    )
+            with run.commit([item]) as con:
+                for table, frames in tables.items():
+                    insert(con, table, pl.concat(frames))
+            worked += 1
+        row += len(neuron_ids)
+        if progress:
+            progress(number + 1, len(layers))
+    return worked + (0 if positions else find_neighbors(run, records, folder, done))
+
+
+def register_network(con: duckdb.DuckDBPyConnection, network: Network, layers: list[Layer], *, positions: bool) -> None:
+    """Write the rows of a network, its layers and neurons, where they are not there yet."""
+    key = [network.name, network.checkpoint_sha256, network.clip_s]
+    query = "SELECT network_id FROM network WHERE name = ? AND checkpoint_sha256 = ? AND clip_s = ?"
+    if not con.execute(query, key).fetchone():
+        names = json.dumps(network.output_names, ensure_ascii=False) if network.output_names else None
+        con.execute(
+            "INSERT INTO network SELECT coalesce(max(network_id), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM network",
+            [network.name, network.family, network.checkpoint_sha256, network.sample_rate_hz, network.clip_s, network.window_s,
+             network.window_hop_s, names, network.note],
+        )  # fmt: skip
+    row = con.execute(query, key).fetchone()
+    assert row
+    for layer in layers if positions else network.layers:
+        kind = "position" if positions else "unit" if layer.axes.endswith("unit") else "channel"
+        if con.execute("SELECT 1 FROM layer WHERE network_id = ? AND name = ? AND kind = ?", [row[0], layer.name, kind]).fetchone():
+            continue
+        con.execute(
+            "INSERT INTO layer SELECT coalesce(max(layer_id), 0) + 1, ?, ?, ?, ?, ?, ?, ? FROM layer",
+            [row[0], layer.name, network.layers.index(layer), layer.module, kind, json.dumps(layer.shape), layer.non_negative],
+        )
+        index = np.arange(int(np.prod(layer.shape)) if positions else layer.neurons, dtype=np.int32)
+        unit, time, frequency = np.unravel_index(index, layer.shape) if positions else (index, None, None)
+        names_of = (
+            network.output_names
+            if layer is network.layers[-1] and network.output_names and len(network.output_names) == len(index)
+            else None
+        )
+        neurons = pl.DataFrame({"position": index, "unit": unit, "time": time, "frequency": frequency, "name": names_of})
+        con.register("neurons", neurons)
+        con.execute(
+            """INSERT INTO neuron
+            SELECT (SELECT coalesce(max(neuron_id), 0) + 1 FROM neuron) + position, (SELECT max(layer_id) FROM layer), unit, time, frequency, name
+            FROM neurons ORDER BY position"""
+        )
+        con.unregister("neurons")
+
+
+def layer_record(con: duckdb.DuckDBPyConnection, run: ledger.Run, name: str, *, positions: bool) -> tuple[int, np.ndarray]:
+    """Id of a layer of the run's network, and its neuron ids [neurons] in row order."""
+    row = con.execute(
+        """SELECT layer_id FROM layer JOIN network USING (network_id) JOIN run ON run.network_sha256 = network.checkpoint_sha256
+        WHERE run_id = ? AND layer.name = ? AND (kind = 'position') = ?
+          AND network.name = run.parameters::JSON ->> 'network' AND network.clip_s = (run.parameters::JSON ->> 'clip_s')::DOUBLE""",
+        [run.run_id, name, positions],
+    ).fetchone()
+    assert row
+    neurons = con.execute("SELECT neuron_id FROM neuron WHERE layer_id = ? ORDER BY neuron_id", [row[0]]).fetchnumpy()["neuron_id"]
+    return row[0], neurons
+
+
+def label_sets(con: duckdb.DuckDBPyConnection, run: ledger.Run) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each label set of the run's data set: class ids [classes] and membership [clips in column order, classes]."""
+    clips = dict(con.execute("SELECT clip_id, column_index FROM activation_clip WHERE run_id = ?", [run.run_id]).fetchall())
+    result = []
+    rows = con.execute(
+        """SELECT label_set_id, list(class_id ORDER BY class_id) FROM class JOIN label_set USING (label_set_id) JOIN dataset USING (dataset_id)
+        JOIN run ON run.dataset_sha256 = content_sha256 AND dataset.name = run.parameters::JSON ->> 'dataset'
+        WHERE run.run_id = ? GROUP BY label_set_id ORDER BY label_set_id""",
+        [run.run_id],
+    ).fetchall()
+    for label_set_id, class_ids in rows:
+        column_of = {class_id: column for column, class_id in enumerate(class_ids)}
+        member = np.zeros((len(clips), len(class_ids)), dtype=bool)
+        pairs = con.execute("SELECT clip_id, class_id FROM clip_label JOIN class USING (class_id) WHERE label_set_id = ?", [label_set_id])
+        for clip_id, class_id in pairs.fetchall():
+            member[clips[clip_id], column_of[class_id]] = True
+        result.append((np.array(class_ids), member))
+    return result
+
+
+def assemble(shards: list[Path], reduction: int, row: int, neurons: int) -> np.ndarray:
+    """A layer's matrix [neurons, clips] from all shards."""
+    return np.concatenate([np.load(shard, mmap_mode="r")[reduction, row : row + neurons] for shard in shards], axis=1)
+
+
+def summary(matrix: np.ndarray, neuron_ids: np.ndarray) -> pl.DataFrame:
+    """Rows of activation_summary for a matrix [neurons, clips]; NaN entries are left out."""
+    ordered = np.sort(matrix.astype(np.float64), axis=1)  # NaN last
+    finite = np.isfinite(ordered)
+    count = finite.sum(axis=1)
+    values = np.where(finite, ordered, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = values.sum(axis=1) / count
+        deviation = np.sqrt((np.where(finite, values - mean[:, None], 0) ** 2).sum(axis=1) / count)
+        columns: dict[str, np.ndarray | pl.Series] = {"neuron_id": neuron_ids, "clips": count, "mean": mean, "deviation": deviation}
+        columns["minimum"], columns["maximum"] = _quantile(ordered, count, 0), _quantile(ordered, count, 1)
+        columns |= {name: _quantile(ordered, count, q) for name, q in QUANTILES.items()}
+        columns["share_active"] = (values > 0).sum(axis=1) / count
+    columns["is_dead"] = (count > 0) & (values == 0).all(axis=1)
+    columns["histogram"] = pl.Series(histograms(ordered, count), dtype=pl.String)
+    return pl.DataFrame(columns).with_columns(pl.selectors.float().fill_nan(None))
+
+
+def _quantile(ordered: np.ndarray, count: np.ndarray, q: float) -> np.ndarray:
+    """Linearly interpolated quantile of the first `count` values of each sorted row; NaN without any."""
+    place = np.maximum(count - 1, 0) * q
+    low, high = np.floor(place).astype(int)[:, None], np.ceil(place).astype(int)[:, None]
+    below, above = np.take_along_axis(ordered, low, 1)[:, 0], np.take_along_axis(ordered, high, 1)[:, 0]
+    return below + (above - below) * (place - low[:, 0])
+
+
+def histograms(ordered: np.ndarray, count: np.ndarray) -> list[str | None]:
+    """Counts of each sorted row in equal bins from its least to its greatest value, as JSON; None without a range."""
+    low, high = _quantile(ordered, count, 0)[:, None], _quantile(ordered, count, 1)[:, None]
+    spread = np.isfinite(low) & (high > low)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        place = (ordered - low) / (high - low) * BINS
+        edges = np.linspace(low[:, 0], high[:, 0], BINS + 1, axis=1)
+    usable = np.isfinite(place) & spread
+    place = np.minimum(np.where(usable, place, 0), BINS - 1).astype(np.int64)
+    # Rounding may put a value beside its bin: the edges decide, as in numpy.histogram.
+    place -= usable & (ordered < np.take_along_axis(edges, place, 1))
+    place += usable & (ordered >= np.take_along_axis(edges, place + 1, 1)) & (place < BINS - 1)
+    flat = (np.arange(len(ordered))[:, None] * BINS + place)[usable]
+    counts = np.bincount(flat, minlength=len(ordered) * BINS).reshape(-1, BINS)
+    return [json.dumps(row, separators=(",", ":")) if ok else None for row, ok in zip(counts.tolist(), spread[:, 0].tolist(), strict=True)]
+
+
+def ranking(extremes: Extremes, neuron_ids: np.ndarray) -> pl.DataFrame:
+    """Rows of top_clip."""
+    ids, values = extremes.ranking()
+    sides, neurons, k = ids.shape
+    columns: dict[str, object] = {
+        "neuron_id": np.tile(np.repeat(neuron_ids, k), 2),
+        "side": np.repeat(["high", "low"], neurons * k),
+        "rank": np.tile(np.arange(1, k + 1, dtype=np.int32), sides * neurons),
+        "clip_id": ids.reshape(-1),
+        "activation": values.reshape(-1),
+    }
+    if extremes.courses is not None:
+        steps = extremes.courses.shape[3]
+        courses = extremes.courses.float().reshape(-1).numpy()
+        columns["course"] = pl.Series(courses).reshape((-1, steps)).arr.to_list()
+    else:
+        columns["course"] = pl.Series([None] * ids.size, dtype=pl.List(pl.Float32))
+    return pl.DataFrame(columns).filter(pl.col("clip_id") >= 0)
+
+
+def class_activation(
+    matrix: np.ndarray, neuron_ids: np.ndarray, labels: list[tuple[np.ndarray, np.ndarray]], *, non_negative: bool
+) -> pl.DataFrame:
+    """Rows of class_activation for all label sets."""
+    frames = []
+    for class_ids, member in labels:
+        mean, share, clips = class_means(matrix, member)
+        selectivity = selectivity_index(matrix, member) if non_negative else np.full(mean.shape, np.nan)
+        frames.append(
+            pl.DataFrame(
+                {
+                    "neuron_id": np.repeat(neuron_ids, len(class_ids)),
+                    "class_id": np.tile(class_ids, len(neuron_ids)),
+                    "clips": clips.reshape(-1),
+                    "mean": mean.reshape(-1),
+                    "share_active": share.reshape(-1),
+                    "selectivity": selectivity.reshape(-1),
+                    "average_precision": average_precision(matrix, member).reshape(-1),
+                }
+            ).with_columns(pl.selectors.float().fill_nan(None))
+        )
+    empty = pl.DataFrame(
+        schema={"neuron_id": pl.Int32, "class_id": pl.Int64, "clips": pl.Int64, "mean": pl.Float64, "share_active": pl.Float64,
+                "selectivity": pl.Float64, "average_precision": pl.Float64}
+    )  # fmt: skip
+    return pl.concat(frames) if frames else empty
+
+
+def find_neighbors(run: ledger.Run, records: list[tuple[int, np.ndarray]], folder: Path, done: set[str]) -> int:
+    """Write table neighbor, a layer at a time; returns the layers done now."""
+    pending = [layer_id for layer_id, _ in records if f"neighbors {layer_id}" not in done]
+    if not pending:
+        return 0
+    matrices = [np.load(next(folder.glob(f"{layer_id:04d}-*.mean.npy"))) for layer_id, _ in records]
+    neuron_ids = np.concatenate([ids for _, ids in records])
+    complete = np.logical_and.reduce([np.isfinite(matrix).all(axis=0) for matrix in matrices])
+    values = np.concatenate([matrix[:, complete].astype(np.float32) for matrix in matrices])
+    del matrices
+    values -= values.mean(axis=1, keepdims=True) if values.shape[1] else 0
+    norm = np.linalg.norm(values, axis=1, keepdims=True)
+    constant = norm[:, 0] <= 1e-12
+    unit = torch.from_numpy(np.divide(values, norm, out=np.zeros_like(values), where=~constant[:, None]))
+    row = 0
+    for layer_id, ids in records:
+        if layer_id in pending:
+            frames = []
+            for start in range(row, row + len(ids), 1024):
+                rows = slice(start, min(start + 1024, row + len(ids)))
+                correlation = (unit[rows] @ unit.T).clamp_(-1, 1)
+                correlation[:, torch.from_numpy(constant)] = -torch.inf
+                correlation[torch.arange(rows.stop - rows.start), torch.arange(rows.start, rows.stop)] = -torch.inf
+                best, where = correlation.topk(min(NEIGHBORS, correlation.shape[1]), dim=1)
+                frames.append(
+                    pl.DataFrame(
+                        {
+                            "neuron_id": np.repeat(neuron_ids[rows], best.shape[1]),
+                            "neighbor_id": neuron_ids[where.numpy()].reshape(-1),
+                            "correlation": best.numpy().reshape(-1),
+                        }
+                    ).filter(pl.Series(np.repeat(~constant[rows], best.shape[1])) & pl.col("correlation").is_finite())
+                )
+            frame = (
+                pl.concat(frames)
+                .sort("neuron_id", "correlation", "neighbor_id", descending=[False, True, False])
+                .with_columns(pl.int_range(1, pl.len() + 1).over("neuron_id").alias("rank"), pl.lit(run.run_id).alias("run_id"))
+            )
+            with run.commit([f"neighbors {layer_id}"]) as con:
+                insert(con, "neighbor", frame)
+        row += len(ids)
+    return len(pending)

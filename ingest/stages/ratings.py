@@ -1,0 +1,145 @@
+"""What people say of descriptions, and how like their own words these are: the answers that a rating page downloads (AND, Table 3)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import polars as pl
+
+from ingest.language.bert_score import TokenEncoder, match, minilm_tokens
+from ingest.language.text_encoders import TextEncoder, minilm
+from ingest.sounds.metadata import show
+from warehouse import store
+from warehouse.store import UserError, insert
+
+MAX_BYTES = 16 << 20
+LONGEST = 4000
+
+
+def ingest_ratings(warehouse: Path, path: Path, bert_encoder: str | None = None) -> int:
+    """Read a file of answers into table rating, all or nothing; returns how many. A rater's earlier answer on a neuron is replaced.
+
+    The file is a JSON object with `rater` and `answers`, each {neuron_id, description_run_id, rating 1 to 5, own_words or null}. All that
+    table rating_similarity says of the rated runs of descriptions is computed anew and stored with the answers, by all-MiniLM-L6-v2 and, for
+    BERTScore, by `bert_encoder`: a folder or hub name, by default all-MiniLM-L6-v2 as well. Raises UserError naming the first answer that is
+    wrong, or whose neuron was not described by that run, and for encoders that cannot be loaded.
+    """
+    answers = read_answers(path)
+    runs = sorted({run for _, _, run, _, _ in answers})
+    with store.writer(warehouse):
+        with store.connect_readonly(warehouse) as con:
+            known = set(con.execute("SELECT DISTINCT run_id, neuron_id FROM summary_point").fetchall())
+            for number, (_, neuron, run, _, _) in enumerate(answers, start=1):
+                if (run, neuron) not in known:
+                    raise UserError(
+                        f"{show(path)}: answer {number}: run {run} described no neuron {neuron}: the page belongs to another warehouse"
+                    )
+            rows = con.execute(
+                "SELECT rater, neuron_id, description_run_id, own_words FROM rating WHERE list_contains(?, description_run_id)", [runs]
+            ).fetchall()
+            words = {row[:3]: row[3] for row in rows} | {(rater, neuron, run): text for rater, neuron, run, _, text in answers}
+            said = {run: _said(con, run, {neuron for _, neuron, rated in words if rated == run}) for run in runs}
+        frames = []
+        if any(words.values()):  # loading the encoders takes seconds
+            encoder, tokens = minilm(), TokenEncoder(bert_encoder) if bert_encoder else minilm_tokens()
+            for run in runs:
+                own = {(rater, neuron): text for (rater, neuron, rated), text in words.items() if rated == run and text}
+                frame = similarities(own, said[run], encoder, tokens)
+                named = pl.lit(f"{tokens.name}, layer {tokens.layer}").alias("bert_encoder")
+                frames.append(frame.with_columns(pl.lit(run).alias("description_run_id"), named))
+        with store.transaction(warehouse) as con:
+            con.executemany("DELETE FROM rating WHERE rater = ? AND neuron_id = ? AND description_run_id = ?", [row[:3] for row in answers])
+            con.executemany("INSERT INTO rating VALUES (?, ?, ?, ?, ?, now())", answers)
+            con.execute("DELETE FROM rating_similarity WHERE list_contains(?, description_run_id)", [runs])
+            for frame in frames:
+                insert(con, "rating_similarity", frame)
+    return len(answers)
+
+
+def _said(con: duckdb.DuckDBPyConnection, run: int, neurons: set[int]) -> dict[int, dict[str, str]]:
+    """What was said of neurons, by who said it: the description, and the first concept of every function of each method's latest run on the
+    same network and data set, one in the paper's mode where there is one, as on neurons' pages."""
+    said: dict[int, dict[str, str]] = {neuron: {} for neuron in neurons}
+    rows = con.execute(
+        """WITH dissected AS (
+            SELECT run.run_id, run.parameters::JSON ->> 'mode' = 'paper' AS is_paper FROM run JOIN run AS rated ON rated.run_id = $run
+            WHERE run.stage = 'dissections' AND run.status = 'done'
+              AND run.network_sha256 = rated.network_sha256 AND run.dataset_sha256 = rated.dataset_sha256
+              AND run.parameters::JSON ->> 'network' = rated.parameters::JSON ->> 'network'
+              AND run.parameters::JSON ->> 'dataset' = rated.parameters::JSON ->> 'dataset'
+              AND (run.parameters::JSON ->> 'clip_s')::DOUBLE = (rated.parameters::JSON ->> 'clip_s')::DOUBLE
+        ),
+        latest AS (
+            SELECT method, run_id FROM (SELECT DISTINCT method, run_id, is_paper FROM closed_concept JOIN dissected USING (run_id))
+            QUALIFY row_number() OVER (PARTITION BY method ORDER BY is_paper DESC, run_id DESC) = 1
+        )
+        SELECT neuron_id, CASE function WHEN 'icl' THEN method ELSE method || ' ' || function END, concept
+        FROM closed_concept JOIN latest USING (method, run_id)
+        WHERE rank = 1 AND list_contains($neurons, neuron_id)
+        UNION ALL
+        SELECT neuron_id, 'description', description FROM v_description
+        WHERE run_id = $run AND description IS NOT NULL AND list_contains($neurons, neuron_id)""",
+        {"run": run, "neurons": sorted(neurons)},
+    ).fetchall()
+    for neuron, said_by, text in rows:
+        said[neuron][said_by] = text
+    return said
+
+
+def similarities(
+    own: dict[tuple[str, int], str], said: dict[int, dict[str, str]], encoder: TextEncoder, tokens: TokenEncoder
+) -> pl.DataFrame:
+    """Rows of table rating_similarity but for its run: how like the words of each rater and neuron is what was said of the neuron, what
+    the other raters say of it, and the descriptions of the other rated neurons, which is what chance gives.
+
+    `said` holds every rated neuron. Where several texts are compared, their mean stands, of BERTScore over those that have one.
+    """
+    every = list(dict.fromkeys([*own.values(), *(text for texts in said.values() for text in texts.values())]))
+    vectors = dict(zip(every, encoder.embed(every), strict=True))
+    matched = dict(zip(every, tokens.tokens(every), strict=True))
+    by_neuron: dict[int, dict[str, str]] = {}
+    for (rater, neuron), text in own.items():
+        by_neuron.setdefault(neuron, {})[rater] = text
+    rows: list[tuple[str, int, str, float, float | None]] = []
+    for (rater, neuron), text in own.items():
+        compared = {said_by: [other] for said_by, other in said[neuron].items()}
+        compared["raters"] = [other for name, other in by_neuron[neuron].items() if name != rater]
+        compared["other descriptions"] = [
+            texts["description"] for other, texts in said.items() if other != neuron and "description" in texts
+        ]
+        for said_by, others in compared.items():
+            if others:
+                cosine = float(np.mean(np.stack([vectors[other] for other in others]) @ vectors[text]))
+                f1 = match(matched[text], [matched[other] for other in others])[:, 2]
+                defined = f1[np.isfinite(f1)]
+                rows.append((rater, neuron, said_by, cosine, float(defined.mean()) if len(defined) else None))
+    schema = {"rater": pl.String, "neuron_id": pl.Int32, "said_by": pl.String, "cosine": pl.Float64, "bert_score": pl.Float64}
+    return pl.DataFrame(rows, schema, orient="row")
+
+
+def read_answers(path: Path) -> list[tuple[str, int, int, int, str | None]]:
+    """Answers of a file as (rater, neuron, run, rating, own words)."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{show(path)} has more than {MAX_BYTES >> 20} MiB: it is no file of answers")
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{show(path)} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{show(path)} is not JSON in UTF-8: give the file that the rating page downloads") from None
+    rater, answers = (found.get("rater"), found.get("answers")) if isinstance(found, dict) else (None, None)
+    if not isinstance(rater, str) or not rater.strip() or not isinstance(answers, list) or not answers:
+        raise UserError(f"{show(path)} needs a rater and answers: give the file that the rating page downloads")
+    rows: dict[tuple[int, int], tuple[str, int, int, int, str | None]] = {}
+    for number, answer in enumerate(answers, start=1):
+        values = [answer.get(key) for key in ("neuron_id", "description_run_id", "rating")] if isinstance(answer, dict) else []
+        whole = [value for value in values if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31]
+        words = answer.get("own_words") if isinstance(answer, dict) else None
+        if len(whole) != 3 or not 1 <= whole[2] <= 5 or not isinstance(words, str | None):
+            raise UserError(f"{show(path)}: answer {number} needs whole numbers neuron_id, description_run_id and rating (1 to 5)")
+        text = " ".join((words or "").encode("utf-8", "replace").decode().split())[:LONGEST] or None
+        rows[whole[0], whole[1]] = (" ".join(rater.encode("utf-8", "replace").decode().split())[:200], whole[0], whole[1], whole[2], text)
+    return list(rows.values())

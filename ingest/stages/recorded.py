@@ -1,0 +1,141 @@
+"""What a finished run of stage activations left, as the later stages read it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+
+from ingest.sounds.draws import grouped_folds
+from ingest.sounds.listing import Entry
+from warehouse import store
+from warehouse.store import UserError
+
+FOLDS, FOLD_SEED = 5, 0
+
+
+@dataclass(frozen=True)
+class RecordedLayer:
+    """A layer's matrix: rows are its neurons, from `first_neuron_id` on; `kind` and `shape` as in table layer. `shares_path` is the file of
+    the shares of values above 0, where these were recorded."""
+
+    layer_id: int
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    non_negative: bool
+    first_neuron_id: int
+    neurons: int
+    reduction: str
+    path: Path
+    shares_path: Path | None = None
+
+    def matrix(self) -> np.ndarray:
+        """Activations [neurons, clips], mapped from the file."""
+        return np.load(self.path, mmap_mode="r")
+
+    def shares(self) -> np.ndarray | None:
+        """Share of each clip's values above 0 [neurons, clips], mapped from the file; None when not recorded."""
+        return np.load(self.shares_path, mmap_mode="r") if self.shares_path else None
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A run: its clips in column order, the number of each one's class in the main label set (-1: none, or several) and fold (from 1), and
+    the layers in forward order."""
+
+    warehouse: Path
+    run_id: int
+    run_key: str
+    dataset: str
+    dataset_sha256: str
+    network: str
+    network_sha256: str
+    clip_s: float
+    clip_ids: np.ndarray
+    clip_names: tuple[str, ...]
+    class_ids: np.ndarray
+    class_names: tuple[str, ...]
+    labels: np.ndarray
+    folds: np.ndarray
+    drawn_folds: bool
+    layers: tuple[RecordedLayer, ...]
+
+    def subject(self) -> dict[str, object]:
+        """Parameters that say what a run of a later stage is about."""
+        return {"dataset": self.dataset, "network": self.network, "clip_s": self.clip_s, "activations": self.run_key}
+
+
+def read_recorded(warehouse: Path, run_id: int) -> Recorded:
+    """Read a finished run; where the data set has no folds, five are drawn, each class spread evenly and clips of one group kept together."""
+    with store.connect_readonly(warehouse) as con:
+        rows = con.execute(
+            """SELECT run_key, dataset_id, dataset.name, content_sha256, network.name, network_sha256, clip_s FROM run
+            JOIN dataset ON dataset.name = run.parameters::JSON ->> 'dataset' AND content_sha256 = dataset_sha256
+            JOIN network ON network.name = run.parameters::JSON ->> 'network' AND checkpoint_sha256 = network_sha256
+              AND clip_s = (run.parameters::JSON ->> 'clip_s')::DOUBLE
+            WHERE run.run_id = ? AND stage = 'activations' AND status = 'done'""",
+            [run_id],
+        ).fetchall()
+        if not rows:
+            raise UserError(f"run {run_id} of {warehouse} is no finished run of stage activations")
+        [(run_key, dataset_id, dataset, dataset_sha256, network, network_sha256, clip_s)] = rows
+        classes = con.execute(
+            "SELECT class_id, name FROM class WHERE label_set_id = (SELECT min(label_set_id) FROM label_set WHERE dataset_id = ?) ORDER BY 1",
+            [dataset_id],
+        ).fetchall()
+        clips = con.execute(
+            """SELECT clip_id, clip.name, fold, source_group FROM activation_clip JOIN clip USING (clip_id)
+            WHERE run_id = ? ORDER BY column_index""",
+            [run_id],
+        ).fetchall()
+        labels = _labels(con, [row[0] for row in clips], [row[0] for row in classes])
+        layers = con.execute(
+            """SELECT layer_id, layer.name, kind, shape, non_negative,
+                      (SELECT min(neuron_id) FROM neuron WHERE neuron.layer_id = layer.layer_id), neurons, reduction, path,
+                      (SELECT path FROM activation_file AS shares WHERE shares.run_id = activation_file.run_id
+                       AND shares.layer_id = layer.layer_id AND shares.reduction = 'active')
+            FROM activation_file JOIN layer USING (layer_id) WHERE run_id = ? AND reduction IN ('mean', 'cls', 'window_mean')
+            ORDER BY position""",
+            [run_id],
+        ).fetchall()
+    drawn = any(row[2] is None for row in clips)
+    if drawn:
+        entries = [Entry(row[1], Path(row[1]), {"": (str(label),)}, None, row[3]) for row, label in zip(clips, labels, strict=True)]
+        fold_of = grouped_folds(entries, FOLDS, FOLD_SEED)
+        folds = np.array([fold_of[row[1]] for row in clips], dtype=np.int64)
+    else:
+        folds = np.array([row[2] for row in clips], dtype=np.int64)
+    return Recorded(
+        warehouse, run_id, run_key, dataset, dataset_sha256, network, network_sha256, clip_s,
+        np.array([row[0] for row in clips], dtype=np.int64), tuple(row[1] for row in clips),
+        np.array([row[0] for row in classes], dtype=np.int64), tuple(row[1] for row in classes), labels, folds, drawn,
+        tuple(
+            RecordedLayer(row[0], row[1], row[2], tuple(json.loads(row[3])), row[4], row[5], row[6], row[7], warehouse.parent / row[8],
+                          warehouse.parent / row[9] if row[9] else None)
+            for row in layers
+        ),
+    )  # fmt: skip
+
+
+def _labels(con: duckdb.DuckDBPyConnection, clip_ids: list[int], class_ids: list[int]) -> np.ndarray:
+    number = {class_id: index for index, class_id in enumerate(class_ids)}
+    found: dict[int, list[int]] = {}
+    for clip_id, class_id in con.execute("SELECT clip_id, class_id FROM clip_label").fetchall():
+        if class_id in number:
+            found.setdefault(clip_id, []).append(number[class_id])
+    return np.array([found[clip][0] if len(found.get(clip, ())) == 1 else -1 for clip in clip_ids], dtype=np.int64)
+
+
+def clip_groups(warehouse: Path, recorded: Recorded) -> list[str]:
+    """What each clip was cut from, in column order; its own name where that is unknown."""
+    with store.connect_readonly(warehouse) as con:
+        rows = con.execute(
+            """SELECT coalesce('group ' || source_group, 'clip ' || name) FROM activation_clip JOIN clip USING (clip_id)
+            WHERE run_id = ? ORDER BY column_index""",
+            [recorded.run_id],
+        ).fetchall()
+    return [group for (group,) in rows]

@@ -1,0 +1,177 @@
+"""Record a network's layers while it runs: reductions per clip, the course over time, and the clips that move each neuron most and least."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ingest.networks.network import Layer, Network, course_steps, frame_times
+from warehouse.store import UserError
+
+REDUCTIONS = ("mean", "max")
+
+
+def course_weights(network: Network, layer: Layer) -> np.ndarray:
+    """Matrix [windows * time steps, course steps] that averages frames into equal steps of the clip by how far they overlap them."""
+    frames = frame_times(network, layer)
+    edges = np.linspace(0, network.clip_s, course_steps(network, layer) + 1)
+    overlap = np.minimum(frames[:, 1, None], edges[None, 1:]) - np.maximum(frames[:, 0, None], edges[None, :-1])
+    overlap = overlap.clip(0)
+    empty = overlap.sum(axis=0) == 0  # beyond the last window: hold its value
+    overlap[-1, empty] = 1
+    return overlap / overlap.sum(axis=0)
+
+
+@dataclass
+class Recorded:
+    """One batch of one layer: each reduction [clips, neurons], the course [clips, steps, neurons] (None without a time axis)."""
+
+    reductions: dict[str, torch.Tensor]
+    course: torch.Tensor | None
+
+
+class Course:
+    """Averages frames [clips, frames, neurons] into a layer's course [clips, steps, neurons].
+
+    Each step is the weighted sum of a few frames: as bags of rows that is eight times faster than the product with a mostly empty matrix.
+    """
+
+    def __init__(self, weights: np.ndarray, device: str) -> None:
+        steps, frames = np.nonzero(weights.T)
+        self.frames = torch.tensor(frames, device=device)
+        self.weights = torch.tensor(weights[frames, steps], dtype=torch.float32, device=device)
+        self.ends = torch.tensor(np.bincount(steps).cumsum(), device=device)
+        self.bags: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+
+    def __call__(self, frames: torch.Tensor) -> torch.Tensor:
+        """Frames beyond the last that counts may have been cut off."""
+        clips, length, neurons = frames.shape
+        if (clips, length) not in self.bags:
+            clip = torch.arange(clips, device=frames.device)[:, None]
+            starts = torch.cat([clip.new_zeros(1), (self.ends + clip * len(self.frames)).flatten()[:-1]])
+            self.bags = {(clips, length): ((self.frames + clip * length).flatten(), starts, self.weights.repeat(clips))}
+        rows, starts, weights = self.bags[clips, length]
+        sums = torch.nn.functional.embedding_bag(rows, frames.flatten(0, 1), starts, mode="sum", per_sample_weights=weights)
+        return sums.view(clips, -1, neurons)
+
+
+class Recorder:
+    """Hooks on layers of a network that reduce each output at once, while it is still in the processor's cache.
+
+    With `positions` every element of a convolution's output is a neuron, its value the mean over windows (reduction `window_mean`).
+    With `shares` the share of a neuron's values above 0, over time, frequency and windows, is a third reduction (`active`).
+    `valid_s` [clips] must be set before each forward pass of a network that does not count padding.
+    """
+
+    def __init__(
+        self, network: Network, layers: Sequence[Layer], *, positions: bool = False, shares: bool = False, device: str = "cpu"
+    ) -> None:
+        self.network = network
+        self.layers = list(layers)
+        self.positions = positions
+        self.reductions: tuple[str, ...] = ("window_mean",) if positions else (*REDUCTIONS, "active") if shares else REDUCTIONS
+        self.valid_s: torch.Tensor | None = None
+        self.batch: dict[str, Recorded] = {}
+        self._courses = {
+            layer.name: Course(course_weights(network, layer), device)
+            for layer in layers
+            if not positions and course_steps(network, layer) > 1
+        }
+        starts = {layer.name: frame_times(network, layer)[:, 0] for layer in layers}
+        self._starts = {name: torch.tensor(times, device=device, dtype=torch.float32) for name, times in starts.items()}
+        # A network that pads clips to one long window (Whisper) spends most frames on silence nobody counts: they are cut off first.
+        self._used = {
+            name: int((times < network.clip_s).sum())
+            for name, times in starts.items()
+            if network.windows == 1 and not network.counts_padding
+        }
+        self._token_order = {layer.name: self._tokens_by_time(layer, device) for layer in layers if layer.token_times}
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    def __enter__(self) -> Recorder:
+        for layer in self.layers:
+            module = self.network.module.get_submodule(layer.module)
+            self._handles.append(module.register_forward_hook(self._hook(layer)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def neurons(self, layer: Layer) -> int:
+        """Rows this recorder makes of a layer."""
+        return int(np.prod(layer.shape)) if self.positions else layer.neurons
+
+    def _hook(self, layer: Layer):
+        def record(_module: torch.nn.Module, _inputs: object, output: object) -> None:
+            tensor = output[0] if isinstance(output, tuple) else output
+            assert isinstance(tensor, torch.Tensor)
+            if tuple(tensor.shape[1:]) != layer.shape:
+                raise UserError(
+                    f"layer {layer.name} of {self.network.name} put out shape {tuple(tensor.shape[1:])}, it is declared as {layer.shape}"
+                )
+            self.batch[layer.name] = self._reduce_positions(tensor) if self.positions else self._reduce(layer, tensor)
+
+        return record
+
+    def _reduce_positions(self, output: torch.Tensor) -> Recorded:
+        mean = output.float().unflatten(0, (-1, self.network.windows)).mean(dim=1)
+        return Recorded({"window_mean": mean.flatten(1)}, None)
+
+    def _reduce(self, layer: Layer, output: torch.Tensor) -> Recorded:
+        """Mean over frequency to frames [clips, windows * time, neurons], then mean, maximum and course over those."""
+        frames = self._by_clip(self._mean_over_frequency(layer, output))
+        course = self._courses[layer.name](frames) if layer.name in self._courses else None
+        elements = self._frames(layer, output)
+        if self.network.counts_padding or self.valid_s is None or not layer.time_steps:
+            valid = None
+            mean = frames.mean(dim=1)
+            peak = self._by_clip(elements).amax(dim=1)
+        else:
+            starts = self._starts[layer.name][None, : frames.shape[1]]
+            valid = (starts < self.valid_s[:, None].clamp(min=1e-6))[:, :, None]
+            mean = (frames * valid).sum(dim=1) / valid.sum(dim=1)
+            peaks = elements.amax(dim=2) if elements.dim() == 4 else elements
+            peak = self._by_clip(peaks).masked_fill(~valid, -torch.inf).amax(dim=1)
+        reductions = {"mean": mean, "max": peak}
+        if "active" in self.reductions:
+            above = (elements > 0).float()
+            above = self._by_clip(above.mean(dim=2) if above.dim() == 4 else above)
+            reductions["active"] = above.mean(dim=1) if valid is None else (above * valid).sum(dim=1) / valid.sum(dim=1)
+        return Recorded(reductions, course)
+
+    def _by_clip(self, elements: torch.Tensor) -> torch.Tensor:
+        """[clips * windows, ..., neurons] to [clips, windows * ..., neurons], float32."""
+        return elements.float().reshape(len(elements) // self.network.windows, -1, elements.shape[-1])
+
+    def _mean_over_frequency(self, layer: Layer, output: torch.Tensor) -> torch.Tensor:
+        """[clips * windows, time, neurons]. Pooling, and reducing with the neurons in the last dimension, are many times faster than
+        `mean(dim=3)` and `amax(dim=3)` on tensors that lie channels-last in memory, as fast convolutions leave them."""
+        if layer.axes == "channel,time,frequency":
+            return torch.nn.functional.avg_pool2d(output, (1, layer.shape[2])).squeeze(3).transpose(1, 2)
+        frames = self._frames(layer, output)
+        return frames.mean(dim=2) if frames.dim() == 4 else frames
+
+    def _frames(self, layer: Layer, output: torch.Tensor) -> torch.Tensor:
+        """[clips * windows, time, neurons] or [clips * windows, time, frequency, neurons], without tokens that stand for no moment."""
+        if layer.axes == "unit":
+            return output[:, None]
+        if layer.axes == "channel,time,frequency":
+            return output.permute(0, 2, 3, 1)
+        if layer.axes == "channel,time":
+            return output.transpose(1, 2)
+        used = self._used.get(layer.name)
+        return output[:, self._token_order[layer.name][:used]] if layer.token_times else output[:, :used]
+
+    @staticmethod
+    def _tokens_by_time(layer: Layer, device: str) -> torch.Tensor:
+        """Indices [time, frequency] of the tokens that stand for a moment."""
+        assert layer.token_times
+        times = np.array(layer.token_times)
+        order = np.argsort(times, kind="stable")
+        order = order[times[order] >= 0]
+        return torch.tensor(order.reshape(layer.time_steps, -1), device=device)

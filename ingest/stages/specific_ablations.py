@@ -1,0 +1,365 @@
+"""Stage `specific_ablations`: what a read-out loses when the neurons specific to a class are silenced, against random ones of the same layers."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import polars as pl
+import torch
+
+from ingest.methods import interventions
+from ingest.methods.ablations import ablated, inner_layers
+from ingest.methods.interventions import BATCH_CLIPS, Cache
+from ingest.methods.readouts import LinearHead
+from ingest.networks.network import Layer, Network, keep_freed_memory
+from ingest.stages import Context, Outcome, Progress
+from ingest.stages.interventions import READOUT, Reader, prepared, read_as
+from ingest.stages.recorded import Recorded, read_recorded
+from warehouse import ledger, store
+from warehouse.store import UserError, activation_folder, insert, scratch
+
+STAGE = "specific_ablations"
+TITLE = "ablations of class-specific neurons of {network} with {dataset}"
+UNIT = "units of work"
+CODE_VERSION = 1
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How neurons specific to a class are silenced. measures: those of table specific_neuron that choose neurons. draws: random ones a class.
+    folds: clips that are read, by default all; a linear head is fitted on the undisturbed outputs of all other folds. readout, label_map,
+    prompt: as for interventions. label_set: by default the data set's first.
+    """
+
+    measures: tuple[Literal["aape", "lape", "selectivity", "average_precision", "auroc"], ...] = ("aape",)
+    draws: int = 10
+    folds: tuple[int, ...] | None = None
+    readout: Literal["own", "zero-shot", "linear"] | None = None
+    label_map: Path | None = None
+    prompt: str = "this is a sound of "
+    label_set: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise UserError(f"specific_ablations: draws is {self.draws}, it must be at least 1")
+
+
+def needs(settings: Settings) -> tuple[str, ...]:
+    """What it reads."""
+    return ("specificity",)
+
+
+def run(context: Context, settings: Settings, progress: Progress | None = None) -> Outcome:
+    """Silence the specific neurons found."""
+    return ingest_specific_ablations(
+        context.warehouse, context.network, context.runs["specificity"], context.paths, settings, progress=progress
+    )
+
+
+Units = dict[str, np.ndarray]
+"""Units to silence [units] by layer name, layers in forward order."""
+
+
+def ingest_specific_ablations(
+    warehouse: Path,
+    network: Network,
+    specificity_run: int,
+    paths: dict[str, Path],
+    settings: Settings | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Silence every class's specific neurons of all layers at once, then random ones, and count what is read rightly; a class and measure is a
+    unit of work. `paths` are the sound files by clip name.
+
+    Outputs themselves are never silenced. A class without specific neurons, with too few others in a layer to draw from, or none of whose
+    clips is read, has a failure row instead.
+    """
+    settings = settings or Settings()
+    recorded, specificity_key = _subject(warehouse, specificity_run, settings.label_set)
+    reader, parameters = read_as(network, recorded, settings.readout, settings.label_map, settings.prompt)
+    folds = None if settings.folds is None else sorted(set(settings.folds))
+    parameters |= {**recorded.subject(), "specificity": specificity_key, "label_set": settings.label_set}
+    parameters |= {"measures": settings.measures, "draws": settings.draws, "folds": folds}
+    run = ledger.begin(
+        warehouse, STAGE, parameters=parameters, code_version=CODE_VERSION, dataset_sha256=recorded.dataset_sha256,
+        network_sha256=recorded.network_sha256, seed=SEED,
+    )  # fmt: skip
+    if run.finished:
+        return Outcome(run, 0, run.failures())
+    keep_freed_memory()
+    live, complete = _living(recorded, network)
+    known = complete & (recorded.labels >= 0)
+    read = known & (np.isin(recorded.folds, folds) if folds is not None else True)
+    if not read.any():
+        among = ", ".join(map(str, np.unique(recorded.folds[known])))
+        which = f" lies in the folds {folds}: choose among {among}" if known.any() else ": nothing can be read"
+        raise UserError(f"no clip of {recorded.dataset} with one class{which}")
+    chosen = specific_units(warehouse, specificity_run, recorded, network, settings.measures)
+    place = {layer.name: number for number, layer in enumerate(network.layers)}
+    # Classes that begin at the same layer in a row: its outputs are kept for one of them after the other.
+    plan = sorted(chosen, key=lambda pair: place[next(iter(chosen[pair]))] if chosen[pair] else -1)
+    done, worked = run.done(), 0
+    with scratch(activation_folder(warehouse) / "specific_ablations.tmp") as folder:
+        clips = _Clips(network, recorded, read, paths, folder)
+        rest = known & ~read if parameters["readout"] == "linear" else np.zeros_like(known)
+        clips.begin(*_readout(network, recorded, read, rest, clips.outputs, reader, paths))
+        if READOUT not in done:
+            with run.commit([READOUT]) as con:
+                insert(con, "readout", clips.undisturbed().with_columns(pl.lit(run.run_id).alias("run_id")))
+        for number, (measure, label) in enumerate(plan):
+            item = f"{measure}, class {recorded.class_ids[label]}"
+            if item not in done:
+                frame, failure = clips.rows(measure, label, chosen[measure, label], live, settings.draws)
+                with run.commit([item], [(f"{recorded.class_names[label]}, {measure}", failure)] if failure else []) as con:
+                    if len(frame):
+                        insert(con, "specific_ablation", frame.with_columns(pl.lit(run.run_id).alias("run_id")))
+                worked += 1
+            if progress:
+                progress(number + 1, len(plan))
+    run.finish()
+    return Outcome(run, worked, run.failures())
+
+
+def _subject(warehouse: Path, specificity_run: int, label_set: str | None) -> tuple[Recorded, str]:
+    """What a finished run of stage specificity was about, with the classes of `label_set`, and the run's key."""
+    with store.connect_readonly(warehouse) as con:
+        row = con.execute(
+            """SELECT run_key, (SELECT run_id FROM run AS r WHERE r.run_key = run.parameters::JSON ->> 'activations') FROM run WHERE run_id = ?
+            AND stage = 'specificity' AND status = 'done'""",
+            [specificity_run],
+        ).fetchone()
+    if row is None:
+        raise UserError(f"run {specificity_run} of {warehouse} is no finished run of stage specificity")
+    recorded = read_recorded(warehouse, row[1])
+    if any(layer.kind == "position" for layer in recorded.layers):
+        raise UserError("specific_ablations silence channels and units, not positions: record the activations without positions")
+    return (recorded if label_set is None else _relabelled(recorded, label_set)), row[0]
+
+
+def _relabelled(recorded: Recorded, label_set: str) -> Recorded:
+    """The same clips with the classes of another label set; a clip with several of them has none."""
+    with store.connect_readonly(recorded.warehouse) as con:
+        found = con.execute(
+            """SELECT label_set.name, label_set_id FROM label_set JOIN dataset USING (dataset_id) WHERE dataset.name = ? AND content_sha256 = ?
+            ORDER BY label_set_id""",
+            [recorded.dataset, recorded.dataset_sha256],
+        ).fetchall()
+        if label_set not in dict(found):
+            raise UserError(f"{recorded.dataset} has no label set {label_set}: it has {', '.join(name for name, _ in found)}")
+        classes = con.execute("SELECT class_id, name FROM class WHERE label_set_id = ? ORDER BY 1", [dict(found)[label_set]]).fetchall()
+        label_of = dict(
+            con.execute(
+                """SELECT clip_id, min(class_id) FROM clip_label JOIN class USING (class_id) WHERE label_set_id = ?
+                GROUP BY clip_id HAVING count(*) = 1""",
+                [dict(found)[label_set]],
+            ).fetchall()
+        )
+    number = {class_id: index for index, (class_id, _) in enumerate(classes)}
+    labels = np.array([number.get(label_of.get(int(clip)), -1) for clip in recorded.clip_ids], dtype=np.int64)
+    return replace(
+        recorded,
+        class_ids=np.array([row[0] for row in classes], dtype=np.int64),
+        class_names=tuple(row[1] for row in classes),
+        labels=labels,
+    )
+
+
+def _living(recorded: Recorded, network: Network) -> tuple[Units, np.ndarray]:
+    """By inner layer the units that are not 0 on every clip, and which clips [clips] are finite in every layer."""
+    complete = np.ones(len(recorded.clip_ids), dtype=bool)
+    for layer in recorded.layers:
+        complete &= np.isfinite(layer.matrix()).all(axis=0)
+    inner = {layer.name for layer in inner_layers(network)}
+    return {
+        layer.name: np.flatnonzero((layer.matrix()[:, complete] != 0).any(axis=1)) for layer in recorded.layers if layer.name in inner
+    }, complete
+
+
+def specific_units(
+    warehouse: Path, specificity_run: int, recorded: Recorded, network: Network, measures: Iterable[str]
+) -> dict[tuple[str, int], Units]:
+    """The inner layers' units specific to each class (by its number) by each measure; empty where there are none."""
+    found: dict[tuple[str, int], Units] = {(measure, label): {} for measure in measures for label in range(len(recorded.class_ids))}
+    number = {int(class_id): label for label, class_id in enumerate(recorded.class_ids)}
+    with store.connect_readonly(warehouse) as con:
+        rows = con.execute(
+            """SELECT measure, class_id, layer.name, list(unit ORDER BY unit) FROM specific_neuron JOIN neuron USING (neuron_id)
+            JOIN layer USING (layer_id) WHERE run_id = ? GROUP BY measure, class_id, layer.name, position ORDER BY position""",
+            [specificity_run],
+        ).fetchall()
+    inner = {layer.name for layer in inner_layers(network)}
+    outputs = network.layers[-1].name if network.output_names else None
+    for measure, class_id, layer, units in rows:
+        key = (measure, number.get(class_id, -1))
+        if key not in found or layer == outputs:
+            continue
+        if layer not in inner:
+            raise UserError(f"{network.name} has no layer {layer} any more: ingest its activations again")
+        found[key][layer] = np.array(units, dtype=np.int64)
+    return found
+
+
+def draw(live: Units, units: Units, draws: int) -> list[Units]:
+    """As many random live units of every layer, none of the given. They depend on the seed and the given units alone.
+
+    Raises UserError when a layer has too few others.
+    """
+    rng = np.random.default_rng([SEED, *(len(chosen) for chosen in units.values()), *np.concatenate(list(units.values())).tolist()])
+    drawn: dict[str, np.ndarray] = {}
+    for layer, chosen in units.items():
+        try:
+            drawn[layer] = interventions.draw_controls(live[layer], chosen, draws, rng)
+        except UserError as error:
+            raise UserError(f"layer {layer}: {error}") from None
+    return [{layer: np.sort(chosen[repetition]) for layer, chosen in drawn.items()} for repetition in range(draws)]
+
+
+class Passes:
+    """Runs the network over the same clips again and again, with some neurons silenced.
+
+    Only what lies above the first silenced layer is run, from the outputs of that layer, kept in `folder` until another is first; the whole
+    network where it is more than a sequence. `inputs` are prepared, [clips * windows, ...].
+    """
+
+    def __init__(self, network: Network, inputs: torch.Tensor, folder: Path) -> None:
+        self.network, self.folder = network, folder
+        self.batches = inputs.split(BATCH_CLIPS * network.windows)
+        self.clips = len(inputs) // network.windows
+        self.cache: Cache | None = None
+        self.reached: set[str] = set()
+
+    def outputs(self, units: Units) -> np.ndarray:
+        """Outputs [clips, outputs], means over windows and tokens, without these units."""
+        layers = [layer for layer in self.network.layers if len(units.get(layer.name, ()))]
+        if layers and self.network.tail_form(layers[0]) != "whole pass":
+            first, above = layers[0], {layer.name: units[layer.name] for layer in layers[1:]}
+            cache = self._keep(first)
+            if above.keys() <= self.reached:
+                with ablated(self.network, above):
+                    return _pooled(interventions.run_changed(cache, interventions.channel_positions(first, units[first.name]), None))
+        with ablated(self.network, units):
+            return forward(self.network, self.batches)
+
+    def _keep(self, layer: Layer) -> Cache:
+        """The outputs of a layer; `reached` are then the layers that running from it passes through, so that they can be silenced on the way."""
+        if self.cache is not None and self.cache.layer.name == layer.name:
+            return self.cache
+        self.cache = None
+        place = self.folder / "layer"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        [self.cache] = interventions.cache_layers(self.network, [layer], self.batches, self.clips, place)
+        ran: list[str] = []
+        handles = [
+            self.network.module.get_submodule(other.module).register_forward_hook(lambda *_, name=other.name: ran.append(name))
+            for other in self.network.layers
+        ]
+        try:
+            inputs = None if self.cache.inputs is None else self.cache.inputs[:1]
+            interventions.run_changed(replace(self.cache, values=self.cache.values[:1], inputs=inputs), np.zeros(0, dtype=np.int64), None)
+        finally:
+            for handle in handles:
+                handle.remove()
+        self.reached = {name for name in ran if ran.count(name) == 1}
+        return self.cache
+
+
+def forward(network: Network, batches: Iterable[torch.Tensor]) -> np.ndarray:
+    """Outputs [clips, outputs] of prepared inputs, batches of [clips * windows, ...], means over windows and tokens."""
+    device = next((parameter.device for parameter in network.module.parameters()), torch.device("cpu"))
+    found = [network.forward(batch.to(device)).float().unflatten(0, (-1, network.windows)).mean(dim=1).cpu() for batch in batches]
+    return _pooled(torch.cat(found).numpy())
+
+
+def _pooled(outputs: np.ndarray) -> np.ndarray:
+    return outputs.mean(axis=tuple(range(1, outputs.ndim - 1)))
+
+
+def _readout(
+    network: Network, recorded: Recorded, read: np.ndarray, rest: np.ndarray, outputs: np.ndarray, reader: Reader, paths: dict[str, Path]
+) -> tuple[interventions.Readout, np.ndarray]:
+    """The read-out of the clips that are `read`, whose undisturbed `outputs` are given, fitted where need be with the `rest` as well."""
+    if not rest.any():
+        return reader(outputs, recorded.labels[read], recorded.folds[read])
+    every = np.full((len(read), outputs.shape[1]), np.nan, dtype=outputs.dtype)
+    every[read] = outputs
+    every[rest] = forward(network, prepared(network, [recorded.clip_names[column] for column in np.flatnonzero(rest)], paths))
+    used = read | rest
+    # Nobody asks for a head for the rest: they are one fold, 0, so that it is fitted once.
+    head, readable = reader(every[used], recorded.labels[used], np.where(read, recorded.folds, 0)[used])
+    assert isinstance(head, LinearHead)
+    asked = {fold: classifier for fold, classifier in head.classifiers.items() if fold != 0}
+    return LinearHead(head.folds[read[used]], asked), readable
+
+
+class _Clips:
+    """The clips that are read, and what of it is right."""
+
+    def __init__(self, network: Network, recorded: Recorded, read: np.ndarray, paths: dict[str, Path], folder: Path) -> None:
+        names = [recorded.clip_names[column] for column in np.flatnonzero(read)]
+        self.recorded, self.labels = recorded, recorded.labels[read]
+        self.passes = Passes(network, _kept(prepared(network, names, paths), len(names) * network.windows, folder), folder)
+        self.outputs = self.passes.outputs({})
+
+    def begin(self, readout: interventions.Readout, readable: np.ndarray) -> None:
+        """Read the undisturbed outputs; clips that cannot be read are left out of all counts from then on."""
+        self.readout = readout
+        before = readout(self.outputs)
+        counted = (before >= 0) & readable[self.labels]
+        if not counted.any():
+            raise UserError(f"no clip of {self.recorded.dataset} can be read: choose other folds or another read-out")
+        self.member = ((self.labels[:, None] == np.arange(len(readable))) & counted[:, None]).astype(np.int64)
+        self.total, self.correct = self.member.sum(axis=0), self._correct(before)
+
+    def _correct(self, predictions: np.ndarray) -> np.ndarray:
+        """Clips told rightly [..., classes] by predictions [..., clips]."""
+        return (predictions == self.labels).astype(np.int64) @ self.member
+
+    def undisturbed(self) -> pl.DataFrame:
+        """Rows of table readout."""
+        rows = {"class_id": self.recorded.class_ids, "correct": self.correct, "total": self.total}
+        return pl.DataFrame(rows).filter(pl.col("total") > 0)
+
+    def rows(self, measure: str, label: int, units: Units, live: Units, draws: int) -> tuple[pl.DataFrame, str | None]:
+        """Rows of table specific_ablation for a class, by its number; or none, and why."""
+        if not units:
+            return pl.DataFrame(), "no neuron below the outputs is specific to the class"
+        if not self.total[label]:
+            return pl.DataFrame(), "none of its clips is read"
+        try:
+            drawn = draw(live, units, draws)
+        except UserError as error:
+            return pl.DataFrame(), str(error)
+        correct = np.stack([self._correct(self.readout(self.passes.outputs(chosen))) for chosen in (units, *drawn)])
+        kept = np.flatnonzero(self.total)
+        return pl.DataFrame(
+            {
+                "measure": [measure] * len(kept) * (1 + draws),
+                "class_id": np.full(len(kept) * (1 + draws), self.recorded.class_ids[label]),
+                "target": np.repeat(["specific", *["random"] * draws], len(kept)),
+                "repetition": np.repeat([0, *range(draws)], len(kept)),
+                "neurons": np.full(len(kept) * (1 + draws), sum(len(chosen) for chosen in units.values())),
+                "read_class_id": np.tile(self.recorded.class_ids[kept], 1 + draws),
+                "correct": correct[:, kept].ravel(),
+            }
+        ), None
+
+
+def _kept(batches: Iterable[torch.Tensor], rows: int, folder: Path) -> torch.Tensor:
+    """Batches of prepared inputs as one tensor of that many rows (float32), mapped from a new file in `folder`."""
+    kept: np.ndarray | None = None
+    done = 0
+    for batch in batches:
+        if kept is None:
+            kept = np.memmap(folder / "inputs.float32", np.float32, "w+", shape=(rows, *batch.shape[1:]))
+        kept[done : done + len(batch)] = batch.float().cpu().numpy()
+        done += len(batch)
+    assert kept is not None
+    return torch.from_numpy(kept)

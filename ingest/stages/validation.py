@@ -1,0 +1,179 @@
+"""Stage `validation`: how often each method in the warehouse finds what was planted (see ingest.networks.planted and ingest.methods.validation)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ingest.methods import validation
+from ingest.networks import planted
+from ingest.networks.network import Network
+from ingest.stages import Context, Outcome, Progress
+from ingest.stages.recorded import read_recorded
+from warehouse import ledger, store
+from warehouse.store import UserError, insert
+
+STAGE = "validation"
+TITLE = "validation on {network} with {dataset}"
+UNIT = "units of work"
+CODE_VERSION = 2
+SEED = 0
+TAU = 1.0
+LAYER = "classes"
+MEASURES = ("aape", "lape", "selectivity", "average_precision", "auroc")
+NEEDS = ("descriptions", "dissections", "polysemanticity", "specificity", "clusters", "ablations")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Nothing to choose; for the planted network only."""
+
+
+def needs(settings: Settings) -> tuple[str, ...]:
+    """Every method that it scores."""
+    return NEEDS
+
+
+def studies(captioner: str = "acoustic") -> tuple[dict[str, Any], ...]:
+    """The studies, as tables of a study file, that put every method to the test on the planted network: first the concepts as the programs
+    were released, then all.
+
+    In the planted network more neurons are specific than AAPE's usual share of 2 %, and short captions of measurements are told apart by
+    more clusters than those of a language model.
+    """
+    base = {
+        "dataset": [{"reader": "starter"}], "network": [{"name": "planted"}], "captions": {"captioner": captioner},
+        "polysemanticity": {"clusters": 64, "most_common": 0.3}, "ablations": {"shares": []}, "specificity": {"lowest_entropy": 0.3},
+    }  # fmt: skip
+    released = {"stages": ["dissections"], "dissections": {"concepts": "classes", "mode": "as-released"}}
+    return base | released, base | {"stages": ["validation"], "dissections": {"concepts": "classes"}}
+
+
+def run(context: Context, settings: Settings, progress: Progress | None = None) -> Outcome:
+    """Score what the stages before found."""
+    return ingest_validation(context.warehouse, context.network, context.runs, progress=progress)
+
+
+def ingest_validation(warehouse: Path, network: Network, runs: dict[str, int], *, progress: Progress | None = None) -> Outcome:
+    """Score the finished runs of the stages named in NEEDS on the planted network, one unit of work. Raises UserError for another network.
+
+    Methods: open concepts (a neuron's acoustic adjectives and nouns), and the same shuffled between neurons as a control; the first concept
+    by each method of dissection and similarity function in every mode that the activations were dissected in; each measure of specificity; the finest and the
+    chosen clusters; polysemanticity of 5 clips, all of which must agree; the number of meanings;
+    ablations by the ways of choosing neurons.
+    """
+    truth = planted.truth(network)
+    recorded = read_recorded(warehouse, runs["activations"])
+    missing = [stage for stage in NEEDS if stage not in runs]
+    if missing:
+        raise UserError(f"validation needs the stage {missing[0]} before it")
+    with store.connect_readonly(warehouse) as con:
+        keys = dict(con.execute("SELECT run_id, run_key FROM run").fetchall())
+    run = ledger.begin(
+        warehouse, STAGE, parameters={**recorded.subject(), **{stage: keys[runs[stage]] for stage in NEEDS}}, code_version=CODE_VERSION,
+        dataset_sha256=recorded.dataset_sha256, network_sha256=recorded.network_sha256, seed=SEED,
+    )  # fmt: skip
+    if run.finished:
+        return Outcome(run, 0, run.failures())
+    neuron = {layer.first_neuron_id + unit: (layer.name, unit) for layer in recorded.layers for unit in range(layer.neurons)}
+    found = [*_names(warehouse, runs, neuron, truth), *_sets(warehouse, runs, neuron, truth, recorded.class_names)]
+    found += [*_groups(warehouse, runs, neuron, truth), *_ablations(warehouse, runs)]
+    rows = [(run.run_id, method, s.measure, s.layer, s.kind, s.right, s.total) for method, scores in found for s in scores]
+    columns = ("run_id", "method", "measure", "layer", "kind", "correct", "total")
+    with run.commit(["scores"]) as con:
+        insert(con, "validation", pl.DataFrame(rows, schema=columns, orient="row"))
+    if progress:
+        progress(1, 1)
+    run.finish()
+    return Outcome(run, 1, run.failures())
+
+
+Found = list[tuple[str, list[validation.Score]]]
+
+
+def _names(warehouse: Path, runs: dict[str, int], neuron: dict[int, validation.Neuron], truth: list[planted.Planted]) -> Found:
+    with store.connect_readonly(warehouse) as con:
+        words = con.execute(
+            "SELECT neuron_id, word FROM concept WHERE run_id = ? AND (part_of_speech = 'noun' OR is_acoustic)", [runs["descriptions"]]
+        ).fetchall()
+        closed = con.execute(
+            """SELECT CASE WHEN method = 'ICL' THEN method WHEN mode = 'paper' THEN method || ' ' || function
+                        ELSE method || ' ' || function || ', ' || mode END AS way, neuron_id, concept
+            FROM (SELECT run_id, method, parameters::JSON ->> 'mode' AS mode FROM run JOIN (SELECT DISTINCT run_id, method FROM closed_concept) USING (run_id)
+                  WHERE stage = 'dissections' AND status = 'done' AND parameters::JSON ->> 'activations' = (SELECT run_key FROM run WHERE run_id = ?)
+                  QUALIFY run_id = max(run_id) OVER (PARTITION BY method, CASE WHEN method <> 'ICL' THEN mode END))
+            JOIN closed_concept USING (run_id, method) WHERE rank = 1 ORDER BY way, neuron_id""",
+            [runs["activations"]],
+        ).fetchall()
+    names: dict[validation.Neuron, list[str]] = {place: [] for place in neuron.values()}
+    for neuron_id, word in words:
+        names[neuron[neuron_id]].append(word)
+    # Whose words are whose, but not how many there are, is what the control destroys.
+    places = list(names)
+    order = np.random.default_rng(SEED).permutation(len(places))
+    shuffled = {place: names[places[other]] for place, other in zip(places, order, strict=True)}
+    found: Found = [
+        ("open concepts", validation.score_names(names, truth)),
+        ("open concepts, shuffled", validation.score_names(shuffled, truth)),
+    ]
+    for way in sorted({way for way, _, _ in closed}):
+        first = {neuron[neuron_id]: [concept] for of, neuron_id, concept in closed if of == way}
+        of_classes = [what for what in truth if what.kind in ("class", "sum", "duplicate") and what.classes]
+        found.append((way, validation.score_names(first, of_classes)))
+    return found
+
+
+def _sets(
+    warehouse: Path, runs: dict[str, int], neuron: dict[int, validation.Neuron], truth: list[planted.Planted], classes: tuple[str, ...]
+) -> Found:
+    sizes = Counter(layer for layer, _ in neuron.values())
+    with store.connect_readonly(warehouse) as con:
+        rows = con.execute(
+            "SELECT measure, neuron_id, name FROM specific_neuron JOIN class USING (class_id) WHERE run_id = ?", [runs["specificity"]]
+        ).fetchall()
+    matrices = {measure: np.zeros((sizes[LAYER], len(classes)), dtype=bool) for measure in MEASURES}
+    for measure, neuron_id, name in rows:
+        layer, unit = neuron[neuron_id]
+        if name in classes and layer == LAYER:
+            matrices[measure][unit, classes.index(name)] = True
+    return [(measure, validation.score_sets({LAYER: found}, truth, classes)) for measure, found in matrices.items()]
+
+
+def _groups(warehouse: Path, runs: dict[str, int], neuron: dict[int, validation.Neuron], truth: list[planted.Planted]) -> Found:
+    with store.connect_readonly(warehouse) as con:
+        members = con.execute(
+            "SELECT partition, is_chosen, neuron_id, cluster_id FROM cluster JOIN cluster_member USING (cluster_id) WHERE run_id = ?",
+            [runs["clusters"]],
+        ).fetchall()
+        verdicts = con.execute(
+            "SELECT neuron_id, shared < ? * k FROM polysemanticity WHERE run_id = ? AND k = 5 AND missing = 0",
+            [TAU, runs["polysemanticity"]],
+        ).fetchall()
+        counted = con.execute("SELECT neuron_id, meanings FROM meaning_count WHERE run_id = ?", [runs["polysemanticity"]]).fetchall()
+    finest = {neuron[row[2]]: row[3] for row in members if row[0] == 0}
+    chosen = {neuron[row[2]]: row[3] for row in members if row[1]}
+    return [
+        ("clusters, finest", validation.score_clusters(finest, truth)),
+        ("clusters, chosen", validation.score_clusters(chosen, truth)),
+        ("polysemanticity", validation.score_verdicts({neuron[neuron_id]: verdict for neuron_id, verdict in verdicts}, truth)),
+        ("meanings", validation.score_meanings({neuron[neuron_id]: number for neuron_id, number in counted}, truth)),
+    ]
+
+
+def _ablations(warehouse: Path, runs: dict[str, int]) -> Found:
+    with store.connect_readonly(warehouse) as con:
+        rows = con.execute(
+            "SELECT chosen_by, logit_change, coalesce(other_logit_change, 0) FROM unlearning WHERE run_id = ?", [runs["ablations"]]
+        ).fetchall()
+    return [
+        (
+            f"ablation, {way}",
+            validation.score_ablation([row[1] for row in rows if row[0] == way], [row[2] for row in rows if row[0] == way]),
+        )
+        for way in sorted({row[0] for row in rows})
+    ]

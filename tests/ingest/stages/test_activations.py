@@ -1,0 +1,269 @@
+"""The stage `activations` on a small network: every stored number against a plain computation."""
+
+import json
+from dataclasses import replace
+
+import duckdb
+import numpy as np
+import pytest
+import torch
+
+from ingest.sounds.readers import read_dataset
+from ingest.sounds.sound import load
+from ingest.stages import activations, clips
+from ingest.stages.activations import Settings
+from ingest.stages.recording import Recorder, course_weights
+from tests.small import small_network, spectrogram, write_sounds
+from warehouse import store
+from warehouse.check import check
+from warehouse.store import UserError
+
+
+def ingest(warehouse, sounds, settings=None, network=None, **options):
+    listing = read_dataset("folder", sounds, "sounds")
+    network = network or small_network()
+    with store.writer(warehouse):
+        read = clips.ingest_clips(warehouse, listing)
+        with store.connect_readonly(warehouse) as con:
+            content = con.execute("SELECT content_sha256 FROM dataset WHERE run_id = ?", [read.run.run_id]).fetchone()[0]
+        paths = {entry.name: entry.path for entry in listing.entries}
+        return activations.ingest_activations(
+            warehouse, network, "sounds", content, paths, replace(settings or Settings(), device="cpu", batch=4), **options
+        )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("activations")
+    sounds = write_sounds(folder / "sounds")
+    saved, activations.SHARD_CLIPS = activations.SHARD_CLIPS, 8  # several shards, ending within the data set
+    try:
+        ingest(folder / "w.duckdb", sounds)
+    finally:
+        activations.SHARD_CLIPS = saved
+    con = duckdb.connect(str(folder / "w.duckdb"), read_only=True)
+    yield con, folder
+    con.close()
+
+
+def matrix(con, folder, layer, reduction):
+    row = con.execute(
+        "SELECT path FROM activation_file JOIN layer USING (layer_id) WHERE name = ? AND reduction = ?", [layer, reduction]
+    ).fetchone()
+    return np.load(folder / row[0])
+
+
+def hooked(folder, con, layer):
+    """The layer's output [clips, ...] in double precision from one clip at a time."""
+    network = small_network()
+    names = [
+        name for (name,) in con.execute("SELECT clip.name FROM activation_clip JOIN clip USING (clip_id) ORDER BY column_index").fetchall()
+    ]
+    found = []
+    handle = network.module.get_submodule(layer.module).register_forward_hook(
+        lambda _m, _i, output: found.append(output[0].double().numpy())
+    )
+    for name in names:
+        waveform, _ = load(folder / "sounds" / name, sample_rate_hz=network.sample_rate_hz, clip_s=network.clip_s)
+        network.forward(network.prepare(torch.from_numpy(waveform)[None]))
+    handle.remove()
+    return np.stack(found)
+
+
+def test_matrices_equal_a_hook_by_hook_forward_pass_within_float16(made):
+    con, folder = made
+    for layer in small_network().layers:
+        values = hooked(folder, con, layer)
+        flat = values.reshape(*values.shape[:2], -1)
+        for reduction, expected in (("mean", flat.mean(axis=2).T), ("max", flat.max(axis=2).T)):
+            stored = matrix(con, folder, layer.name, reduction)
+            assert stored.dtype == np.float16
+            assert stored.shape == (layer.neurons, 30)
+            np.testing.assert_allclose(stored, expected, rtol=2**-10, atol=1e-6)
+
+
+def test_top_clips_equal_a_sort_of_the_stored_matrix(made):
+    con, folder = made
+    ids = np.array([i for (i,) in con.execute("SELECT clip_id FROM activation_clip ORDER BY column_index").fetchall()])
+    for reduction in ("mean", "max"):
+        stored = np.concatenate([matrix(con, folder, layer.name, reduction) for layer in small_network().layers])
+        for side, sign in (("high", -1), ("low", 1)):
+            order = np.lexsort((np.broadcast_to(ids, stored.shape), sign * stored.astype(float)), axis=1)[:, :20]
+            rows = con.execute(
+                "SELECT clip_id, activation FROM top_clip WHERE reduction = ? AND side = ? ORDER BY neuron_id, rank", [reduction, side]
+            ).fetchnumpy()
+            np.testing.assert_array_equal(rows["clip_id"].reshape(-1, 20), ids[order])
+            np.testing.assert_array_equal(rows["activation"].reshape(-1, 20), np.take_along_axis(stored, order, 1))
+
+
+def test_summaries_equal_numpy_on_the_stored_matrix(made):
+    con, folder = made
+    for reduction in ("mean", "max"):
+        stored = np.concatenate([matrix(con, folder, layer.name, reduction) for layer in small_network().layers]).astype(float)
+        rows = con.execute("SELECT * FROM activation_summary WHERE reduction = ? ORDER BY neuron_id", [reduction]).fetchnumpy()
+        expected = {
+            "clips": np.full(15, 30), "mean": stored.mean(1), "deviation": stored.std(1), "minimum": stored.min(1), "maximum": stored.max(1),
+            "median": np.median(stored, 1), "share_active": (stored > 0).mean(1), "is_dead": (stored == 0).all(1),
+            **{f"quantile_{q:02d}": np.quantile(stored, q / 100, axis=1) for q in (5, 25, 75, 95)},
+        }  # fmt: skip
+        for name, values in expected.items():
+            np.testing.assert_allclose(rows[name].astype(float), values, rtol=1e-12, atol=1e-12, err_msg=name)
+        for text, row in zip(rows["histogram"], stored, strict=True):
+            if row.min() == row.max():
+                assert text is np.ma.masked
+            else:
+                assert json.loads(text) == np.histogram(row, 24)[0].tolist()
+
+
+def test_class_activation_equals_numpy(made):
+    con, folder = made
+    names = [
+        name for (name,) in con.execute("SELECT clip.name FROM activation_clip JOIN clip USING (clip_id) ORDER BY column_index").fetchall()
+    ]
+    stored = np.concatenate([matrix(con, folder, layer.name, "mean") for layer in small_network().layers]).astype(float)
+    for name in ("low", "high", "noise"):
+        inside = np.array([clip.startswith(name) for clip in names])
+        rows = con.execute("SELECT * FROM v_class_neuron WHERE class = ? AND reduction = 'mean' ORDER BY neuron_id", [name]).fetchnumpy()
+        np.testing.assert_allclose(rows["mean"], stored[:, inside].mean(1), rtol=1e-6, atol=1e-7)
+        np.testing.assert_allclose(rows["share_active"], (stored[:, inside] > 0).mean(1), rtol=1e-6)
+        m, r = stored[:5, inside].mean(1), stored[:5, ~inside].mean(1)
+        alive = m + r > 0
+        np.testing.assert_allclose(rows["selectivity"][:5][alive], ((m - r) / (m + r + ~alive))[alive], rtol=1e-5)
+        assert np.ma.getmaskarray(np.ma.asarray(rows["selectivity"]))[5:].all()  # layers with negative values have no selectivity
+
+
+def test_courses_show_when_a_neuron_fires(made):
+    con, folder = made
+    layer = small_network().layers[0]
+    values = hooked(folder, con, layer).mean(axis=3)  # [clips, channels, time]
+    rows = con.execute(
+        """SELECT unit, column_index, course
+        FROM top_clip JOIN neuron USING (neuron_id) JOIN layer USING (layer_id) JOIN activation_clip USING (run_id, clip_id)
+        WHERE layer.name = 'conv1' AND reduction = 'mean'"""
+    ).fetchall()
+    assert len(rows) == 5 * 40
+    for unit, column, course in rows:
+        np.testing.assert_allclose(course, values[column, unit], rtol=2e-3, atol=1e-5)
+    assert con.execute(
+        "SELECT count(*) FROM top_clip JOIN neuron USING (neuron_id) JOIN layer USING (layer_id) WHERE layer.name = 'logits' AND course IS NOT NULL"
+    ).fetchone() == (0,)
+
+
+def test_neighbors_equal_the_correlation_matrix(made):
+    con, folder = made
+    stored = np.concatenate([matrix(con, folder, layer.name, "mean") for layer in small_network().layers]).astype(np.float32)
+    alive = np.flatnonzero(stored.std(axis=1) > 0)
+    assert len(alive) < len(stored)  # a constant neuron has no neighbours and is none
+    expected = np.full((len(stored), len(stored)), -np.inf)
+    expected[np.ix_(alive, alive)] = np.corrcoef(stored[alive])
+    np.fill_diagonal(expected, -np.inf)
+    rows = con.execute("SELECT correlation, neighbor_id, neuron_id, rank FROM neighbor ORDER BY neuron_id, rank").fetchnumpy()
+    assert rows["rank"].tolist() == [*range(1, 9)] * len(alive)
+    first = con.execute("SELECT min(neuron_id) FROM neuron").fetchone()[0]
+    np.testing.assert_array_equal(rows["neuron_id"].reshape(-1, 8)[:, 0] - first, alive)
+    np.testing.assert_allclose(rows["correlation"].reshape(-1, 8), -np.sort(-expected[alive], axis=1)[:, :8], atol=1e-5)
+    np.testing.assert_allclose(expected[rows["neuron_id"] - first, rows["neighbor_id"] - first], rows["correlation"], atol=1e-5)
+
+
+def test_again_does_nothing_and_a_changed_parameter_says_why(tmp_path):
+    sounds = write_sounds(tmp_path / "sounds", 6)
+    first = ingest(tmp_path / "w.duckdb", sounds)
+    again = ingest(tmp_path / "w.duckdb", sounds)
+    assert (first.worked > 0, again.worked, again.run.run_id) == (True, 0, first.run.run_id)
+    changed = ingest(tmp_path / "w.duckdb", sounds, Settings(top_k=3))
+    assert changed.run.run_id != first.run.run_id
+    assert "top_k was 20, is 3" in changed.run.why
+    (sounds / "low" / "000.wav").unlink()
+    assert "the data set's content changed" in ingest(tmp_path / "w.duckdb", sounds).run.why
+    assert list(check(tmp_path / "w.duckdb")) == []
+    assert not list(tmp_path.rglob("shard-*")) + list(tmp_path.rglob("state-*"))
+
+
+def test_positions_are_means_over_windows(tmp_path):
+    sounds = write_sounds(tmp_path / "sounds", 6)
+    ingest(tmp_path / "w.duckdb", sounds, positions=True, layers=("conv2",))
+    with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as con:
+        stored = matrix(con, tmp_path, "conv2", "window_mean")
+        expected = hooked(tmp_path, con, small_network().layers[1])
+        rows = con.execute("SELECT unit, time_position, frequency_position FROM neuron ORDER BY neuron_id").fetchall()
+    np.testing.assert_allclose(stored, expected.reshape(6, -1).T, rtol=2**-10, atol=1e-6)
+    assert rows == [(c, t, f) for c in range(7) for t in range(16) for f in range(8)]
+
+
+def test_values_beyond_float16_are_refused_and_fit_float32(tmp_path):
+    sounds = write_sounds(tmp_path / "sounds", 6)
+    network = small_network()
+    network.module[0].weight.data *= 1e6
+    with pytest.raises(UserError, match="conv1 of small exceeds float16: use --dtype float32"):
+        ingest(tmp_path / "w.duckdb", sounds, network=network)
+    ingest(tmp_path / "w.duckdb", sounds, Settings(dtype="float32"), network=network)
+    with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as con:
+        stored = matrix(con, tmp_path, "conv1", "max")
+        assert stored.dtype == np.float32
+        assert stored.max() > 65504
+
+
+def test_values_that_are_not_finite_are_failures_and_leave_other_clips_alone(tmp_path):
+    sounds = write_sounds(tmp_path / "sounds", 9)
+    network = small_network()
+    silent = lambda waveforms: waveforms.abs().amax(dim=1)[:, None, None, None] == 0  # noqa: E731
+    network._prepare = lambda waveforms: torch.where(silent(waveforms), torch.nan, spectrogram(waveforms))
+    outcome = ingest(tmp_path / "w.duckdb", sounds, network=network)
+    assert outcome.failures == 1  # the silent clip
+    with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as con:
+        assert con.execute("SELECT item, reason FROM failure").fetchall() == [("noise/005.wav", "layer conv1: 5 of 5 neurons not finite")]
+        assert con.execute("SELECT DISTINCT clips FROM activation_summary").fetchall() == [(8,)]
+        assert con.execute("SELECT count(*) FROM top_clip JOIN clip USING (clip_id) WHERE clip.name = 'noise/005.wav'").fetchone() == (0,)
+        assert con.execute("SELECT count(*) FROM activation_summary WHERE isnan(mean) OR isnan(maximum)").fetchone() == (0,)
+    assert list(check(tmp_path / "w.duckdb")) == []
+
+
+def test_a_clip_gone_between_the_stages_is_a_failure(tmp_path):
+    sounds = write_sounds(tmp_path / "sounds", 6)
+    listing = read_dataset("folder", sounds, "sounds")
+    with store.writer(tmp_path / "w.duckdb"):
+        read = clips.ingest_clips(tmp_path / "w.duckdb", listing)
+        with store.connect_readonly(tmp_path / "w.duckdb") as con:
+            content = con.execute("SELECT content_sha256 FROM dataset").fetchone()[0]
+        (sounds / "high" / "001.wav").unlink()
+        paths = {entry.name: entry.path for entry in listing.entries}
+        outcome = activations.ingest_activations(tmp_path / "w.duckdb", small_network(), "sounds", content, paths, Settings(device="cpu"))
+    assert (read.failures, outcome.failures) == (0, 1)
+    with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as con:
+        assert con.execute("SELECT item FROM failure").fetchall() == [("high/001.wav",)]
+        assert np.isnan(matrix(con, tmp_path, "conv1", "mean")).all(axis=0).sum() == 1
+
+
+def test_unknown_layers_and_wrong_shapes_are_refused(tmp_path):
+    sounds = write_sounds(tmp_path / "sounds", 3)
+    with pytest.raises(UserError, match="small has no layer conv9: it has conv1, conv2, logits"):
+        ingest(tmp_path / "w.duckdb", sounds, layers=("conv9",))
+    network = small_network()
+    network.clip_s = 0.5
+    with pytest.raises(UserError, match="layer conv1 of small put out shape"):
+        ingest(tmp_path / "w.duckdb", sounds, network=network)
+
+
+def test_padding_is_left_out_where_a_network_does_not_count_it():
+    network = small_network()
+    network.counts_padding = False
+    waveforms = torch.randn(2, 8000, generator=torch.Generator().manual_seed(0))
+    recorder = Recorder(network, network.layers[:1])
+    recorder.valid_s = torch.tensor([0.25, 1.0])
+    with torch.inference_mode(), recorder:
+        network.forward(network.prepare(waveforms))
+        output = network.module[:2](network.prepare(waveforms))
+    mean, peak = (recorder.batch["conv1"].reductions[name] for name in ("mean", "max"))
+    for clip, frames in ((0, 8), (1, 32)):
+        torch.testing.assert_close(mean[clip], output[clip, :, :frames].mean(dim=(1, 2)))
+        torch.testing.assert_close(peak[clip], output[clip, :, :frames].amax(dim=(1, 2)))
+
+
+def test_course_weights_average_overlapping_windows():
+    network = small_network()
+    network.windows, network.window_s, network.window_hop_s, network.clip_s = 3, 1.0, 0.5, 2.0
+    weights = course_weights(network, network.layers[1])  # 16 frames a window, every 1/16 s: 32 steps
+    assert weights.shape == (48, 32)
+    np.testing.assert_allclose(weights.sum(axis=0), 1)
+    assert np.flatnonzero(weights[:, 0]).tolist() == [0]
+    assert np.flatnonzero(weights[:, 8]).tolist() == [8, 16]  # 0.5 s: in the first window and the second
