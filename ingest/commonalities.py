@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ingest.concepts import Tagger, perceptron_tagger, word_list
+from ingest.concepts import Tagger, pattern_tagger, word_list
 from ingest.summaries import COMMON_STEMS, Point, calibrate, core_of, differ, sentences, stem_of, stemmed
 from ingest.text_encoders import TextEncoder
 
@@ -135,7 +135,7 @@ def _tags(tag: Tagger) -> Tags:
 
 @functools.lru_cache(maxsize=100_000)
 def _usual_tags(parts: tuple[str, ...]) -> list[str]:
-    return _tags(perceptron_tagger())(parts)
+    return _tags(pattern_tagger())(parts)
 
 
 def _reduced(text: str, allowed: AbstractSet[str], captions: Sequence[str], tag: Tags) -> str | None:
