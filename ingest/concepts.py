@@ -29,7 +29,8 @@ NEGATED_TOKENS = 4
 NOUNS_AND_VERBS = frozenset({"NN", "NNS", "VB", "VBD", "VBN", "VBP", "VBZ"})
 OF_SOUNDS = ["VBZ", "NNS", "PREVWD", "of"]  # a rule: tag, new tag, where
 # What TextBlob's dictionary has otherwise or not at all.
-WORDS = {"2": "CD", "4": "CD", "audio": "NN", "fading": "JJ", "fast": "JJ", "mid-pitched": "JJ", "narrowband": "JJ", "second": "NN"}
+WORDS = {"audio": "NN", "cymbal": "NN", "second": "NN", "siren": "NN", "2": "CD", "4": "CD"}
+WORDS |= dict.fromkeys(("fading", "fast", "mid-pitched", "narrowband"), "JJ")
 
 
 @dataclass(frozen=True)

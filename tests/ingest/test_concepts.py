@@ -66,7 +66,7 @@ def test_the_tagger_on_sentences_of_captions_and_summaries():
         right = sum(kind == tag and kind in parts for _, kind, tag in found)
         return 2 * right / sum((kind in parts) + (tag in parts) for _, kind, tag in found)
 
-    assert [round(f1(parts), 2) for parts in ("J", "N", "V", "P", "JNVP")] == [0.93, 0.91, 0.83, 1.0, 0.91]
+    assert [round(f1(parts), 2) for parts in ("J", "N", "V", "P", "JNVP")] == [0.93, 0.92, 0.83, 1.0, 0.91]
 
 
 def by_hand(*tags):
