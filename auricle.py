@@ -327,11 +327,11 @@ def datasets() -> None:
 
 
 @app.command()
-def fetch(network: Annotated[str, typer.Argument(help="A name of `auricle networks`.")]) -> None:
-    """Download a network's published weights into the user's cache, verify and convert them."""
+def fetch(name: Annotated[str, typer.Argument(help="A name of `auricle networks`, or minilm, the sentence encoder.")]) -> None:
+    """Download a network's or the sentence encoder's published weights into the user's cache, and verify them."""
     from ingest.networks.fetch import fetch as fetch_weights
 
-    print(fetch_weights(network))
+    print(fetch_weights(name))
 
 
 def _print_table(headers: list[str], rows: list[tuple]) -> None:

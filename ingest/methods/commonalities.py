@@ -16,7 +16,7 @@ import numpy as np
 from ingest.language.sentences import sentences
 from ingest.language.text_encoders import TextEncoder
 from ingest.language.word_lists import word_list
-from ingest.methods.concepts import Tagger, perceptron_tagger
+from ingest.methods.concepts import Tagger, pattern_tagger
 from ingest.methods.summaries import COMMON_STEMS, Point, calibrate, core_of, differ, stem_of, stemmed
 
 ALIKE = 0.7
@@ -137,7 +137,7 @@ def _tags(tag: Tagger) -> Tags:
 
 @functools.lru_cache(maxsize=100_000)
 def _usual_tags(parts: tuple[str, ...]) -> list[str]:
-    return _tags(perceptron_tagger())(parts)
+    return _tags(pattern_tagger())(parts)
 
 
 def _reduced(text: str, allowed: AbstractSet[str], captions: Sequence[str], tag: Tags) -> str | None:

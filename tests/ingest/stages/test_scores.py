@@ -48,7 +48,7 @@ def study(folder, **scores):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, minilm_folder):
     """A warehouse with scores by captions, of which every fifth tries to command."""
     folder = tmp_path_factory.mktemp("scores")
     sounds = write_sounds(folder / "sounds", clips=60)

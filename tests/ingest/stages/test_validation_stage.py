@@ -14,7 +14,7 @@ ACOUSTIC = ("band", "octave", "loudness", "noisiness", "modulation", "onsets", "
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory):
+def table(tmp_path_factory, minilm_folder):
     warehouse = tmp_path_factory.mktemp("validation") / "w.duckdb"
     for table in studies():
         run_study(warehouse, make_study(table, "validate"), Silent())
