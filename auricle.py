@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
@@ -307,6 +308,21 @@ def check(warehouse: Warehouse = WAREHOUSE) -> None:
     if found:
         raise typer.Exit(1)
     print(f"{warehouse} is sound")
+
+
+@app.command()
+def stages(name: Annotated[str | None, typer.Argument(help="A stage, to see its settings.", show_default=False)] = None) -> None:
+    """List the stages of a study, or the settings of one: its section of the study file."""
+    from ingest import stages as known
+
+    if name is None:
+        _print_table(["stage", "what it adds"], [(stage, known.adds(stage)) for stage in known.names()])
+        return
+    if name not in known.names():
+        raise UserError(f"there is no stage {name}: {', '.join(known.names())}")
+    settings = known.load(name).Settings()
+    print(f"[{name}]: {known.adds(name)}\n\n{inspect.cleandoc(settings.__doc__ or '')}\n")
+    _print_table(["setting", "default"], [(key, repr(value)) for key, value in vars(settings).items()])
 
 
 @app.command()

@@ -62,7 +62,8 @@ class Study:
             return ["clips"]
         wanted = set(self.stages) | set(stages.USUAL)
         for name in reversed(stages.names()):
-            wanted |= set(stages.load(name).needs(self.of(name))) if name in wanted else set()
+            if name in wanted:
+                wanted |= set(getattr(self.of(name), "needs", stages.load(name).NEEDS))
         return [name for name in stages.names() if name in wanted]
 
 

@@ -7,15 +7,17 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import duckdb
 import polars as pl
 
 from warehouse import store
 
+Unit = TypeVar("Unit")
 PACKAGES = ("auricle", "duckdb", "numpy", "polars", "soundfile", "soxr", "torch", "transformers")
 
 
@@ -63,8 +65,25 @@ class Run:
                 con.register("failed", failed)
                 con.execute("INSERT OR IGNORE INTO failure SELECT ?, ?, item, reason, now() FROM failed", [self.run_id, self.stage])
 
+    def record(self, items: Iterable[str], tables: Mapping[str, pl.DataFrame], failures: Iterable[tuple[str, str]] = ()) -> None:
+        """Commit the rows of tables, which get the run's number, with their units of work and failures, in one transaction."""
+        with self.commit(items, failures) as con:
+            for table, frame in tables.items():
+                if len(frame):
+                    store.insert(con, table, frame.with_columns(pl.lit(self.run_id).alias("run_id")))
+
+    def pending(self, plan: Mapping[str, Unit], progress: Callable[[int, int], None]) -> Iterator[tuple[str, Unit]]:
+        """Items of a plan whose unit of work is not committed, one after the other, with what is to be worked on."""
+        done = plan.keys() if self.finished else self.done()
+        for number, (item, unit) in enumerate(plan.items(), 1):
+            if item not in done:
+                yield item, unit
+            progress(number, len(plan))
+
     def finish(self) -> None:
-        """Mark the run as done."""
+        """Mark the run as done, unless it was."""
+        if self.finished:
+            return
         with store.transaction(self.warehouse) as con:
             con.execute("UPDATE run SET status = 'done', finished_at = now() WHERE run_id = ?", [self.run_id])
 
@@ -73,6 +92,17 @@ class Run:
         with store.connect_readonly(self.warehouse) as con:
             row = con.execute("SELECT count(*) FROM failure WHERE run_id = ?", [self.run_id]).fetchone()
         return int(row[0]) if row else 0
+
+
+def finished(warehouse: Path, run_id: int, stage: str) -> tuple[str, dict[str, Any], int | None]:
+    """Key, parameters and seed of a finished run of a stage. Raises UserError for any other run."""
+    with store.connect_readonly(warehouse) as con:
+        row = con.execute(
+            "SELECT run_key, parameters, seed FROM run WHERE run_id = ? AND stage = ? AND status = 'done'", [run_id, stage]
+        ).fetchone()
+    if row is None:
+        raise store.UserError(f"run {run_id} of {warehouse} is no finished run of stage {stage}")
+    return row[0], json.loads(row[1]), row[2]
 
 
 def begin(

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from ingest.methods.readouts import class_counts
 from ingest.networks.network import Network
 from ingest.networks.passes import class_logits, prepare_clips
 from ingest.networks.registry import load_network
@@ -122,7 +121,8 @@ def train(
         if way == "fine-tuned":
             _fine_tune(network, clips, recipe, progress)
     logits = class_logits(network, (inputs[rows].flatten(0, 1) for rows in clips.test.split(BATCH_CLIPS)))
-    correct, total = class_counts(logits.argmax(axis=1), clips.labels[clips.test].numpy(), len(classes))
+    labels = clips.labels[clips.test].numpy()
+    total, correct = (np.bincount(rows, minlength=len(classes)) for rows in (labels, labels[logits.argmax(axis=1) == labels]))
     state = {name.removeprefix("model."): tensor.cpu() for name, tensor in network.module.state_dict().items()}
     return Trained(way, base, classes, listing.name, state, base_sha256, seed, fold, recipe, correct.tolist(), total.tolist())
 

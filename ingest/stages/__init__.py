@@ -31,6 +31,10 @@ Progress = Callable[[int, int], None]
 """Called with units done and units in all."""
 
 
+def silent(done: int, total: int) -> None:
+    """Progress that nobody follows."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a stage did: its run, units worked on now, and failures recorded for the run in all."""
@@ -67,26 +71,30 @@ class Context:
 class Stage(Protocol):
     """A module of this package. Its docstring says in its first line what the stage adds.
 
-    TITLE: a line about a run begins with it, with {network} and {dataset} filled in; UNIT: what is counted in it. Settings: a dataclass, the
-    study file's section of the stage's name, whose docstring is that section's documentation. SCHEMA, of packages outside Auricle: SQL that
-    creates the stage's tables where they are missing; Auricle's own are in schema.sql.
+    TITLE: a line about a run begins with it, with {network} and {dataset} filled in; UNIT: what is counted in it. NEEDS: stages to be done
+    before, beside clips and activations; a property `needs` of the settings tells better where it depends on these. Settings: a dataclass,
+    the study file's section of the stage's name, whose docstring is that section's documentation. SCHEMA, of packages outside Auricle: SQL
+    that creates the stage's tables where they are missing; Auricle's own are in schema.sql.
     """
 
     TITLE: str
     UNIT: str
+    NEEDS: tuple[str, ...]
     Settings: type
     __doc__: str
 
-    def needs(self, settings: Any) -> tuple[str, ...]:
-        """The stages to be done before, beside clips and activations."""
-
-    def run(self, context: Context, settings: Any, progress: Progress | None = None) -> Outcome:
+    def run(self, context: Context, settings: Any, progress: Progress = silent) -> Outcome:
         """Do what is not done yet. Raises UserError for what cannot be."""
 
 
 def names() -> tuple[str, ...]:
     """Names of all stages in the order they are run in."""
     return (*BUILT_IN, *sorted({entry.name for entry in entry_points(group="auricle.stages")} - set(BUILT_IN)))
+
+
+def adds(name: str) -> str:
+    """What a stage adds, in a line: its module's docstring begins with it."""
+    return " ".join(load(name).__doc__.split("\n\n")[0].split()).partition(": ")[2].removesuffix(".")
 
 
 def load(name: str) -> Stage:

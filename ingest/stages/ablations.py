@@ -1,5 +1,4 @@
-"""Stage `ablations`: what a classifier loses without the neurons whose descriptions name a class, or that score high on a count of words
-(AND, sections 4.3 and 4.4)."""
+"""Stage `ablations`: unlearning and feature importance, for a network trained on the data set's classes (AND, sections 4.3 and 4.4)."""
 
 from __future__ import annotations
 
@@ -17,14 +16,15 @@ from ingest.methods.ablations import ablated, importance_masks, inner_layers, ra
 from ingest.networks.network import Network, keep_freed_memory
 from ingest.networks.passes import class_logits, prepare_clips
 from ingest.sounds.sound import SoundError, load
-from ingest.stages import Context, Outcome, Progress
+from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.recorded import Recorded, read_recorded
 from warehouse import ledger, store
-from warehouse.store import UserError, activation_folder, insert, scratch
+from warehouse.store import UserError, activation_folder, scratch
 
 STAGE = "ablations"
 TITLE = "ablations of {network} with {dataset}"
 UNIT = "units of work"
+NEEDS = ("descriptions", "dissections")
 CODE_VERSION = 3
 SEED = 0
 BATCH_CLIPS = 8
@@ -45,85 +45,41 @@ class Settings:
     shares: tuple[float, ...] = (0.02, 0.04, 0.06, 0.08, 0.1)
 
 
-def needs(settings: Settings) -> tuple[str, ...]:
-    """What it reads."""
-    return ("descriptions", "dissections")
-
-
-def run(context: Context, settings: Settings, progress: Progress | None = None) -> Outcome:
-    """Unlearn classes and weigh words by the descriptions and dissections made."""
-    runs = context.runs
-    return ingest_ablations(
-        context.warehouse, context.network, runs["activations"], runs["descriptions"], runs["dissections"], context.paths, settings,
-        progress=progress,
-    )  # fmt: skip
-
-
 Units = dict[str, np.ndarray]
 
 
-def ingest_ablations(
-    warehouse: Path,
-    network: Network,
-    activation_run: int,
-    description_run: int,
-    dissection_run: int,
-    paths: dict[str, Path],
-    settings: Settings | None = None,
-    *,
-    progress: Progress | None = None,
-) -> Outcome:
+def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
     """Unlearn every class, and take shares of all neurons away; a class is a unit of work, and so is a share by one criterion.
 
     The network's outputs must be the data set's classes. Outputs themselves are never silenced. A class that no neuron was dissected to has
     a failure row for that way of choosing.
     """
-    settings = settings or Settings()
-    recorded = read_recorded(warehouse, activation_run)
+    warehouse, network = context.warehouse, context.network
+    recorded = read_recorded(warehouse, context.runs["activations"])
     order = output_order(network, recorded)
-    with store.connect_readonly(warehouse) as con:
-        keys = dict(con.execute("SELECT run_id, run_key FROM run WHERE status = 'done'").fetchall())
-    for run_id in (description_run, dissection_run):
-        if run_id not in keys:
-            raise UserError(f"run {run_id} of {warehouse} is not finished")
-    parameters = {
-        **recorded.subject(),
-        "fold": settings.fold,
-        "functions": settings.functions,
-        "seeds": settings.seeds,
-        "shares": settings.shares,
-        "descriptions": keys[description_run],
-        "dissections": keys[dissection_run],
-    }
-    run = ledger.begin(
-        warehouse, STAGE, parameters=parameters, code_version=CODE_VERSION, dataset_sha256=recorded.dataset_sha256,
-        network_sha256=recorded.network_sha256, seed=SEED,
-    )  # fmt: skip
+    keys = {stage: ledger.finished(warehouse, context.runs[stage], stage)[0] for stage in NEEDS}
+    parameters = {"fold": settings.fold, "functions": settings.functions, "seeds": settings.seeds, "shares": settings.shares, **keys}
+    run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=SEED)
     if run.finished:
         return Outcome(run, 0, run.failures())
     tested = (recorded.labels >= 0) & ((recorded.folds == settings.fold) if settings.fold is not None else True)
     if not tested.any():
         raise UserError(f"no clip of {recorded.dataset} lies in fold {settings.fold}: choose one that has clips, or none for all")
     keep_freed_memory()
-    words = Words(warehouse, recorded, description_run, dissection_run)
+    words = Words(warehouse, recorded, context.runs["descriptions"], context.runs["dissections"])
     plan = [f"class {label}" for label in range(len(recorded.class_ids))]
     plan += [f"{criterion} {share:g} {repetition}" for criterion, share, repetition in shares_of(settings, words.frequent_adjectives())]
-    done, worked = run.done(), 0
+    worked = 0
     with scratch(activation_folder(warehouse) / "ablations.tmp") as folder:
-        passes = _Passes(network, recorded, np.flatnonzero(tested), order, paths, folder)
-        for number, item in enumerate(plan):
-            if item not in done:
-                if item.startswith("class "):
-                    table, rows, failures = "unlearning", *_unlearn(passes, words, int(item.split()[1]), settings)
-                else:
-                    criterion, share, repetition = item.rsplit(maxsplit=2)
-                    table, rows, failures = "importance", [_weigh(passes, words, criterion, float(share), int(repetition))], []
-                with run.commit([item], failures) as con:
-                    if rows:
-                        insert(con, table, pl.DataFrame(rows, infer_schema_length=None).with_columns(pl.lit(run.run_id).alias("run_id")))
-                worked += 1
-            if progress:
-                progress(number + 1, len(plan))
+        passes = _Passes(network, recorded, np.flatnonzero(tested), order, context.paths, folder)
+        for item, _ in run.pending(dict.fromkeys(plan), progress):
+            if item.startswith("class "):
+                table, rows, failures = "unlearning", *_unlearn(passes, words, int(item.split()[1]), settings)
+            else:
+                criterion, share, repetition = item.rsplit(maxsplit=2)
+                table, rows, failures = "importance", [_weigh(passes, words, criterion, float(share), int(repetition))], []
+            run.record([item], {table: pl.DataFrame(rows, infer_schema_length=None)}, failures)
+            worked += 1
     run.finish()
     return Outcome(run, worked, run.failures())
 

@@ -1,4 +1,4 @@
-"""Stage `activations`: run a network over a data set once and keep what its neurons did.
+"""Stage `activations`: runs a network over the sounds once and keeps what its neurons did.
 
 Clips are taken in shards; each shard's values, and the state of the ranking with its courses, are written to files before the ledger row
 that makes them count. When all shards are in, `ingest.stages.layer_tables` turns them into one matrix a layer and the tables.
@@ -20,7 +20,7 @@ import torch
 from ingest.methods.extremes import Extremes
 from ingest.networks.network import Layer, Network, course_steps, keep_freed_memory, pick_device
 from ingest.sounds.sound import SoundError, load
-from ingest.stages import Context, Outcome, Progress, layer_tables
+from ingest.stages import Context, Outcome, Progress, layer_tables, silent
 from ingest.stages.recording import Recorder
 from warehouse import ledger, store
 from warehouse.store import UserError
@@ -28,6 +28,7 @@ from warehouse.store import UserError
 STAGE = "activations"
 TITLE = "activations of {network} on {dataset}"
 UNIT = "units of work"
+NEEDS: tuple[str, ...] = ()
 CODE_VERSION = 1
 SHARD_CLIPS, SHARD_BYTES = 256, 256 << 20
 COURSE_BYTES = 160 << 20
@@ -60,12 +61,7 @@ class Settings:
         return kept | ({"shares": True} if self.shares else {})
 
 
-def needs(settings: Settings) -> tuple[str, ...]:
-    """Nothing but clips."""
-    return ()
-
-
-def run(context: Context, settings: Settings, progress: Progress | None = None) -> Outcome:
+def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
     """Record the network over the data set."""
     with store.connect_readonly(context.warehouse) as con:
         row = con.execute("SELECT content_sha256, count(clip_id) FROM dataset LEFT JOIN clip USING (dataset_id) WHERE run_id = ? GROUP BY 1",
@@ -103,7 +99,7 @@ def ingest_activations(
     *,
     layers: Sequence[str] | None = None,
     positions: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Outcome:
     """Record a network over the data set version with that content. `paths` are its sound files by clip name.
 
@@ -195,7 +191,7 @@ class Extraction:
         """Files of all shards, each [reductions, neurons, clips of the shard]."""
         return [self.folder / f"shard-{index:05d}.npy" for index in range(len(self.shards))]
 
-    def run_shards(self, done: set[str], progress: Progress | None) -> int:
+    def run_shards(self, done: set[str], progress: Progress) -> int:
         """Compute the shards that are not done; returns how many."""
         pending = [index for index in range(len(self.shards)) if f"shard {index:05d}" not in done]
         if not pending:
@@ -221,7 +217,7 @@ class Extraction:
         return len(pending)
 
     def _shard(
-        self, index: int, batches: Iterator[Batch], extremes: list[Extremes], progress: Progress | None
+        self, index: int, batches: Iterator[Batch], extremes: list[Extremes], progress: Progress
     ) -> tuple[np.ndarray, list[tuple[str, str]]]:
         clips = self.shards[index]
         values = torch.full(
@@ -236,8 +232,7 @@ class Extraction:
                 columns = torch.tensor(batch.columns) + column
                 failures += self._forward(batch, columns, torch.tensor([clips[column][0] for column in columns.tolist()]), values, extremes)
             column += batch.clips
-            if progress:
-                progress(index * self.shard + column, len(self.clips))
+            progress(index * self.shard + column, len(self.clips))
         return values.transpose(1, 2).contiguous().numpy(), failures
 
     def _forward(

@@ -1,4 +1,4 @@
-"""Stage `clips`: read a data set's sounds, measure them, and write the rows every later stage refers to."""
+"""Stage `clips`: reads a data set's sounds, measures them, and writes the rows that all else refers to."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import polars as pl
 
 from ingest.sounds.listing import Entry, Listing
 from ingest.sounds.sound import SoundError, measure_file
-from ingest.stages import Context, Outcome, Progress
+from ingest.stages import Context, Outcome, Progress, silent
 from warehouse import ledger, store
 
 STAGE = "clips"
 TITLE = "clips of {dataset}"
 UNIT = "clips"
+NEEDS: tuple[str, ...] = ()
 CODE_VERSION = 1
 BATCH = 250
 WORKERS = 4
@@ -29,17 +30,12 @@ class Settings:
     """Nothing to choose: every clip is decoded once, measured and hashed."""
 
 
-def needs(settings: Settings) -> tuple[str, ...]:
-    """Nothing."""
-    return ()
-
-
-def run(context: Context, settings: Settings, progress: Progress | None = None) -> Outcome:
+def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
     """Bring the data set in."""
     return ingest_clips(context.warehouse, context.listing, progress)
 
 
-def ingest_clips(warehouse: Path, listing: Listing, progress: Progress | None = None) -> Outcome:
+def ingest_clips(warehouse: Path, listing: Listing, progress: Progress = silent) -> Outcome:
     """Bring a data set into the warehouse. A file that cannot be used becomes a failure row, the rest goes on.
 
     Continues an interrupted run; does nothing when the same content is already in.
@@ -74,8 +70,7 @@ def ingest_clips(warehouse: Path, listing: Listing, progress: Progress | None = 
             kept = {row["name"] for row in rows}
             with run.commit([entry.name for entry in batch], failures) as con:
                 _insert_clips(con, run, rows, [entry for entry in batch if entry.name in kept])
-            if progress:
-                progress(len(listing.entries) - len(pending) + start + len(batch), len(listing.entries))
+            progress(len(listing.entries) - len(pending) + start + len(batch), len(listing.entries))
     run.finish()
     return Outcome(run, len(pending), run.failures())
 

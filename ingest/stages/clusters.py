@@ -1,4 +1,4 @@
-"""Stage `clusters`: which groups of neurons of a layer answer alike, and to which classes."""
+"""Stage `clusters`: groups of neurons that answer alike (FINCH, exact), their class activation vectors and entropies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import polars as pl
 
 from ingest.methods import clusters
 from ingest.networks.network import pick_device
-from ingest.stages import Context, Outcome, Progress
+from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.recorded import Recorded, RecordedLayer, read_recorded
 from warehouse import ledger, store
 from warehouse.store import insert
@@ -19,6 +19,7 @@ from warehouse.store import insert
 STAGE = "clusters"
 TITLE = "clusters of {network} on {dataset}"
 UNIT = "units of work"
+NEEDS: tuple[str, ...] = ()
 CODE_VERSION = 1
 TOP_CLIPS = 12
 CHOICE = "chosen partitions"
@@ -31,53 +32,35 @@ class Settings:
     backend: Literal["exact", "nn-descent", "finch-clust"] = "exact"
 
 
-def needs(settings: Settings) -> tuple[str, ...]:
-    """Nothing but activations."""
-    return ()
-
-
-def run(context: Context, settings: Settings, progress: Progress | None = None) -> Outcome:
+def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
     """Cluster the layers recorded, on the device of activations."""
     device = pick_device(context.settings("activations").device)
     return ingest_clusters(context.warehouse, context.runs["activations"], backend=settings.backend, device=device, progress=progress)
 
 
 def ingest_clusters(
-    warehouse: Path, activation_run: int, *, backend: str = "exact", device: str = "cpu", progress: Progress | None = None
+    warehouse: Path, activation_run: int, *, backend: str = "exact", device: str = "cpu", progress: Progress = silent
 ) -> Outcome:
     """Cluster every layer of a finished run of activations; a layer is a unit of work, and so is the choice of partitions at the end.
 
     A layer without two living neurons has a failure row and no clusters.
     """
     recorded = read_recorded(warehouse, activation_run)
-    run = ledger.begin(
-        warehouse,
-        STAGE,
-        parameters={**recorded.subject(), "backend": backend},
-        code_version=CODE_VERSION,
-        dataset_sha256=recorded.dataset_sha256,
-        network_sha256=recorded.network_sha256,
-        device=device,
-    )
-    worked, done = 0, run.done()
-    for number, layer in enumerate(recorded.layers):
-        item = f"layer {layer.layer_id}"
-        if not run.finished and item not in done:
-            tables, failures = cluster_layer(recorded, layer, backend, device)
-            with run.commit([item], failures) as con:
-                [(base,)] = con.execute("SELECT coalesce(max(cluster_id), 0) + 1 FROM cluster").fetchall()
-                for table, frame in tables.items():
-                    shifted = [pl.col(name) + base for name in ("cluster_id", "parent_id") if name in frame.columns]
-                    names = {"run_id": run.run_id, "layer_id": layer.layer_id} if table in ("clustering", "cluster") else {}
-                    insert(con, table, frame.with_columns(*shifted, *(pl.lit(value).alias(name) for name, value in names.items())))
-            worked += 1
-        if progress:
-            progress(number + 1, len(recorded.layers))
-    if not run.finished:
-        if CHOICE not in done:
-            choose(run)
-            worked += 1
-        run.finish()
+    run = recorded.begin(STAGE, CODE_VERSION, {"backend": backend}, device=device)
+    worked = 0
+    for item, layer in run.pending(recorded.plan(), progress):
+        tables, failures = cluster_layer(recorded, layer, backend, device)
+        with run.commit([item], failures) as con:
+            [(base,)] = con.execute("SELECT coalesce(max(cluster_id), 0) + 1 FROM cluster").fetchall()
+            for table, frame in tables.items():
+                shifted = [pl.col(name) + base for name in ("cluster_id", "parent_id") if name in frame.columns]
+                names = {"run_id": run.run_id, "layer_id": layer.layer_id} if table in ("clustering", "cluster") else {}
+                insert(con, table, frame.with_columns(*shifted, *(pl.lit(value).alias(name) for name, value in names.items())))
+        worked += 1
+    if not run.finished and CHOICE not in run.done():
+        choose(run)
+        worked += 1
+    run.finish()
     return Outcome(run, worked, run.failures())
 
 

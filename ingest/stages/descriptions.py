@@ -1,4 +1,4 @@
-"""Stage `descriptions`: what a neuron's highest clips have in common and its lowest do not, in words (AND, modules B and C)."""
+"""Stage `descriptions`: what a neuron's highest clips share in words and its lowest do not, and the concepts in it (AND, modules B and C)."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ from ingest.methods import held_out
 from ingest.methods.commonalities import calibrate_shared, commonalities
 from ingest.methods.concepts import acoustic_question, open_concepts, parse_yes_no
 from ingest.methods.summaries import THRESHOLD, Point, calibrate, clean_points, summary_prompt
-from ingest.stages import Context, Outcome, Progress
+from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.captions import read_captions
 from ingest.stages.recorded import Recorded, RecordedLayer, clip_groups, read_recorded
-from warehouse import ledger, store
+from warehouse import store
 from warehouse.ledger import Run
 from warehouse.store import UserError, insert
 
 STAGE = "descriptions"
 TITLE = "descriptions of {network} on {dataset}"
 UNIT = "layers"
+NEEDS = ("captions",)
 CODE_VERSION = 1
 
 
@@ -74,12 +75,7 @@ class Settings:
         )
 
 
-def needs(settings: Settings) -> tuple[str, ...]:
-    """What it reads."""
-    return ("captions",)
-
-
-def run(context: Context, settings: Settings, progress: Progress | None = None) -> Outcome:
+def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
     """Describe the neurons recorded from the captions."""
     return ingest_descriptions(
         context.warehouse, context.runs["activations"], context.runs["captions"], load_encoder(settings.encoder), settings.language_model(),
@@ -96,7 +92,7 @@ def ingest_descriptions(
     settings: Settings | None = None,
     *,
     retry: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Outcome:
     """Describe every living neuron of a finished run of activations from captions; a layer is a unit of work.
 
@@ -107,14 +103,11 @@ def ingest_descriptions(
     recorded = read_recorded(warehouse, activation_run)
     captions, captioner = read_captions(warehouse, caption_run)
     parameters = {
-        **recorded.subject(), "k": settings.k, "held_out": settings.held_out, "share": settings.share, "threshold": settings.threshold,
+        "k": settings.k, "held_out": settings.held_out, "share": settings.share, "threshold": settings.threshold,
         "captions": captioner, "encoder": encoder.parameters,
         "model": {"name": model.name, **model.parameters} if model else "commonalities",
     }  # fmt: skip
-    run = ledger.begin(
-        warehouse, STAGE, parameters=parameters, code_version=CODE_VERSION, dataset_sha256=recorded.dataset_sha256,
-        network_sha256=recorded.network_sha256, seed=settings.seed if settings.held_out else None,
-    )  # fmt: skip
+    run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=settings.seed if settings.held_out else None)
     if settings.held_out:
         kept_out = held_out.split(clip_groups(warehouse, recorded), settings.held_out, settings.seed)
         captions = {
@@ -124,8 +117,7 @@ def ingest_descriptions(
         }
     work = _Work(run, recorded, captions, encoder, Asker(run, model, retry=retry) if model else None, settings)
     worked, done = 0, run.done()
-    for number, layer in enumerate(recorded.layers):
-        item = f"layer {layer.layer_id}"
+    for number, (item, layer) in enumerate(recorded.plan().items(), 1):
         if item not in done:
             points, words, failures = work.describe(work.tops(layer))
             with run.commit([item], failures) as con:
@@ -138,10 +130,8 @@ def ingest_descriptions(
                 con.execute("DELETE FROM failure WHERE run_id = ? AND list_contains(?, item)", [run.run_id, mended])
                 work.write(con, points, words)
             worked += bool(mended)
-        if progress:
-            progress(number + 1, len(recorded.layers))
-    if not run.finished:
-        run.finish()
+        progress(number, len(recorded.layers))
+    run.finish()
     return Outcome(run, worked, run.failures())
 
 

@@ -1,4 +1,4 @@
-"""Stage `dissections`: which concepts of a given set fit every neuron best (AND, module A)."""
+"""Stage `dissections`: the concepts of a given set that fit a neuron best, by five similarity functions (AND, module A)."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from ingest.methods import concept_scores, similarity
 from ingest.methods.summaries import icl_answer, icl_prompt
 from ingest.networks.network import Network
 from ingest.networks.registry import load_audio_text
-from ingest.stages import Context, Outcome, Progress
+from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.captions import read_captions
 from ingest.stages.recorded import Recorded, RecordedLayer, read_recorded
 from warehouse import ledger, store
 from warehouse.ledger import Run
-from warehouse.store import UserError, insert
+from warehouse.store import UserError
 
 STAGE = "dissections"
 TITLE = "dissections of {network} on {dataset}"
 UNIT = "layers"
+NEEDS: tuple[str, ...] = ()
 CODE_VERSION = 1
 SEED = 0
 METHODS = ("DB", "TAB", "ICL")
@@ -61,6 +62,11 @@ class Settings:
                 raise UserError(f"dissections: function {function!r} is not known: it must be one of {', '.join(similarity.FUNCTIONS)}")
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        """What its methods read."""
+        return tuple(stage for method, stage in READS.items() if method in self.methods)
+
+    @property
     def concept_set(self) -> str:
         """Name or file of the concept set."""
         return str(self.file or self.concepts)
@@ -72,26 +78,11 @@ class Settings:
         return shared | ({"methods": methods} if methods != ["DB"] else {})
 
 
-def needs(settings: Settings) -> tuple[str, ...]:
-    """What its methods read."""
-    return tuple(stage for method, stage in READS.items() if method in settings.methods)
-
-
-def run(context: Context, settings: Settings, progress: Progress | None = None) -> Outcome:
-    """Name the neurons recorded; ICL asks the language model of descriptions."""
-    described, runs, device = context.settings("descriptions"), context.runs, context.settings("activations").device
-    network = load_audio_text(settings.tab_network, settings.tab_weights, device) if "TAB" in settings.methods else None
-    model = described.language_model() if "ICL" in settings.methods else None
-    sources = Sources(runs.get("captions"), network, context.paths, runs.get("descriptions"), model, described.retry)
-    return ingest_dissections(context.warehouse, runs["activations"], sources, load_encoder(described.encoder), settings, progress=progress)
-
-
 @dataclass(frozen=True)
 class Sources:
-    """What the methods read. DB: a run of captions. TAB: an audio-text network (see ingest.networks.audio_text), and the sound files by clip name.
-    ICL: a run of descriptions and a language model, which with `retry` is asked again for replies that could not be used."""
+    """What the methods read. TAB: an audio-text network (see ingest.networks.audio_text), and the sound files by clip name. ICL: a run of
+    descriptions and a language model, which with `retry` is asked again for replies that could not be used."""
 
-    caption_run: int | None = None
     network: Network | None = None
     paths: Mapping[str, Path] = field(default_factory=dict)
     description_run: int | None = None
@@ -99,48 +90,30 @@ class Sources:
     retry: bool = False
 
 
-def ingest_dissections(
-    warehouse: Path,
-    activation_run: int,
-    sources: Sources,
-    encoder: TextEncoder,
-    settings: Settings | None = None,
-    *,
-    progress: Progress | None = None,
-) -> Outcome:
-    """Name every neuron of a finished run of activations from a concept set; a layer is a unit of work.
+def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
+    """Name every neuron recorded from a concept set; a layer is a unit of work.
 
     DB and TAB compare activations with how much of each concept a clip's caption or its sound holds. Clips without a caption or an
     embedding, or with activations that are not finite, take no part; a function that cannot be computed on a layer is a failure row. ICL
-    has a language model choose a concept for every description. A neuron whose reply cannot be used, or names no concept of the set, has a
-    failure row; with `retry` it is asked for once more, and so are neurons described since.
+    has the language model of descriptions choose a concept for every description. A neuron whose reply cannot be used, or names no concept of
+    the set, has a failure row; with `retry` under descriptions it is asked for once more, and so are neurons described since.
     """
-    settings = settings or Settings()
-    recorded = read_recorded(warehouse, activation_run)
+    recorded = read_recorded(context.warehouse, context.runs["activations"])
     own = [name.replace("_", " ") for name in recorded.class_names]
     concepts = own if settings.concept_set == "classes" else read_concepts(settings.concept_set)
-    captions, read = _read(warehouse, sources, settings)
-    run = ledger.begin(
-        warehouse,
-        STAGE,
-        parameters={
-            **recorded.subject(), **settings.parameters(), "concepts": store.sha256_json(concepts),
-            "concept_set": Path(settings.concept_set).name, "encoder": encoder.parameters, **read,
-        },
-        code_version=CODE_VERSION,
-        dataset_sha256=recorded.dataset_sha256,
-        network_sha256=recorded.network_sha256,
-        seed=SEED,
-    )  # fmt: skip
+    captions, sources, read = _read(context, settings)
+    encoder = load_encoder(context.settings("descriptions").encoder)
+    parameters = {
+        **settings.parameters(), "concepts": store.sha256_json(concepts), "concept_set": Path(settings.concept_set).name,
+        "encoder": encoder.parameters, **read,
+    }  # fmt: skip
+    run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=SEED)
     work = _Work(run, recorded, captions, concepts, encoder, sources, settings)
     worked, done = 0, run.done()
-    for number, layer in enumerate(recorded.layers):
-        item = f"layer {layer.layer_id}"
+    for number, (item, layer) in enumerate(recorded.plan().items(), 1):
         if item not in done:
             frame, failures = work.rows(layer)
-            with run.commit([item], failures) as con:
-                if len(frame):
-                    insert(con, "closed_concept", frame.with_columns(pl.lit(run.run_id).alias("run_id")))
+            run.record([item], {"closed_concept": frame}, failures)
             worked += 1
         elif sources.retry and (missing := work.unchosen(layer)):
             frame, failures = work.choose(layer, missing)
@@ -148,43 +121,30 @@ def ingest_dissections(
             with run.commit([], failures) as con:
                 con.execute("DELETE FROM failure WHERE run_id = ? AND list_contains(?, item)", [run.run_id, mended])
                 if len(frame):
-                    insert(con, "closed_concept", frame.with_columns(pl.lit(run.run_id).alias("run_id")))
+                    store.insert(con, "closed_concept", frame.with_columns(pl.lit(run.run_id).alias("run_id")))
             worked += bool(mended)
-        if progress:
-            progress(number + 1, len(recorded.layers))
-    if not run.finished:
-        run.finish()
+        progress(number, len(recorded.layers))
+    run.finish()
     return Outcome(run, worked, run.failures())
 
 
-def _read(warehouse: Path, sources: Sources, settings: Settings) -> tuple[dict[int, str], dict[str, object]]:
-    """Captions by clip id for DB, and the parameters that say what each method reads. Raises UserError for what is not there."""
+def _read(context: Context, settings: Settings) -> tuple[dict[int, str], Sources, dict[str, object]]:
+    """Captions by clip id for DB, what the other methods read, and the parameters that say what this is. Raises UserError for what is not
+    there."""
+    warehouse, runs, described = context.warehouse, context.runs, context.settings("descriptions")
     captions: dict[int, str] = {}
+    network = model = None
     read: dict[str, object] = {}
     if "DB" in settings.methods:
-        if sources.caption_run is None:
-            raise UserError("dissections by DB need captions: ingest captions first")
-        captions, read["captions"] = read_captions(warehouse, sources.caption_run)
+        captions, read["captions"] = read_captions(warehouse, runs["captions"])
     if "TAB" in settings.methods:
-        from ingest.networks.audio_text import check_reads_text
-
-        network = sources.network
-        if network is None:
-            raise UserError("dissections by TAB need an audio-text network: name one, such as clap-2022")
-        check_reads_text(network)
+        network = load_audio_text(settings.tab_network, settings.tab_weights, context.settings("activations").device)
         read["audio_text"] = {"name": network.name, "sha256": network.checkpoint_sha256, "clip_s": network.clip_s}
     if "ICL" in settings.methods:
-        if sources.model is None:
-            raise UserError("dissections by ICL need a language model: choose another engine of descriptions than commonalities")
-        with store.connect_readonly(warehouse) as con:
-            rows = con.execute(
-                "SELECT run_key FROM run WHERE run_id = ? AND stage = 'descriptions' AND status = 'done'", [sources.description_run]
-            ).fetchall()
-        if not rows:
-            raise UserError(f"run {sources.description_run} of {warehouse} is no finished run of stage descriptions")
-        read["descriptions"] = rows[0][0]
-        read["model"] = {"name": sources.model.name, **sources.model.parameters, "prompt": read_prompt("icl").sha256}
-    return captions, read
+        model = described.language_model()
+        read["descriptions"], _, _ = ledger.finished(warehouse, runs["descriptions"], "descriptions")
+        read["model"] = {"name": model.name, **model.parameters, "prompt": read_prompt("icl").sha256}
+    return captions, Sources(network, context.paths, runs.get("descriptions"), model, described.retry), read
 
 
 class Choosing:

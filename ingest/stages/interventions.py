@@ -1,4 +1,4 @@
-"""Stage `interventions`: what a network loses when a cluster of neurons is disturbed, against as many random neurons of the same layer."""
+"""Stage `interventions`: what the network loses when a cluster is disturbed, against random neurons of the same number."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from ingest.language.word_lists import ESC50_AUDIOSET, read_label_map
 from ingest.methods import interventions, readouts
 from ingest.networks.network import Layer, Network, keep_freed_memory
 from ingest.sounds.sound import SoundError, load
-from ingest.stages import Context, Outcome, Progress
+from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.recorded import Recorded, RecordedLayer, read_recorded
 from warehouse import ledger, store
-from warehouse.store import UserError, activation_folder, insert, scratch
+from warehouse.store import UserError, activation_folder, scratch
 
 STAGE = "interventions"
 TITLE = "interventions on {network} with {dataset}"
 UNIT = "units of work"
+NEEDS = ("clusters",)
 CODE_VERSION = 1
 READOUT = "readout"
 SEED = 0
@@ -53,51 +54,15 @@ class Settings:
                 raise UserError(f"interventions: {name} is {value}, it must be at least 1")
 
 
-def needs(settings: Settings) -> tuple[str, ...]:
-    """What it reads."""
-    return ("clusters",)
-
-
-def run(context: Context, settings: Settings, progress: Progress | None = None) -> Outcome:
-    """Disturb the clusters found."""
-    return ingest_interventions(context.warehouse, context.network, context.runs["clusters"], context.paths, settings, progress=progress)
-
-
-def ingest_interventions(
-    warehouse: Path,
-    network: Network,
-    cluster_run: int,
-    paths: dict[str, Path],
-    settings: Settings | None = None,
-    *,
-    progress: Progress | None = None,
-) -> Outcome:
-    """Disturb the candidate clusters of a finished run of stage clusters, each a unit of work, and read out what the network then says.
-
-    `paths` are the sound files by clip name. A cluster without a control of its size has a failure row instead.
-    """
-    settings = settings or Settings()
-    with store.connect_readonly(warehouse) as con:
-        [(cluster_key, run_id)] = con.execute(
-            """SELECT run_key, (SELECT run_id FROM run AS r WHERE r.run_key = run.parameters::JSON ->> 'activations') FROM run WHERE run_id = ?
-            AND stage = 'clusters' AND status = 'done'""",
-            [cluster_run],
-        ).fetchall() or [(None, None)]
-    if cluster_key is None:
-        raise UserError(f"run {cluster_run} of {warehouse} is no finished run of stage clusters")
-    recorded = read_recorded(warehouse, run_id)
+def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
+    """Disturb the candidate clusters found, each a unit of work, and read out what the network then says. A cluster without a control of its
+    size has a failure row instead."""
+    warehouse, network, cluster_run = context.warehouse, context.network, context.runs["clusters"]
+    cluster_key, _, _ = ledger.finished(warehouse, cluster_run, "clusters")
+    recorded = read_recorded(warehouse, context.runs["activations"])
     reader, parameters = read_as(network, recorded, settings.readout, settings.label_map, settings.prompt)
-    parameters |= {**recorded.subject(), "clusters": cluster_key}
     parameters |= {"layers": settings.layers, "largest": settings.largest, "repeats": settings.repeats, "mode": settings.mode}
-    run = ledger.begin(
-        warehouse,
-        STAGE,
-        parameters=parameters,
-        code_version=CODE_VERSION,
-        dataset_sha256=recorded.dataset_sha256,
-        network_sha256=recorded.network_sha256,
-        seed=SEED,
-    )
+    run = recorded.begin(STAGE, CODE_VERSION, {**parameters, "clusters": cluster_key}, seed=SEED)
     if run.finished:
         return Outcome(run, 0, run.failures())
     keep_freed_memory()
@@ -114,20 +79,17 @@ def ingest_interventions(
             if not pending:
                 continue
             with scratch(place / str(layer.layer_id)) as folder:
-                disturbed = Disturbed(network, layers[layer.name], layer, recorded, paths, reader, folder)
+                disturbed = Disturbed(network, layers[layer.name], layer, recorded, context.paths, reader, folder)
                 if READOUT not in done:
-                    with run.commit([READOUT]) as con:
-                        insert(con, "readout", disturbed.undisturbed().with_columns(pl.lit(run.run_id).alias("run_id")))
+                    run.record([READOUT], {"readout": disturbed.undisturbed()})
                     done.add(READOUT)
                 for cluster in pending:
                     frame, failure = disturbed.rows(cluster, members(warehouse, cluster), settings)
-                    with run.commit([f"cluster {cluster}"], [(f"{layer.name}, cluster {cluster}", failure)] if failure else []) as con:
-                        if len(frame):
-                            insert(con, "intervention", frame.with_columns(pl.lit(run.run_id).alias("run_id")))
+                    failures = [(f"{layer.name}, cluster {cluster}", failure)] if failure else []
+                    run.record([f"cluster {cluster}"], {"intervention": frame}, failures)
                     worked += 1
                     seen += 1
-                    if progress:
-                        progress(seen, total)
+                    progress(seen, total)
     run.finish()
     return Outcome(run, worked, run.failures())
 

@@ -14,7 +14,7 @@ import torch
 from ingest.methods.extremes import Extremes
 from ingest.methods.specificity import average_precision, class_means, selectivity_index
 from ingest.networks.network import Layer, Network, course_steps
-from ingest.stages import Progress
+from ingest.stages import Progress, silent
 from warehouse import ledger, store
 from warehouse.store import insert
 
@@ -32,7 +32,7 @@ def finish_layers(
     folder: Path,
     shards: list[Path],
     reductions: tuple[str, ...],
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> int:
     """Write the matrices and tables of every layer, then the neighbours; returns the units of work done now."""
     done = run.done()
@@ -42,7 +42,7 @@ def finish_layers(
         clip_ids = np.array(
             con.execute("SELECT clip_id FROM activation_clip WHERE run_id = ? ORDER BY column_index", [run.run_id]).fetchall()
         )
-        labels = label_sets(con, run)
+        labels = label_sets(con, run.run_id)
     clip_ids = clip_ids.reshape(-1).astype(np.int64)
     state = sorted(folder.glob("state-*.npz"))
     worked, row = 0, 0
@@ -90,8 +90,7 @@ def finish_layers(
                     insert(con, table, pl.concat(frames))
             worked += 1
         row += len(neuron_ids)
-        if progress:
-            progress(number + 1, len(layers))
+        progress(number + 1, len(layers))
     return worked + (0 if positions else find_neighbors(run, records, folder, done))
 
 
@@ -146,15 +145,15 @@ def layer_record(con: duckdb.DuckDBPyConnection, run: ledger.Run, name: str, *, 
     return row[0], neurons
 
 
-def label_sets(con: duckdb.DuckDBPyConnection, run: ledger.Run) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each label set of the run's data set: class ids [classes] and membership [clips in column order, classes]."""
-    clips = dict(con.execute("SELECT clip_id, column_index FROM activation_clip WHERE run_id = ?", [run.run_id]).fetchall())
+def label_sets(con: duckdb.DuckDBPyConnection, run_id: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each label set of the data set of a run of stage activations: class ids [classes] and membership [clips in column order, classes]."""
+    clips = dict(con.execute("SELECT clip_id, column_index FROM activation_clip WHERE run_id = ?", [run_id]).fetchall())
     result = []
     rows = con.execute(
         """SELECT label_set_id, list(class_id ORDER BY class_id) FROM class JOIN label_set USING (label_set_id) JOIN dataset USING (dataset_id)
         JOIN run ON run.dataset_sha256 = content_sha256 AND dataset.name = run.parameters::JSON ->> 'dataset'
         WHERE run.run_id = ? GROUP BY label_set_id ORDER BY label_set_id""",
-        [run.run_id],
+        [run_id],
     ).fetchall()
     for label_set_id, class_ids in rows:
         column_of = {class_id: column for column, class_id in enumerate(class_ids)}

@@ -1,25 +1,25 @@
-"""Stage `polysemanticity`: which neurons' highest clips have something in common that their captions say (AND, Algorithm 1)."""
+"""Stage `polysemanticity`: neurons whose highest clips have nothing in common that captions say (AND, Algorithm 1), and those that answer to
+two kinds of sounds."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from ingest.language.sentences import sentences
-from ingest.language.text_encoders import TextEncoder, load_encoder
+from ingest.language.text_encoders import load_encoder
 from ingest.methods import meanings, polysemanticity
-from ingest.stages import Context, Outcome, Progress
+from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.captions import read_captions
 from ingest.stages.recorded import read_recorded
-from warehouse import ledger
-from warehouse.store import UserError, insert
+from warehouse.store import UserError
 
 STAGE = "polysemanticity"
 TITLE = "polysemanticity of {network} on {dataset}"
 UNIT = "units of work"
+NEEDS = ("captions",)
 CODE_VERSION = 2
 SEED = 0
 
@@ -36,94 +36,52 @@ class Settings:
     meanings: meanings.Thresholds = field(default_factory=meanings.Thresholds)
 
 
-def needs(settings: Settings) -> tuple[str, ...]:
-    """What it reads."""
-    return ("captions",)
-
-
-def run(context: Context, settings: Settings, progress: Progress | None = None) -> Outcome:
-    """Tell how many meanings the neurons recorded have."""
-    encoder = load_encoder(context.settings("descriptions").encoder)
-    return ingest_polysemanticity(
-        context.warehouse, context.runs["activations"], context.runs["captions"], encoder, settings, progress=progress
-    )
-
-
-def ingest_polysemanticity(
-    warehouse: Path,
-    activation_run: int,
-    caption_run: int,
-    encoder: TextEncoder,
-    settings: Settings | None = None,
-    *,
-    progress: Progress | None = None,
-) -> Outcome:
-    """Cluster the sentences of all captions and count, for every neuron, the top clips that share one, and the meanings that words tell apart
-    (ingest.methods.meanings); a layer is a unit of work.
+def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
+    """Cluster the sentences of all captions and count, for every neuron recorded, the top clips that share one, and the meanings that words
+    tell apart (ingest.methods.meanings); a layer is a unit of work.
 
     A neuron with fewer than k clips above 0 has no row for that k: its ranking goes on with clips that it does not answer to.
     """
-    settings = settings or Settings()
-    recorded = read_recorded(warehouse, activation_run)
-    captions, captioner = read_captions(warehouse, caption_run)
-    run = ledger.begin(
-        warehouse,
-        STAGE,
-        parameters={
-            **recorded.subject(),
-            "clusters": settings.clusters,
-            "most_common": settings.most_common,
-            "ks": settings.ks,
-            "meanings": vars(settings.meanings),
-            "captions": captioner,
-            "encoder": encoder.parameters,
-        },
-        code_version=CODE_VERSION,
-        dataset_sha256=recorded.dataset_sha256,
-        network_sha256=recorded.network_sha256,
-        seed=SEED,
-    )
-    worked, done = 0, run.done()
-    if not run.finished:
-        texts, owners = [], []
-        for column, clip in enumerate(recorded.clip_ids):
-            for sentence in sentences(captions.get(int(clip), "")):
-                texts.append(sentence)
-                owners.append(column)
-        if not texts:
-            raise UserError(f"no clip of {recorded.dataset} has a caption: ingest captions first")
-        labels = polysemanticity.sentence_clusters(encoder.embed(texts), settings.clusters, SEED)
-        member = polysemanticity.clip_clusters(labels, np.array(owners), len(recorded.clip_ids))
-        member[:, member.mean(axis=0) > settings.most_common] = False
-        if "sentence clusters" not in done:
-            words = polysemanticity.cluster_words(texts, labels)
-            frame = pl.DataFrame(
-                {
-                    "cluster": range(len(words)),
-                    "sentences": np.bincount(labels, minlength=len(words)),
-                    "words": [", ".join(word.word for word in found) for found in words],
-                }
-            )
-            with run.commit(["sentence clusters"]) as con:
-                insert(con, "sentence_cluster", frame.with_columns(pl.lit(run.run_id).alias("run_id")))
-            worked += 1
-        vocabulary = meanings.vocabulary([captions.get(int(clip), "") for clip in recorded.clip_ids])
-        for number, layer in enumerate(recorded.layers):
-            item = f"layer {layer.layer_id}"
-            if item not in done:
-                frames = {"polysemanticity": count(layer.matrix(), member, settings.ks, layer.first_neuron_id, run.run_id)}
-                frames |= tell(layer.matrix(), vocabulary, recorded.clip_ids, settings.meanings, layer.first_neuron_id, run.run_id)
-                with run.commit([item]) as con:
-                    for table, frame in frames.items():
-                        insert(con, table, frame)
-                worked += 1
-            if progress:
-                progress(number + 1, len(recorded.layers))
-        run.finish()
+    recorded = read_recorded(context.warehouse, context.runs["activations"])
+    captions, captioner = read_captions(context.warehouse, context.runs["captions"])
+    encoder = load_encoder(context.settings("descriptions").encoder)
+    parameters = {
+        "clusters": settings.clusters, "most_common": settings.most_common, "ks": settings.ks, "meanings": vars(settings.meanings),
+        "captions": captioner, "encoder": encoder.parameters,
+    }  # fmt: skip
+    run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=SEED)
+    if run.finished:
+        return Outcome(run, 0, run.failures())
+    said = [captions.get(int(clip), "") for clip in recorded.clip_ids]
+    pairs = [(sentence, column) for column, caption in enumerate(said) for sentence in sentences(caption)]
+    if not pairs:
+        raise UserError(f"no clip of {recorded.dataset} has a caption: ingest captions first")
+    texts, owners = [sentence for sentence, _ in pairs], np.array([column for _, column in pairs])
+    labels = polysemanticity.sentence_clusters(encoder.embed(texts), settings.clusters, SEED)
+    member = polysemanticity.clip_clusters(labels, owners, len(said))
+    member[:, member.mean(axis=0) > settings.most_common] = False
+    worked = 0
+    if "sentence clusters" not in run.done():
+        words = polysemanticity.cluster_words(texts, labels)
+        frame = pl.DataFrame(
+            {
+                "cluster": range(len(words)),
+                "sentences": np.bincount(labels, minlength=len(words)),
+                "words": [", ".join(word.word for word in found) for found in words],
+            }
+        )
+        run.record(["sentence clusters"], {"sentence_cluster": frame})
+        worked += 1
+    vocabulary = meanings.vocabulary(said)
+    for item, layer in run.pending(recorded.plan(), progress):
+        tables = {"polysemanticity": count(layer.matrix(), member, settings.ks, layer.first_neuron_id)}
+        run.record([item], tables | tell(layer.matrix(), vocabulary, recorded.clip_ids, settings.meanings, layer.first_neuron_id))
+        worked += 1
+    run.finish()
     return Outcome(run, worked, run.failures())
 
 
-def count(matrix: np.ndarray, member: np.ndarray, ks: tuple[int, ...], first_neuron_id: int, run_id: int) -> pl.DataFrame:
+def count(matrix: np.ndarray, member: np.ndarray, ks: tuple[int, ...], first_neuron_id: int) -> pl.DataFrame:
     """Rows of table polysemanticity for a matrix [neurons, clips] and the sentence clusters of its clips [clips, clusters]."""
     values = np.where(np.isfinite(matrix), np.asarray(matrix, dtype=np.float32), -np.inf)
     order = np.argsort(-values, axis=1, kind="stable")[:, : max(ks)]
@@ -135,7 +93,6 @@ def count(matrix: np.ndarray, member: np.ndarray, ks: tuple[int, ...], first_neu
         frames.append(
             pl.DataFrame(
                 {
-                    "run_id": np.full(len(chosen), run_id),
                     "neuron_id": first_neuron_id + chosen,
                     "k": np.full(len(chosen), k),
                     "shared": found.shared,
@@ -153,7 +110,6 @@ def tell(
     clip_ids: np.ndarray,
     thresholds: meanings.Thresholds,
     first_neuron_id: int,
-    run_id: int,
 ) -> dict[str, pl.DataFrame]:
     """Rows of tables meaning_count, meaning and meaning_clip for a matrix [neurons, clips]."""
     counts, found, clips = [], [], []
@@ -162,11 +118,11 @@ def tell(
         if verdict is None:
             continue
         split = [None if np.isnan(value) else value for value in (verdict.transfer, verdict.shared_word)]
-        counts.append((run_id, neuron_id, verdict.clips, len(verdict.meanings), *split))
+        counts.append((neuron_id, verdict.clips, len(verdict.meanings), *split))
         for number, meaning in enumerate(verdict.meanings, 1):
-            found.append((run_id, neuron_id, number, len(meaning.clips), meaning.coherence, ", ".join(meaning.words)))
-            clips += [(run_id, neuron_id, number, int(clip_ids[clip])) for clip in meaning.clips]
-    key = ["run_id", "neuron_id"]
+            found.append((neuron_id, number, len(meaning.clips), meaning.coherence, ", ".join(meaning.words)))
+            clips += [(neuron_id, number, int(clip_ids[clip])) for clip in meaning.clips]
+    key = ["neuron_id"]
     decimal = {"transfer": pl.Float64, "shared_word": pl.Float64}  # which polars cannot tell where all are None
     return {
         "meaning_count": pl.DataFrame(counts, [*key, "clips", "meanings", *decimal], orient="row", schema_overrides=decimal),

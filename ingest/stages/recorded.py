@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import numpy as np
 
 from ingest.sounds.draws import grouped_folds
 from ingest.sounds.listing import Entry
-from warehouse import store
+from warehouse import ledger, store
+from warehouse.ledger import Run
 from warehouse.store import UserError
 
 FOLDS, FOLD_SEED = 5, 0
@@ -32,6 +34,11 @@ class RecordedLayer:
     reduction: str
     path: Path
     shares_path: Path | None = None
+
+    @property
+    def item(self) -> str:
+        """Its name as a unit of work."""
+        return f"layer {self.layer_id}"
 
     def matrix(self) -> np.ndarray:
         """Activations [neurons, clips], mapped from the file."""
@@ -67,6 +74,19 @@ class Recorded:
     def subject(self) -> dict[str, object]:
         """Parameters that say what a run of a later stage is about."""
         return {"dataset": self.dataset, "network": self.network, "clip_s": self.clip_s, "activations": self.run_key}
+
+    def begin(
+        self, stage: str, code_version: int, parameters: Mapping[str, object], *, seed: int | None = None, device: str = "cpu"
+    ) -> Run:
+        """Begin or continue a later stage's run; see ledger.begin. `parameters` are those beside its subject."""
+        return ledger.begin(
+            self.warehouse, stage, parameters={**self.subject(), **parameters}, code_version=code_version,
+            dataset_sha256=self.dataset_sha256, network_sha256=self.network_sha256, seed=seed, device=device,
+        )  # fmt: skip
+
+    def plan(self) -> dict[str, RecordedLayer]:
+        """The layers as units of work."""
+        return {layer.item: layer for layer in self.layers}
 
 
 def read_recorded(warehouse: Path, run_id: int) -> Recorded:

@@ -1,8 +1,7 @@
-"""Stage `scores`: held-out scores of descriptions."""
+"""Stage `scores`: how well descriptions tell which held-out clips activate the neuron (`held_out` under `[descriptions]`)."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +20,7 @@ from ingest.language.text_encoders import TextEncoder, load_encoder, readable
 from ingest.methods import held_out
 from ingest.networks.network import Network
 from ingest.networks.registry import load_audio_text
-from ingest.stages import Context, Outcome, Progress
+from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.captions import read_captions
 from ingest.stages.recorded import Recorded, RecordedLayer, clip_groups, read_recorded
 from warehouse import ledger, store
@@ -31,6 +30,7 @@ from warehouse.store import UserError, insert
 STAGE = "scores"
 TITLE = "scores of descriptions of {network} on {dataset}"
 UNIT = "layers"
+NEEDS = ("captions", "descriptions")
 CODE_VERSION = 2
 SCORERS = ("captions", "audio", "judge")
 BATCH = 32
@@ -72,12 +72,7 @@ class Settings:
                 raise UserError(f"scores: {name} is {value}, it must be at least {least}")
 
 
-def needs(settings: Settings) -> tuple[str, ...]:
-    """What it reads."""
-    return ("captions", "descriptions")
-
-
-def run(context: Context, settings: Settings, progress: Progress | None = None) -> Outcome:
+def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
     """Score the descriptions written."""
     device, encoder = context.settings("activations").device, load_encoder(context.settings("descriptions").encoder)
     audio = load_audio_text(settings.audio_network, settings.audio_weights, device) if "audio" in settings.scorers else None
@@ -105,7 +100,7 @@ def ingest_scores(
     paths: Mapping[str, Path] | None = None,
     judge: LanguageModel | None = None,
     retry: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Outcome:
     """Score the descriptions of a finished run that held clips out, on these clips; a layer is a unit of work of each scorer.
 
@@ -118,18 +113,17 @@ def ingest_scores(
     scorers = tuple(dict.fromkeys(settings.scorers))
     recorded = read_recorded(warehouse, activation_run)
     captions, captioner = read_captions(warehouse, caption_run)
+    described, written, seed = ledger.finished(warehouse, description_run, "descriptions")
+    if not written.get("held_out"):
+        raise UserError("no clips were held out when descriptions were written: give held_out, such as 0.5, in [descriptions]")
     with store.connect_readonly(warehouse) as con:
-        rows = con.execute("SELECT run_key, parameters, seed FROM run WHERE run_id = ? AND status = 'done'", [description_run]).fetchall()
-        if not rows or not json.loads(rows[0][1]).get("held_out"):
-            raise UserError("no clips were held out when descriptions were written: give held_out, such as 0.5, in [descriptions]")
-        [(described, text, seed)] = rows
         descriptions = dict(
             con.execute(
                 "SELECT neuron_id, description FROM v_description WHERE run_id = ? AND description IS NOT NULL", [description_run]
             ).fetchall()
         )
     parameters: dict[str, object] = {
-        **recorded.subject(), "descriptions": described, "captions": captioner, "encoder": encoder.parameters, "scorers": list(scorers),
+        "descriptions": described, "captions": captioner, "encoder": encoder.parameters, "scorers": list(scorers),
     }  # fmt: skip
     if "audio" in scorers:
         if audio is None:
@@ -142,14 +136,11 @@ def ingest_scores(
             "name": judge.name, **judge.parameters, "prompt": read_prompt("judge").sha256, "neurons": settings.judge_neurons,
             "clips": settings.judge_clips,
         }  # fmt: skip
-    run = ledger.begin(
-        warehouse, STAGE, parameters=parameters, code_version=CODE_VERSION, dataset_sha256=recorded.dataset_sha256,
-        network_sha256=recorded.network_sha256, seed=settings.seed,
-    )  # fmt: skip
+    run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=settings.seed)
     worked = 0
     if not run.finished or retry:
         groups = clip_groups(warehouse, recorded)
-        kept = held_out.split(groups, json.loads(text)["held_out"], seed)
+        kept = held_out.split(groups, written["held_out"], seed or 0)
         kept &= np.array([int(clip) in captions for clip in recorded.clip_ids])
         clips = _Clips(kept, [captions[int(clip)] for clip in recorded.clip_ids[kept]], [groups[place] for place in np.flatnonzero(kept)])
         work = _Work(run, recorded, descriptions, clips, settings)
@@ -159,10 +150,9 @@ def ingest_scores(
             "audio": lambda: _by_sound(audio, [recorded.clip_names[place] for place in np.flatnonzero(kept)], paths or {}),
         }
         for number, scorer in enumerate(scorers):
-            tell = (lambda done, total, number=number: progress(number * total + done, len(scorers) * total)) if progress else None
+            tell = lambda done, total, number=number: progress(number * total + done, len(scorers) * total)  # noqa: E731
             worked += work.judged(asker, retry, tell) if scorer == "judge" and asker else work.compared(scorer, compare[scorer], tell)
-        if not run.finished:
-            run.finish()
+        run.finish()
     return Outcome(run, worked, run.failures())
 
 
@@ -231,7 +221,7 @@ class _Work:
     def done(self) -> set[str]:
         return self.run.done()
 
-    def compared(self, scorer: str, compare: Callable[[], _Comparison], progress: Progress | None) -> int:
+    def compared(self, scorer: str, compare: Callable[[], _Comparison], progress: Progress) -> int:
         """Score by cosine; returns the number of layers done now."""
         comparison, worked = None, 0
         for number, layer in enumerate(self.recorded.layers):
@@ -248,8 +238,7 @@ class _Work:
                 with self.run.commit([item]) as con:
                     _write(con, rows)
                 worked += 1
-            if progress:
-                progress(number + 1, len(self.recorded.layers))
+            progress(number + 1, len(self.recorded.layers))
         return worked
 
     def found(self, layer: RecordedLayer, known: np.ndarray | None = None) -> tuple[list[int], np.ndarray, np.ndarray]:
@@ -262,7 +251,7 @@ class _Work:
         units = [unit for unit in range(layer.neurons) if layer.first_neuron_id + unit in self.descriptions]
         return units, held_out.positives(matrix[units][:, usable]), usable
 
-    def judged(self, asker: Asker, retry: bool, progress: Progress | None) -> int:
+    def judged(self, asker: Asker, retry: bool, progress: Progress) -> int:
         """Score by a judge; returns the number of layers done now."""
         worked, layers = 0, self.recorded.layers
         failed = self.failed() if retry else set()
@@ -282,8 +271,7 @@ class _Work:
                     for frame in frames:
                         _write(con, frame)
                 worked += 1
-            if progress:
-                progress(number + 1, len(layers))
+            progress(number + 1, len(layers))
         return worked
 
     def failed(self) -> set[int]:

@@ -1,4 +1,5 @@
-"""Stage `specific_ablations`: what a read-out loses when the neurons specific to a class are silenced, against random ones of the same layers."""
+"""Stage `specific_ablations`: what a read-out loses when the neurons specific to a class are silenced, against random draws of the same
+size."""
 
 from __future__ import annotations
 
@@ -17,15 +18,16 @@ from ingest.methods.ablations import ablated, inner_layers
 from ingest.methods.interventions import BATCH_CLIPS, Cache
 from ingest.methods.readouts import LinearHead
 from ingest.networks.network import Layer, Network, keep_freed_memory
-from ingest.stages import Context, Outcome, Progress
+from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.interventions import READOUT, Reader, prepared, read_as
 from ingest.stages.recorded import Recorded, read_recorded
 from warehouse import ledger, store
-from warehouse.store import UserError, activation_folder, insert, scratch
+from warehouse.store import UserError, activation_folder, scratch
 
 STAGE = "specific_ablations"
 TITLE = "ablations of class-specific neurons of {network} with {dataset}"
 UNIT = "units of work"
+NEEDS = ("specificity",)
 CODE_VERSION = 1
 SEED = 0
 
@@ -50,47 +52,28 @@ class Settings:
             raise UserError(f"specific_ablations: draws is {self.draws}, it must be at least 1")
 
 
-def needs(settings: Settings) -> tuple[str, ...]:
-    """What it reads."""
-    return ("specificity",)
-
-
-def run(context: Context, settings: Settings, progress: Progress | None = None) -> Outcome:
-    """Silence the specific neurons found."""
-    return ingest_specific_ablations(
-        context.warehouse, context.network, context.runs["specificity"], context.paths, settings, progress=progress
-    )
-
-
 Units = dict[str, np.ndarray]
 """Units to silence [units] by layer name, layers in forward order."""
 
 
-def ingest_specific_ablations(
-    warehouse: Path,
-    network: Network,
-    specificity_run: int,
-    paths: dict[str, Path],
-    settings: Settings | None = None,
-    *,
-    progress: Progress | None = None,
-) -> Outcome:
+def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
     """Silence every class's specific neurons of all layers at once, then random ones, and count what is read rightly; a class and measure is a
-    unit of work. `paths` are the sound files by clip name.
+    unit of work.
 
     Outputs themselves are never silenced. A class without specific neurons, with too few others in a layer to draw from, or none of whose
     clips is read, has a failure row instead.
     """
-    settings = settings or Settings()
-    recorded, specificity_key = _subject(warehouse, specificity_run, settings.label_set)
+    warehouse, network, specificity_run, paths = context.warehouse, context.network, context.runs["specificity"], context.paths
+    specificity_key, _, _ = ledger.finished(warehouse, specificity_run, "specificity")
+    recorded = read_recorded(warehouse, context.runs["activations"])
+    if any(layer.kind == "position" for layer in recorded.layers):
+        raise UserError("specific_ablations silence channels and units, not positions: record the activations without positions")
+    if settings.label_set is not None:
+        recorded = _relabelled(recorded, settings.label_set)
     reader, parameters = read_as(network, recorded, settings.readout, settings.label_map, settings.prompt)
     folds = None if settings.folds is None else sorted(set(settings.folds))
-    parameters |= {**recorded.subject(), "specificity": specificity_key, "label_set": settings.label_set}
-    parameters |= {"measures": settings.measures, "draws": settings.draws, "folds": folds}
-    run = ledger.begin(
-        warehouse, STAGE, parameters=parameters, code_version=CODE_VERSION, dataset_sha256=recorded.dataset_sha256,
-        network_sha256=recorded.network_sha256, seed=SEED,
-    )  # fmt: skip
+    parameters |= {"label_set": settings.label_set, "measures": settings.measures, "draws": settings.draws, "folds": folds}
+    run = recorded.begin(STAGE, CODE_VERSION, {**parameters, "specificity": specificity_key}, seed=SEED)
     if run.finished:
         return Outcome(run, 0, run.failures())
     keep_freed_memory()
@@ -105,42 +88,21 @@ def ingest_specific_ablations(
     place = {layer.name: number for number, layer in enumerate(network.layers)}
     # Classes that begin at the same layer in a row: its outputs are kept for one of them after the other.
     plan = sorted(chosen, key=lambda pair: place[next(iter(chosen[pair]))] if chosen[pair] else -1)
-    done, worked = run.done(), 0
+    worked = 0
     with scratch(activation_folder(warehouse) / "specific_ablations.tmp") as folder:
         clips = _Clips(network, recorded, read, paths, folder)
         rest = known & ~read if parameters["readout"] == "linear" else np.zeros_like(known)
         clips.begin(*_readout(network, recorded, read, rest, clips.outputs, reader, paths))
-        if READOUT not in done:
-            with run.commit([READOUT]) as con:
-                insert(con, "readout", clips.undisturbed().with_columns(pl.lit(run.run_id).alias("run_id")))
-        for number, (measure, label) in enumerate(plan):
-            item = f"{measure}, class {recorded.class_ids[label]}"
-            if item not in done:
-                frame, failure = clips.rows(measure, label, chosen[measure, label], live, settings.draws)
-                with run.commit([item], [(f"{recorded.class_names[label]}, {measure}", failure)] if failure else []) as con:
-                    if len(frame):
-                        insert(con, "specific_ablation", frame.with_columns(pl.lit(run.run_id).alias("run_id")))
-                worked += 1
-            if progress:
-                progress(number + 1, len(plan))
+        if READOUT not in run.done():
+            run.record([READOUT], {"readout": clips.undisturbed()})
+        items = {f"{measure}, class {recorded.class_ids[label]}": (measure, label) for measure, label in plan}
+        for item, (measure, label) in run.pending(items, progress):
+            frame, failure = clips.rows(measure, label, chosen[measure, label], live, settings.draws)
+            failures = [(f"{recorded.class_names[label]}, {measure}", failure)] if failure else []
+            run.record([item], {"specific_ablation": frame}, failures)
+            worked += 1
     run.finish()
     return Outcome(run, worked, run.failures())
-
-
-def _subject(warehouse: Path, specificity_run: int, label_set: str | None) -> tuple[Recorded, str]:
-    """What a finished run of stage specificity was about, with the classes of `label_set`, and the run's key."""
-    with store.connect_readonly(warehouse) as con:
-        row = con.execute(
-            """SELECT run_key, (SELECT run_id FROM run AS r WHERE r.run_key = run.parameters::JSON ->> 'activations') FROM run WHERE run_id = ?
-            AND stage = 'specificity' AND status = 'done'""",
-            [specificity_run],
-        ).fetchone()
-    if row is None:
-        raise UserError(f"run {specificity_run} of {warehouse} is no finished run of stage specificity")
-    recorded = read_recorded(warehouse, row[1])
-    if any(layer.kind == "position" for layer in recorded.layers):
-        raise UserError("specific_ablations silence channels and units, not positions: record the activations without positions")
-    return (recorded if label_set is None else _relabelled(recorded, label_set)), row[0]
 
 
 def _relabelled(recorded: Recorded, label_set: str) -> Recorded:

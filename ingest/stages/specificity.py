@@ -1,24 +1,23 @@
-"""Stage `specificity`: which neurons are specific to which classes, by AAPE and by the measures it should be compared with."""
+"""Stage `specificity`: class-specific neurons by AAPE, beside LAPE, selectivity, average precision and AUROC."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import polars as pl
 
 from ingest.methods import specificity
-from ingest.stages import Context, Outcome, Progress
+from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.layer_tables import label_sets
 from ingest.stages.recorded import read_recorded
-from warehouse import ledger, store
-from warehouse.store import insert
+from warehouse import store
 
 STAGE = "specificity"
 TITLE = "specificity of {network} on {dataset}"
 UNIT = "label sets"
+NEEDS: tuple[str, ...] = ()
 CODE_VERSION = 2
 
 
@@ -38,63 +37,40 @@ class Settings:
     with_ties: bool = True
 
 
-def needs(settings: Settings) -> tuple[str, ...]:
-    """Nothing but activations."""
-    return ()
-
-
-def run(context: Context, settings: Settings, progress: Progress | None = None) -> Outcome:
-    """Measure the neurons recorded."""
-    return ingest_specificity(context.warehouse, context.runs["activations"], settings, progress=progress)
-
-
-def ingest_specificity(
-    warehouse: Path, activation_run: int, settings: Settings | None = None, *, progress: Progress | None = None
-) -> Outcome:
-    """Measure every neuron of a finished run of activations against every label set, each a unit of work.
+def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
+    """Measure every neuron recorded against every label set, each a unit of work.
 
     The unit of P is the moment (a frame or token) where a run recorded the shares of them that are active, otherwise the clip. All layers are
     one population, as the quantiles of AAPE demand. Clips with an activation that is not finite in any layer are left out.
     """
-    settings = settings or Settings()
-    recorded = read_recorded(warehouse, activation_run)
+    recorded = read_recorded(context.warehouse, context.runs["activations"])
     unit = "moment" if recorded.layers and all(layer.shares_path for layer in recorded.layers) else "clip"
-    run = ledger.begin(
-        warehouse, STAGE, parameters={**recorded.subject(), **vars(settings), "unit": unit}, code_version=CODE_VERSION,
-        dataset_sha256=recorded.dataset_sha256, network_sha256=recorded.network_sha256,
-    )  # fmt: skip
-    worked, done = 0, run.done()
-    if not run.finished:
-        with store.connect_readonly(warehouse) as con:
-            by_set = label_sets(con, ledger.Run(warehouse, activation_run, "", "", "", 0, True, None))
-        activations = np.concatenate([np.asarray(layer.matrix()) for layer in recorded.layers])
-        neuron_ids = np.concatenate([layer.first_neuron_id + np.arange(layer.neurons) for layer in recorded.layers])
-        signed = np.concatenate([np.full(layer.neurons, not layer.non_negative) for layer in recorded.layers])
-        complete = np.isfinite(activations).all(axis=0)
-        activations = activations[:, complete]
-        if unit == "moment":
-            active = np.concatenate([np.asarray(layer.shares()) for layer in recorded.layers])[:, complete]
-        else:
-            floor = activations.mean(axis=1, dtype=np.float64, keepdims=True) if settings.above == "mean" else 0
-            active = activations > floor
-        with store.connect_readonly(warehouse) as con:
-            set_of = dict(con.execute("SELECT class_id, label_set_id FROM class").fetchall())
-        for number, (class_ids, member) in enumerate(by_set):
-            if len(class_ids) < 2:
-                continue
-            label_set = set_of[int(class_ids[0])]
-            item = f"label set {label_set}"
-            if item not in done:
-                tables = measure(activations, active, member[complete], neuron_ids, signed, class_ids, settings)
-                with run.commit([item]) as con:
-                    for table, frame in tables.items():
-                        extra = [pl.lit(run.run_id).alias("run_id")]
-                        extra += [pl.lit(label_set).alias("label_set_id")] if table != "specific_neuron" else []
-                        insert(con, table, frame.with_columns(*extra))
-                worked += 1
-            if progress:
-                progress(number + 1, len(by_set))
-        run.finish()
+    run = recorded.begin(STAGE, CODE_VERSION, {**vars(settings), "unit": unit})
+    if run.finished:
+        return Outcome(run, 0, run.failures())
+    with store.connect_readonly(context.warehouse) as con:
+        by_set = label_sets(con, recorded.run_id)
+        set_of = dict(con.execute("SELECT class_id, label_set_id FROM class").fetchall())
+    activations = np.concatenate([np.asarray(layer.matrix()) for layer in recorded.layers])
+    neuron_ids = np.concatenate([layer.first_neuron_id + np.arange(layer.neurons) for layer in recorded.layers])
+    signed = np.concatenate([np.full(layer.neurons, not layer.non_negative) for layer in recorded.layers])
+    complete = np.isfinite(activations).all(axis=0)
+    activations = activations[:, complete]
+    if unit == "moment":
+        active = np.concatenate([np.asarray(layer.shares()) for layer in recorded.layers])[:, complete]
+    else:
+        floor = activations.mean(axis=1, dtype=np.float64, keepdims=True) if settings.above == "mean" else 0
+        active = activations > floor
+    plan = {set_of[int(class_ids[0])]: (class_ids, member) for class_ids, member in by_set if len(class_ids) > 1}
+    worked = 0
+    for item, label_set in run.pending({f"label set {label_set}": label_set for label_set in plan}, progress):
+        class_ids, member = plan[label_set]
+        tables = measure(activations, active, member[complete], neuron_ids, signed, class_ids, settings)
+        for table in ("specificity", "measure_agreement"):
+            tables[table] = tables[table].with_columns(pl.lit(label_set).alias("label_set_id"))
+        run.record([item], tables)
+        worked += 1
+    run.finish()
     return Outcome(run, worked, run.failures())
 
 

@@ -1,4 +1,4 @@
-"""Stage `validation`: how often each method in the warehouse finds what was planted (see ingest.networks.planted and ingest.methods.validation)."""
+"""Stage `validation`: how often each method finds what was planted, for the planted network only (`auricle validate`)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ import polars as pl
 
 from ingest.methods import validation
 from ingest.networks import planted
-from ingest.networks.network import Network
-from ingest.stages import Context, Outcome, Progress
+from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.recorded import read_recorded
 from warehouse import ledger, store
-from warehouse.store import UserError, insert
 
 STAGE = "validation"
 TITLE = "validation on {network} with {dataset}"
@@ -34,11 +32,6 @@ class Settings:
     """Nothing to choose; for the planted network only."""
 
 
-def needs(settings: Settings) -> tuple[str, ...]:
-    """Every method that it scores."""
-    return NEEDS
-
-
 def studies(captioner: str = "acoustic") -> tuple[dict[str, Any], ...]:
     """The studies, as tables of a study file, that put every method to the test on the planted network: first the concepts as the programs
     were released, then all.
@@ -54,41 +47,26 @@ def studies(captioner: str = "acoustic") -> tuple[dict[str, Any], ...]:
     return base | released, base | {"stages": ["validation"], "dissections": {"concepts": "classes"}}
 
 
-def run(context: Context, settings: Settings, progress: Progress | None = None) -> Outcome:
-    """Score what the stages before found."""
-    return ingest_validation(context.warehouse, context.network, context.runs, progress=progress)
-
-
-def ingest_validation(warehouse: Path, network: Network, runs: dict[str, int], *, progress: Progress | None = None) -> Outcome:
+def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
     """Score the finished runs of the stages named in NEEDS on the planted network, one unit of work. Raises UserError for another network.
 
     Methods: open concepts (a neuron's acoustic adjectives and nouns), and the same shuffled between neurons as a control; the first concept
-    by each method of dissection and similarity function in every mode that the activations were dissected in; each measure of specificity; the finest and the
-    chosen clusters; polysemanticity of 5 clips, all of which must agree; the number of meanings;
-    ablations by the ways of choosing neurons.
+    by each method of dissection and similarity function in every mode that the activations were dissected in; each measure of specificity;
+    the finest and the chosen clusters; polysemanticity of 5 clips, all of which must agree; the number of meanings; ablations by the ways of
+    choosing neurons.
     """
-    truth = planted.truth(network)
+    warehouse, runs, truth = context.warehouse, context.runs, planted.truth(context.network)
     recorded = read_recorded(warehouse, runs["activations"])
-    missing = [stage for stage in NEEDS if stage not in runs]
-    if missing:
-        raise UserError(f"validation needs the stage {missing[0]} before it")
-    with store.connect_readonly(warehouse) as con:
-        keys = dict(con.execute("SELECT run_id, run_key FROM run").fetchall())
-    run = ledger.begin(
-        warehouse, STAGE, parameters={**recorded.subject(), **{stage: keys[runs[stage]] for stage in NEEDS}}, code_version=CODE_VERSION,
-        dataset_sha256=recorded.dataset_sha256, network_sha256=recorded.network_sha256, seed=SEED,
-    )  # fmt: skip
+    run = recorded.begin(STAGE, CODE_VERSION, {stage: ledger.finished(warehouse, runs[stage], stage)[0] for stage in NEEDS}, seed=SEED)
     if run.finished:
         return Outcome(run, 0, run.failures())
     neuron = {layer.first_neuron_id + unit: (layer.name, unit) for layer in recorded.layers for unit in range(layer.neurons)}
     found = [*_names(warehouse, runs, neuron, truth), *_sets(warehouse, runs, neuron, truth, recorded.class_names)]
     found += [*_groups(warehouse, runs, neuron, truth), *_ablations(warehouse, runs)]
-    rows = [(run.run_id, method, s.measure, s.layer, s.kind, s.right, s.total) for method, scores in found for s in scores]
-    columns = ("run_id", "method", "measure", "layer", "kind", "correct", "total")
-    with run.commit(["scores"]) as con:
-        insert(con, "validation", pl.DataFrame(rows, schema=columns, orient="row"))
-    if progress:
-        progress(1, 1)
+    rows = [(method, s.measure, s.layer, s.kind, s.right, s.total) for method, scores in found for s in scores]
+    columns = ("method", "measure", "layer", "kind", "correct", "total")
+    run.record(["scores"], {"validation": pl.DataFrame(rows, schema=columns, orient="row")})
+    progress(1, 1)
     run.finish()
     return Outcome(run, 1, run.failures())
 

@@ -33,9 +33,10 @@ from ingest.run import run_study
 from ingest.sounds.readers import read_dataset
 from ingest.sounds.sound import load
 from ingest.sounds.starter import SOUNDS
-from ingest.stages import activations, specificity
+from ingest.stages import Context, activations, specificity
+from ingest.stages import specific_ablations as stage
 from ingest.stages.recorded import read_recorded
-from ingest.stages.specific_ablations import Passes, Settings, draw, ingest_specific_ablations
+from ingest.stages.specific_ablations import Passes, Settings, draw
 from ingest.study import DatasetChoice, NetworkChoice, Study
 from report import contents, specific_ablations
 from report import specificity as pages
@@ -430,13 +431,14 @@ def test_killed_anywhere_and_resumed_the_counts_are_those_of_an_uninterrupted_ru
         assert not list(place.rglob("*.tmp"))
 
 
-def run(place, paths, deadly=None):
+def run(place, listing, deadly=None):
     """The stage in a child process; returns its exit status."""
     child = os.fork()
     if child == 0:
         points, settings = Points(deadly), Settings(draws=2, label_map=place.parent / "sounds" / "map.csv")
         with store.writer(place / "w.duckdb"):
-            ingest_specific_ablations(place / "w.duckdb", small_network(), 3, paths, settings)
+            runs = {"activations": 2, "specificity": 3}
+            stage.run(Context(place / "w.duckdb", listing, {}.get, small_network(), runs=runs), settings)
         (place / "points").write_text(str(points.count))
         os._exit(0)
     return os.waitpid(child, 0)[1]
@@ -451,14 +453,14 @@ def copy(folder, name):
 
 def main(folder):
     torch.set_num_threads(1)
-    paths = {entry.name: entry.path for entry in read_dataset("folder", folder / "sounds", "sounds").entries}
+    listing = read_dataset("folder", folder / "sounds", "sounds")
     whole = copy(folder, "whole")
-    assert run(whole, paths) == 0
+    assert run(whole, listing) == 0
     total = int((whole / "points").read_text())
     for point in range(1, total + 1, STEP):
         place = copy(folder, str(point))
-        assert os.WTERMSIG(run(place, paths, point)) == signal.SIGKILL
-        assert run(place, paths) == 0
+        assert os.WTERMSIG(run(place, listing, point)) == signal.SIGKILL
+        assert run(place, listing) == 0
     print(total)
 
 
