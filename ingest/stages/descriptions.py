@@ -37,7 +37,7 @@ CODE_VERSION = 1
 @dataclass(frozen=True)
 class Settings:
     """How neurons are described. engine: commonalities (what captions share, no model), or a language model through transformers, vllm or
-    endpoint, with `model` (a folder or hub name), `url`, `key_variable` as for captions and the most tokens of a reply; retry asks again for
+    endpoint, with `model` (a folder or hub name), `url`, `key_variable` as for captions; max_tokens: the most of a reply; retry asks again for
     replies that could not be used. encoder: of sentences, minilm or a folder or hub name.
 
     k: clips on each side. held_out: share of the sources whose clips are kept out for stage scores. share: of the clips, that a point

@@ -1,0 +1,63 @@
+"""What the documents say of stages, studies and public names is so."""
+
+import doctest
+import inspect
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from ingest import stages
+from ingest.methods import probes, similarity, specificity
+from ingest.study import check_study, make_study
+
+ROOT = Path(__file__).parent.parent
+FOR_THE_PLANTED_NETWORK = "validation"
+
+
+def test_readme_says_of_every_stage_what_the_stage_says():
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE))
+    expected = {name: stages.adds(name) for name in stages.BUILT_IN if name not in (*stages.USUAL, FOR_THE_PLANTED_NETWORK)}
+    assert {name: text for name, text in rows.items() if name in expected} == expected
+
+
+@pytest.mark.parametrize("name", stages.BUILT_IN)
+def test_a_stage_documents_each_of_its_settings(name):
+    module = stages.load(name)
+    assert module.__doc__.startswith(f"Stage `{name}`: ")
+    said = re.findall(r"\w+", module.Settings.__doc__)
+    assert [key for key in vars(module.Settings()) if key not in said] == []
+
+
+def test_the_commented_study_holds_every_setting_at_its_default():
+    [text] = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "studies.md").read_text(), re.DOTALL)
+    study = make_study(tomllib.loads(text), "studies.md", ROOT)
+    assert study.settings.keys() == {name for name in study.stages if vars(stages.load(name).Settings())}
+    for name, settings in study.settings.items():
+        assert settings == stages.load(name).Settings(), name
+    commented = re.sub(r"^# (?=\w+ = .* # )", "", text, flags=re.MULTILINE)
+    every = make_study(tomllib.loads(commented), "studies.md", ROOT)
+    assert check_study(every, "studies.md")
+    sections = {name: set(table) for name, table in tomllib.loads(commented).items() if isinstance(table, dict)}
+    shared = {"model", "url", "key_variable", "label_map"}  # said once, "as for captions" or "as for interventions"
+    for name, keys in sections.items():
+        assert keys | shared >= set(vars(stages.load(name).Settings())), name
+
+
+def test_examples_from_python_give_what_they_show(monkeypatch):
+    monkeypatch.chdir(ROOT / "docs")
+    result = doctest.testfile(str(ROOT / "docs" / "python.md"), module_relative=False)
+    assert result.attempted > 50
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("module", [similarity, specificity, probes])
+def test_public_functions_of_the_named_methods_have_an_example(module):
+    text = (ROOT / "docs" / "python.md").read_text()
+    public = [
+        name for name, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == module.__name__ and name[0] != "_"
+    ]
+    own = {"probes": {"usable", "answerable", "left_out", "fit_linear", "predict_linear", "linear_predictions_from_gram"}}
+    short = module.__name__.rpartition(".")[2]
+    assert [name for name in public if f"{short}.{name}(" not in text and name not in own.get(short, ())] == []
