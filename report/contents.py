@@ -87,6 +87,21 @@ class Dataset:
         """The class of a number; None for no class."""
         return None if class_id is None else self.classes.get(class_id)
 
+    @property
+    def main_classes(self) -> list[int]:
+        """Classes of the main label set, the first."""
+        return next(iter(self.label_sets.values()), [])
+
+    @property
+    def chances(self) -> dict[int, float]:
+        """Average precision a neuron reaches by chance, by class: the share of the label set's clips that carry the class."""
+        out = {}
+        for members in self.label_sets.values():
+            labelled = len({clip for class_id in members for clip in self.classes[class_id].clips})
+            for class_id in members:
+                out[class_id] = len(self.classes[class_id].clips) / labelled if labelled else 0.0
+        return out
+
     def label(self, clip: Clip) -> str:
         """The clip's classes in words."""
         return ", ".join(dict.fromkeys(self.classes[c].name for c in clip.classes)) or "unlabelled"
@@ -114,6 +129,16 @@ class Layer:
     def page(self) -> str:
         """Address of its page."""
         return f"{self.folder}/index.html"
+
+    @property
+    def last(self) -> int:
+        """Its last neuron."""
+        return self.first + self.neurons - 1
+
+    @property
+    def short(self) -> str:
+        """Name of its folder within the network's."""
+        return self.folder.rpartition("/")[2]
 
     @property
     def reduction(self) -> str:
@@ -158,6 +183,11 @@ class Study:
     def page(self) -> str:
         """Address of its page."""
         return f"{self.folder}/index.html"
+
+    @property
+    def short(self) -> str:
+        """Name of its folder."""
+        return self.folder.rpartition("/")[2]
 
     @property
     def title(self) -> str:
