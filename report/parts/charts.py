@@ -12,20 +12,33 @@ import vl_convert
 HEIGHT = 210
 
 
+def _rows(height: int) -> alt.Chart:
+    return alt.Chart(alt.NamedData("rows"), width="container", height=height)
+
+
+def _tips(*fields: str) -> list[alt.Tooltip]:
+    """What hovering tells: each field as `name:type`, its title and format behind it where they are not its own, parted by bars."""
+    out = []
+    for field in fields:
+        name, *more = field.split("|")
+        named: dict[str, Any] = {key: value for key, value in zip(("title", "format"), more, strict=False) if value}
+        out.append(alt.Tooltip(name, **named))
+    return out
+
+
+def _layers() -> alt.X:
+    return alt.X("layer:N", title=None, sort=alt.EncodingSortField("position", op="min"), axis=alt.Axis(labelAngle=-60, labelOverlap=True))
+
+
 def _lines(x: alt.X, legend: bool) -> alt.LayerChart:
     """A line per `series` over layers; rows need `layer`, `series`, `value`, `label` and, to be clickable, `href`."""
-    tooltip = [
-        alt.Tooltip("label:N", title="at"),
-        alt.Tooltip("value:Q", title="value", format=".3f"),
-        alt.Tooltip("series:N", title="network"),
-    ]
-    base = alt.Chart(alt.NamedData("rows"), width="container", height=HEIGHT).encode(
+    base = _rows(HEIGHT).encode(
         x=x,
         y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5)),
         color=alt.Color("series:N", legend=alt.Legend() if legend else None),
     )
-    points = base.mark_point(filled=True, size=42, opacity=1).encode(tooltip=tooltip, href="href:N")
-    return base.mark_line(strokeWidth=2) + points
+    tips = _tips("label:N|at", "value:Q|value|.3f", "series:N|network")
+    return base.mark_line(strokeWidth=2) + base.mark_point(filled=True, size=42, opacity=1).encode(tooltip=tips, href="href:N")
 
 
 def by_layer() -> alt.LayerChart:
@@ -35,30 +48,15 @@ def by_layer() -> alt.LayerChart:
 
 def by_depth() -> alt.LayerChart:
     """A value per layer of several networks, over `depth`: 0 is a network's first layer, 1 its last."""
-    return _lines(
-        alt.X("depth:Q", title="depth in the network", scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format=".0%", tickCount=5)),
-        legend=True,
-    )
+    axis, scale = alt.Axis(format=".0%", tickCount=5), alt.Scale(domain=[0, 1])
+    return _lines(alt.X("depth:Q", title="depth in the network", scale=scale, axis=axis), legend=True)
 
 
 def _neurons(x: alt.X) -> alt.Chart:
     """A point per neuron at its best average precision; rows need `neuron`, `best`, `ap`, `selectivity`, `active` and `href`."""
-    return (
-        alt.Chart(alt.NamedData("rows"), width="container", height=300)
-        .mark_circle(opacity=0.65, size=44)
-        .encode(
-            x=x,
-            y=alt.Y("ap:Q", title="best average precision"),
-            tooltip=[
-                alt.Tooltip("neuron:N"),
-                alt.Tooltip("best:N", title="best class"),
-                alt.Tooltip("ap:Q", title="AP", format=".3f"),
-                alt.Tooltip("selectivity:Q", format=".3f"),
-                alt.Tooltip("active:Q", title="active", format=".1%"),
-            ],
-            href="href:N",
-        )
-    )
+    tips = _tips("neuron:N", "best:N|best class", "ap:Q|AP|.3f", "selectivity:Q||.3f", "active:Q|active|.1%")
+    points = _rows(300).mark_circle(opacity=0.65, size=44)
+    return points.encode(x=x, y=alt.Y("ap:Q", title="best average precision"), tooltip=tips, href="href:N")
 
 
 def selective_neurons() -> alt.Chart:
@@ -71,29 +69,14 @@ def active_neurons() -> alt.Chart:
     return _neurons(alt.X("active:Q", title="share of clips above 0", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1])))
 
 
-def _layers() -> alt.X:
-    return alt.X("layer:N", title=None, sort=alt.EncodingSortField("position", op="min"), axis=alt.Axis(labelAngle=-60, labelOverlap=True))
-
-
 def _accuracy(color: alt.Color, chance_color: Any) -> alt.LayerChart:
     """Accuracy by layer with its interval, a line per `series`; rows need those of `by_layer`, and `low`, `high` and `chance`."""
-    rows = alt.Chart(alt.NamedData("rows"), width="container", height=260)
-    base = rows.encode(
-        x=_layers(),
-        color=color,
-        tooltip=[
-            alt.Tooltip("layer:N"),
-            alt.Tooltip("series:N"),
-            alt.Tooltip("label:N", title="probe"),
-            alt.Tooltip("value:Q", title="accuracy", format=".1%"),
-            alt.Tooltip("low:Q", title="95 % from", format=".1%"),
-            alt.Tooltip("high:Q", title="to", format=".1%"),
-        ],
-    )
+    rows = _rows(260)
+    tips = _tips("layer:N", "series:N", "label:N|probe", "value:Q|accuracy|.1%", "low:Q|95 % from|.1%", "high:Q|to|.1%")
+    base = rows.encode(x=_layers(), color=color, tooltip=tips)
     y = alt.Y("value:Q", title=None, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5, format="%"))
-    chance = rows.mark_rule(strokeDash=[4, 4]).encode(y=alt.Y("max(chance):Q", title=None), color=chance_color)
     return (
-        chance
+        rows.mark_rule(strokeDash=[4, 4]).encode(y=alt.Y("max(chance):Q", title=None), color=chance_color)
         + base.mark_rule(opacity=0.5, strokeWidth=1.5).encode(y=alt.Y("low:Q", title=None), y2="high:Q")
         + base.mark_line(strokeWidth=2).encode(y=y)
         + base.mark_point(filled=True, size=42, opacity=1).encode(y=y, href="href:N")
@@ -113,19 +96,10 @@ def tasks() -> alt.LayerChart:
 
 def entropies() -> alt.LayerChart:
     """Box plots by layer, side by side per `series`, from their five numbers `low`, `from`, `value` (the median), `to` and `high`."""
-    base = alt.Chart(alt.NamedData("rows"), width="container", height=260).encode(
-        x=_layers(),
-        xOffset=alt.XOffset("series:N", sort=["SEnt", "PEnt", "CEnt"]),
-        color=alt.Color("series:N", sort=["SEnt", "PEnt", "CEnt"], legend=alt.Legend()),
-        tooltip=[
-            alt.Tooltip("layer:N"),
-            alt.Tooltip("series:N", title="entropy"),
-            alt.Tooltip("value:Q", title="median", format=".3f"),
-            alt.Tooltip("from:Q", title="quartile", format=".3f"),
-            alt.Tooltip("to:Q", title="quartile", format=".3f"),
-            alt.Tooltip("clusters:Q"),
-        ],
-    )
+    order = ["SEnt", "PEnt", "CEnt"]
+    tips = _tips("layer:N", "series:N|entropy", "value:Q|median|.3f", "from:Q|quartile|.3f", "to:Q|quartile|.3f", "clusters:Q")
+    color = alt.Color("series:N", sort=order, legend=alt.Legend())
+    base = _rows(260).encode(x=_layers(), xOffset=alt.XOffset("series:N", sort=order), color=color, tooltip=tips)
     low = alt.Y("low:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=5))
     return (
         base.mark_rule(strokeWidth=1).encode(y=low, y2="high:Q")
@@ -136,104 +110,68 @@ def entropies() -> alt.LayerChart:
 
 def _counted(rows: alt.Chart, **channels: Any) -> Any:
     """A share by layer; rows need `layer`, `position`, `series`, `value` and its `neurons` of `total`, and, to be clickable, `href`."""
-    tooltip = [
-        alt.Tooltip("layer:N"),
-        alt.Tooltip("series:N"),
-        alt.Tooltip("value:Q", title="share", format=".1%"),
-        alt.Tooltip("neurons:Q"),
-        alt.Tooltip("total:Q", title="of"),
-    ]
-    return rows.encode(x=_layers(), tooltip=tooltip, href="href:N", **channels)
+    tips = _tips("layer:N", "series:N", "value:Q|share|.1%", "neurons:Q", "total:Q|of")
+    return rows.encode(x=_layers(), tooltip=tips, href="href:N", **channels)
+
+
+def _shares(height: int, ticks: int, **channels: Any) -> alt.LayerChart:
+    """Shares by layer as points on lines."""
+    rows, y = _rows(height), alt.Y("value:Q", title=None, scale=alt.Scale(domainMin=0), axis=alt.Axis(tickCount=ticks, format="%"))
+    points = rows.mark_point(filled=True, size=42, opacity=1)
+    return _counted(rows.mark_line(strokeWidth=2), y=y, **channels) + _counted(points, y=y, **channels)
 
 
 def shares() -> alt.LayerChart:
     """Shares of neurons by layer, a line per `series`."""
-    rows = alt.Chart(alt.NamedData("rows"), width="container", height=HEIGHT)
-    y = alt.Y("value:Q", title=None, scale=alt.Scale(domainMin=0), axis=alt.Axis(tickCount=5, format="%"))
-    color = alt.Color("series:N", legend=alt.Legend())
-    return _counted(rows.mark_line(strokeWidth=2), y=y, color=color) + _counted(
-        rows.mark_point(filled=True, size=42, opacity=1), y=y, color=color
-    )
+    return _shares(HEIGHT, 5, color=alt.Color("series:N", legend=alt.Legend()))
 
 
 def share() -> alt.LayerChart:
     """The share of one thing by layer."""
-    rows = alt.Chart(alt.NamedData("rows"), width="container", height=160)
-    y = alt.Y("value:Q", title=None, scale=alt.Scale(domainMin=0), axis=alt.Axis(tickCount=4, format="%"))
-    return _counted(rows.mark_line(strokeWidth=2), y=y) + _counted(rows.mark_point(filled=True, size=42, opacity=1), y=y)
+    return _shares(160, 4)
 
 
 def adjectives() -> alt.Chart:
     """A map of shares, layers to the right and a row per `series` in their `order`; the darker, the more."""
-    rows = alt.Chart(alt.NamedData("rows"), width="container", height=240).mark_rect()
-    return _counted(
-        rows,
-        y=alt.Y("series:N", title=None, sort=alt.EncodingSortField("order", op="min")),
-        color=alt.Color("value:Q", scale=alt.Scale(domainMin=0), legend=alt.Legend(format=".0%", gradientLength=160)),
-    )
+    y = alt.Y("series:N", title=None, sort=alt.EncodingSortField("order", op="min"))
+    color = alt.Color("value:Q", scale=alt.Scale(domainMin=0), legend=alt.Legend(format=".0%", gradientLength=160))
+    return _counted(_rows(240).mark_rect(), y=y, color=color)
 
 
 def importance() -> alt.LayerChart:
     """Accuracy by `share` of neurons silenced, a line per `series`, which is dashed for random choices."""
-    base = alt.Chart(alt.NamedData("rows"), width="container", height=280).encode(
+    base = _rows(280).encode(
         x=alt.X("share:Q", title="share of neurons silenced", axis=alt.Axis(format="%", tickCount=5)),
         y=alt.Y("value:Q", title="accuracy", scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5, format="%")),
         color=alt.Color("series:N", legend=alt.Legend(columns=4)),
-        tooltip=[
-            alt.Tooltip("series:N", title="most"),
-            alt.Tooltip("share:Q", format=".0%"),
-            alt.Tooltip("neurons:Q"),
-            alt.Tooltip("value:Q", title="accuracy", format=".1%"),
-            alt.Tooltip("repetitions:Q"),
-        ],
+        tooltip=_tips("series:N|most", "share:Q||.0%", "neurons:Q", "value:Q|accuracy|.1%", "repetitions:Q"),
     )
     dash = alt.condition("datum.series == 'random'", alt.value([5, 4]), alt.value([1, 0]))
     return base.mark_line(strokeWidth=2).encode(strokeDash=dash) + base.mark_point(filled=True, size=36, opacity=1)
 
 
+def _against(x: str, y: str, opacity: float, *tips: str) -> alt.LayerChart:
+    """A point per class and `series`, fields as for `_tips`; on the line, both are alike."""
+    (across, across_title), (up, up_title) = x.split("|"), y.split("|")
+    rows, color = _rows(320), alt.Color("series:N", legend=alt.Legend())
+    points = rows.mark_circle(opacity=opacity, size=50).encode(
+        x=alt.X(across, title=across_title, axis=alt.Axis(tickCount=8)), y=alt.Y(up, title=up_title), color=color,
+        tooltip=_tips("class:N", *tips), href="href:N",
+    )  # fmt: skip
+    return rows.mark_line(strokeDash=[4, 4], color="gray", strokeWidth=1).encode(x=across, y=alt.Y(across, title=up_title)) + points
+
+
 def unlearning() -> alt.LayerChart:
-    """A point per class and `series` at the changes of its logit (`own`) and of the others' (`other`); the line is where both are alike."""
-    rows = alt.Chart(alt.NamedData("rows"), width="container", height=320)
-    title = "dA: change of the class’s logit"
-    points = rows.mark_circle(opacity=0.75, size=50).encode(
-        x=alt.X("other:Q", title="dR: change of the other classes’ logits", axis=alt.Axis(tickCount=8)),
-        y=alt.Y("own:Q", title=title),
-        color=alt.Color("series:N", legend=alt.Legend()),
-        tooltip=[
-            alt.Tooltip("class:N"),
-            alt.Tooltip("series:N", title="neurons by"),
-            alt.Tooltip("neurons:Q"),
-            alt.Tooltip("own:Q", title="dA", format=".3f"),
-            alt.Tooltip("other:Q", title="dR", format=".3f"),
-        ],
-        href="href:N",
-    )
-    alike = rows.mark_line(strokeDash=[4, 4], color="gray", strokeWidth=1).encode(x="other:Q", y=alt.Y("other:Q", title=title))
-    return alike + points
+    """Classes by the changes of their logit (`own`) and of the others' (`other`)."""
+    x, y = "other:Q|dR: change of the other classes’ logits", "own:Q|dA: change of the class’s logit"
+    return _against(x, y, 0.75, "series:N|neurons by", "neurons:Q", "own:Q|dA|.3f", "other:Q|dR|.3f")
 
 
 def specific_ablations() -> alt.LayerChart:
-    """A point per class and `series` at the percentage points lost without `random` and without its `specific` neurons; the line is where both
-    are alike."""
-    rows = alt.Chart(alt.NamedData("rows"), width="container", height=320)
-    title = "points lost without specific neurons"
-    points = rows.mark_circle(opacity=0.6, size=50).encode(
-        x=alt.X("random:Q", title="points lost without random neurons", axis=alt.Axis(tickCount=8)),
-        y=alt.Y("specific:Q", title=title),
-        color=alt.Color("series:N", legend=alt.Legend()),
-        tooltip=[
-            alt.Tooltip("class:N"),
-            alt.Tooltip("series:N", title="specific by"),
-            alt.Tooltip("neurons:Q"),
-            alt.Tooltip("undisturbed:Q", title="clips right before"),
-            alt.Tooltip("total:Q", title="of"),
-            alt.Tooltip("specific:Q", title="points lost", format=".1f"),
-            alt.Tooltip("random:Q", title="by random", format=".1f"),
-        ],
-        href="href:N",
-    )
-    alike = rows.mark_line(strokeDash=[4, 4], color="gray", strokeWidth=1).encode(x="random:Q", y=alt.Y("random:Q", title=title))
-    return alike + points
+    """Classes by the percentage points lost without `random` and without their `specific` neurons."""
+    x, y = "random:Q|points lost without random neurons", "specific:Q|points lost without specific neurons"
+    tips = "series:N|specific by", "neurons:Q", "undisturbed:Q|clips right before", "total:Q|of"
+    return _against(x, y, 0.6, *tips, "specific:Q|points lost|.1f", "random:Q|by random|.1f")
 
 
 TYPES = {

@@ -38,7 +38,7 @@ def installed() -> list[type[Topic]]:
         try:
             topic = entry.load()
         except Exception as error:
-            raise UserError(f"the topic {entry.name} ({entry.value}) cannot be loaded: {error}") from error
+            raise UserError(f"the topic {entry.name} ({entry.value}) cannot be loaded: {' '.join(str(error).split())}") from error
         if not (isinstance(topic, type) and issubclass(topic, Topic)):
             raise UserError(f"the topic {entry.name} ({entry.value}) is no subclass of report.topics.topic.Topic")
         if topic not in found:
