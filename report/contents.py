@@ -136,6 +136,11 @@ class Layer:
         return self.first + self.neurons - 1
 
     @property
+    def ids(self) -> range:
+        """Numbers of its neurons."""
+        return range(self.first, self.first + self.neurons)
+
+    @property
     def short(self) -> str:
         """Name of its folder within the network's."""
         return self.folder.rpartition("/")[2]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ import soundfile as sf
 
 from report import contents
 from report.contents import Layer, Study, runs_of
+from report.folder import replace
 from report.media import audio_path, mp3, source_path
 from report.parts.page import templates
 from report.parts.texts import cut
@@ -66,8 +66,8 @@ def build_rating(warehouse: Path, folder: Path, neurons: int, seed: int = 0) -> 
             raise UserError("none of the neurons' sounds can be read any more: ingest them again")
         kit = hashlib.sha256(repr([(keys[item.run_id], item.neuron_id) for item in shown]).encode()).hexdigest()[:16]
         text = templates().get_template("rating.html.j2").render(items=shown, runs={str(run): keys[run] for run in runs}, kit=kit)
-        _write(target / "style.css", (HERE / "static" / "style.css").read_bytes())
-        _write(page, text.encode("utf-8", "replace"))
+        replace(target / "style.css", (HERE / "static" / "style.css").read_bytes())
+        replace(page, text.encode("utf-8", "replace"))
     except OSError as error:
         raise UserError(f"cannot write the rating page: {error.strerror or error} ({error.filename or target})") from error
     return page
@@ -122,14 +122,7 @@ def _write_sounds(target: Path, items: list[Item]) -> set[str]:
     for path, source in {path: source for item in items for path, source in item.sounds.items()}.items():
         if not (target / path).is_file():
             try:
-                _write(target / path, mp3(source))
+                replace(target / path, mp3(source))
             except (sf.LibsndfileError, ValueError, EOFError):
                 unreadable.add(path)
     return unreadable
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)

@@ -16,13 +16,10 @@ import duckdb
 from analyze import tables
 from report import contents, media, record, topics
 from report.folder import Folder
-from report.pages.classes import classes
-from report.pages.clips import clips
-from report.pages.datasets import datasets
-from report.pages.layers import layers
-from report.pages.networks import network
+from report.pages.networks import layers, network
 from report.pages.neurons import neurons
 from report.pages.overview import overview
+from report.pages.sounds import classes, clips, datasets
 from report.parts import charts
 from report.parts.page import Press
 from report.parts.search_index import Index

@@ -38,22 +38,18 @@ def neurons(press: Press, known: Known) -> Iterator[tuple[str, str]]:
     if not order:
         return
     cards = Cards(study.dataset, study.view, press.media, order[0].page.count("/"), known[Captions].texts)
-    for at, layer in enumerate(order):
-        before, after = order[at - 1] if at else None, order[at + 1] if at + 1 < len(order) else None
-        around = (
-            f"../{before.short}/{before.file(before.last)}" if before else None,
-            f"../{after.short}/{after.file(after.first)}" if after else None,
-        )
-        yield from _layer(press, known, layer, around, cards)
+    files = [f"{layer.short}/{layer.file(neuron_id)}" for layer in order for neuron_id in layer.ids]
+    turns = zip([None, *files], files, [*files[1:], None], strict=False)
+    for layer in order:
+        yield from _layer(press, known, layer, turns, cards)
 
 
-def _layer(press: Press, known: Known, layer: Layer, around: tuple[str | None, str | None], cards: Cards) -> Iterator[tuple[str, str]]:
-    """Addresses and texts of one layer's neuron pages; `around` are links to the neurons before and after the layer's."""
+def _layer(press: Press, known: Known, layer: Layer, turns: Iterator[tuple], cards: Cards) -> Iterator[tuple[str, str]]:
+    """Addresses and texts of one layer's neuron pages; `turns` brings each neuron's file within the study's folder, the one before, and the
+    one after it."""
     study, dataset, tuning, chance = known.study, known.study.dataset, known[Tuning], known.study.dataset.chances
-    page = press.page(layer.page)
-    template = press.templates.get_template("neuron.html.j2")
-    summaries = _summaries(press.con, study, layer)
-    tops = _top_clips(press.con, study, layer, cards)
+    page, template = press.page(layer.page), press.templates.get_template("neuron.html.j2")
+    summaries, tops = _summaries(press.con, study, layer), _top_clips(press.con, study, layer, cards)
     others = _other_tops(press.con, study, layer, cards)
     said = [topic.neurons(page, layer) for topic in known]
     constant = {
@@ -61,23 +57,15 @@ def _layer(press: Press, known: Known, layer: Layer, around: tuple[str | None, s
         "provenance": page.foot([study.run_id, *(run for parts in said for run in parts.runs)]),
     }  # fmt: skip
     said = [parts for parts in said if parts.of]
-    for neuron_id in range(layer.first, layer.last + 1):
+    for neuron_id, (previous, file, following) in zip(layer.ids, turns, strict=False):
         best = tuning.best_class(layer, neuron_id)
         text = template.render(
-            constant,
-            title=layer.title(neuron_id),
-            unit=layer.units[neuron_id - layer.first],
-            fact=tuning.of(layer, neuron_id),
-            best=best,
-            chance=best and chance[best.class_id],
-            previous=f"../{layer.short}/{layer.file(neuron_id - 1)}" if neuron_id > layer.first else around[0],
-            following=f"../{layer.short}/{layer.file(neuron_id + 1)}" if neuron_id < layer.last else around[1],
-            summary=summaries.get(neuron_id),
-            top=tops.get(neuron_id, _NO_TOPS),
-            others=others.get(neuron_id, ()),
-            at=of_number(neuron_id, said, *PLACES),
-        )
-        yield f"{layer.folder}/{layer.file(neuron_id)}", text
+            constant, title=layer.title(neuron_id), unit=layer.units[neuron_id - layer.first], fact=tuning.of(layer, neuron_id),
+            best=best, chance=best and chance[best.class_id], previous=previous and f"../{previous}",
+            following=following and f"../{following}", summary=summaries.get(neuron_id), top=tops.get(neuron_id, _NO_TOPS),
+            others=others.get(neuron_id, ()), at=of_number(neuron_id, said, *PLACES),
+        )  # fmt: skip
+        yield f"{study.folder}/{file}", text
 
 
 def _summaries(con: duckdb.DuckDBPyConnection, study: Study, layer: Layer) -> dict[int, dict[str, Markup]]:

@@ -6,9 +6,7 @@ from importlib.metadata import entry_points
 
 from report.topics.ablations import Ablations
 from report.topics.captions import Captions
-from report.topics.cluster_pages import ClusterPages
 from report.topics.clusters import Clusters
-from report.topics.concept_pages import ConceptPages
 from report.topics.concepts import Concepts
 from report.topics.descriptions import Descriptions
 from report.topics.dissections import Dissections
@@ -25,7 +23,7 @@ from warehouse.store import UserError
 GROUP = "auricle.topics"
 """Entry points of packages: each names a subclass of Topic."""
 BUILT_IN: tuple[type[Topic], ...] = (
-    Tuning, Probes, Clusters, ClusterPages, Interventions, Captions, Descriptions, Concepts, ConceptPages, Polysemanticity, Dissections,
+    Tuning, Probes, Clusters, Interventions, Captions, Descriptions, Concepts, Polysemanticity, Dissections,
     Ablations, Specificity, SpecificAblations, Profiles,
 )  # fmt: skip
 """In the order in which pages' footers name their runs, and their parts stand where they share a place."""

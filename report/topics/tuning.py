@@ -70,6 +70,7 @@ class Tuning(Topic):
         self.best_by_layer: dict[int, list[tuple[int, int, float]]] = {}
         # Of each showpiece on its highest clip: path data and number of steps.
         self.courses: dict[int, tuple[str, int]] = {}
+        main = self.dataset.main_classes
         for layer in self.study.by_first:
             rows = self.con.execute(
                 """
@@ -89,13 +90,7 @@ class Tuning(Topic):
                            WHERE run_id = $run AND reduction = $reduction AND side = 'high' AND rank = 1
                            AND neuron_id BETWEEN $first AND $last) USING (neuron_id)
                 WHERE neuron_id BETWEEN $first AND $last ORDER BY neuron_id""",
-                {
-                    "run": self.study.run_id,
-                    "reduction": layer.reduction,
-                    "first": layer.first,
-                    "last": layer.last,
-                    "classes": self.dataset.main_classes or [-1],
-                },
+                {"run": self.study.run_id, "reduction": layer.reduction, "first": layer.first, "last": layer.last, "classes": main or [-1]},
             ).fetchall()
             self.layers[layer.layer_id] = [NeuronFacts(*row) for row in rows]
         self._read_classes()
@@ -154,10 +149,7 @@ class Tuning(Topic):
 
     def numbers(self) -> list[LayerNumbers]:
         """Numbers of all layers; those without pages keep their blanks."""
-        best: dict[int, list[float]] = {}
-        for class_id in self.dataset.main_classes:
-            for layer_id, _, ap in self.best_by_layer.get(class_id, []):
-                best.setdefault(layer_id, []).append(ap)
+        best = [row for class_id in self.dataset.main_classes for row in self.best_by_layer.get(class_id, [])]
         out = []
         for layer in self.study.layers:
             row = LayerNumbers(layer)
@@ -167,7 +159,7 @@ class Tuning(Topic):
                 row.dead = len(found) - len(living)
                 row.active = _mean([f.share_active for f in found])
                 row.selectivity = _mean([f.selectivity for f in living])
-                row.mean_best = _mean([*best.get(layer.layer_id, [])])
+                row.mean_best = _mean([ap for layer_id, _, ap in best if layer_id == layer.layer_id])
                 detectors = [f for f in living if f.average_precision is not None]
                 if detectors:
                     row.best_fact = max(detectors, key=lambda f: f.average_precision or 0)

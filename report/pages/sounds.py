@@ -1,4 +1,4 @@
-"""Pages of clips."""
+"""Pages of data sets, classes and clips."""
 
 from __future__ import annotations
 
@@ -9,15 +9,81 @@ from html import escape
 import duckdb
 from markupsafe import Markup
 
-from report.contents import Clip, Dataset, Study
+from report.contents import Clip, Contents, Dataset, Study
+from report.parts import charts
 from report.parts.cards import Cards
 from report.parts.page import Press
-from report.topics.topic import Known, Topic, of_number
+from report.topics.topic import Known, Topic, by_place, of_number
 from report.topics.tuning import Tuning
 
+CARDS = 60
 NEURONS = 30
 SIBLINGS = 12
 HIGH = 20
+
+
+def datasets(press: Press, contents: Contents) -> Iterator[tuple[str, str]]:
+    """Pages of all data sets."""
+    for dataset in contents.datasets:
+        seconds, shortest, longest, rates, folds, failures = press.con.execute(
+            """SELECT coalesce(sum(duration_s), 0), min(duration_s), max(duration_s), list(DISTINCT sample_rate_hz ORDER BY sample_rate_hz),
+                   count(DISTINCT fold), (SELECT count(*) FROM failure WHERE run_id = $run) FROM clip WHERE dataset_id = $dataset""",
+            {"run": dataset.run_id, "dataset": dataset.dataset_id},
+        ).fetchall()[0]
+        measures = [("Clips", f"{len(dataset.clips):,}"), ("Sound", f"{seconds / 60:.1f} min")]
+        if shortest is not None:
+            measures += [("Length", f"{shortest:.2f} s" + (f" to {longest:.2f} s" if f"{longest:.2f}" != f"{shortest:.2f}" else ""))]
+            measures += [("Sample rates", ", ".join(f"{r / 1000:g}" for r in rates[:6]) + (" …" if len(rates) > 6 else "") + " kHz")]
+        if folds:
+            measures.append(("Folds", str(folds)))
+        measures += [("Content", Markup("<code>{}</code>").format(dataset.content_sha256[:12])), ("Reader", dataset.reader)]
+        yield press.page(dataset.page).write(
+            "dataset", [dataset.run_id], title=dataset.name, dataset=dataset, measures=measures, failures=failures,
+            studies=[s for s in contents.studies if s.dataset is dataset],
+            label_sets=[(name, [dataset.classes[c] for c in members]) for name, members in dataset.label_sets.items()],
+        )  # fmt: skip
+
+
+def classes(press: Press, dataset: Dataset, heard: Sequence[Known]) -> Iterator[tuple[str, str]]:
+    """Pages of a data set's classes; `heard` are the studies on it."""
+    chance = dataset.chances
+    cards = Cards(dataset, dataset.views[0], press.media, dataset.folder.count("/") + 3)
+    for members in dataset.label_sets.values():
+        for at, class_id in enumerate(members):
+            cls = dataset.classes[class_id]
+            page = press.page(cls.page)
+            rows = {f"s{i}": _best_by_layer(known, class_id, page.root) for i, known in enumerate(heard)}
+            said = [[(topic, part) for topic in known for part in topic.of_class(page, cls)] for known in heard]
+            # Runs are named topic by topic, each of all studies.
+            topics = dict.fromkeys(type(topic) for known in heard for topic in known)
+            runs = [run for topic in topics for its in said for by, part in its if type(by) is topic for run in part.runs]
+            yield page.write(
+                "class", [dataset.run_id, *(known.study.run_id for known in heard), *runs],
+                title=cls.name, dataset=dataset, cls=cls, view=dataset.views[0], chance=chance[class_id],
+                studies=[
+                    (known.study, [(known.study.layer_of(row.neuron_id), row) for row in known[Tuning].classes.get(class_id, [])],
+                     by_place((part for _, part in its), "detectors"))
+                    for known, its in zip(heard, said, strict=True)
+                ],
+                cards=Markup("".join([cards.card(clip_id) for clip_id in cls.clips[:CARDS]])),
+                rest=[dataset.clips[c] for c in cls.clips[CARDS:]],
+                previous=dataset.classes[members[at - 1]] if at else None,
+                following=dataset.classes[members[at + 1]] if at + 1 < len(members) else None,
+                **({"curves": rows, "charts": Markup(charts.rows_script(**rows))} if rows else {}),
+            )  # fmt: skip
+
+
+def _best_by_layer(known: Known, class_id: int, root: str) -> list[dict]:
+    found = {layer_id: (neuron_id, ap) for layer_id, neuron_id, ap in known[Tuning].best_by_layer.get(class_id, [])}
+    rows = []
+    for position, layer in enumerate(known.study.layers):
+        if layer.layer_id in found:
+            neuron_id, ap = found[layer.layer_id]
+            rows.append({
+                "layer": layer.name, "position": position, "series": known.study.title, "label": layer.title(neuron_id), "value": round(ap, 5),
+                "href": f"{root}{layer.folder}/{layer.file(neuron_id)}",
+            })  # fmt: skip
+    return rows
 
 
 def clips(press: Press, topics: Sequence[type[Topic]], dataset: Dataset, heard: Sequence[Known]) -> Iterator[tuple[str, str]]:
