@@ -60,8 +60,25 @@ class Class:
     clips: list[int] = field(default_factory=list)
 
 
+class Place:
+    """What has a folder."""
+
+    __slots__ = ()
+    folder: str
+
+    @property
+    def page(self) -> str:
+        """Address of its page."""
+        return f"{self.folder}/index.html"
+
+    @property
+    def short(self) -> str:
+        """Name of its folder within the one above."""
+        return self.folder.rpartition("/")[2]
+
+
 @dataclass(slots=True)
-class Dataset:
+class Dataset(Place):
     """One version of a data set, with its clips and classes by number."""
 
     dataset_id: int
@@ -77,11 +94,6 @@ class Dataset:
     classes: dict[int, Class] = field(default_factory=dict)
     label_sets: dict[str, list[int]] = field(default_factory=dict)
     views: list[View] = field(default_factory=list)
-
-    @property
-    def page(self) -> str:
-        """Address of its page."""
-        return f"{self.folder}/index.html"
 
     def class_of(self, class_id: int | None) -> Class | None:
         """The class of a number; None for no class."""
@@ -108,7 +120,7 @@ class Dataset:
 
 
 @dataclass(slots=True)
-class Layer:
+class Layer(Place):
     """A layer, with its neurons `first` to `first + neurons - 1`, and the reduction its pages show."""
 
     layer_id: int
@@ -126,11 +138,6 @@ class Layer:
     names: list[str | None] = field(default_factory=list)
 
     @property
-    def page(self) -> str:
-        """Address of its page."""
-        return f"{self.folder}/index.html"
-
-    @property
     def last(self) -> int:
         """Its last neuron."""
         return self.first + self.neurons - 1
@@ -139,11 +146,6 @@ class Layer:
     def ids(self) -> range:
         """Numbers of its neurons."""
         return range(self.first, self.first + self.neurons)
-
-    @property
-    def short(self) -> str:
-        """Name of its folder within the network's."""
-        return self.folder.rpartition("/")[2]
 
     @property
     def reduction(self) -> str:
@@ -166,7 +168,7 @@ class Layer:
 
 
 @dataclass(slots=True)
-class Study:
+class Study(Place):
     """The latest finished run of a network over a data set."""
 
     run_id: int
@@ -183,16 +185,6 @@ class Study:
     layers: list[Layer] = field(default_factory=list)
     by_first: list[Layer] = field(default_factory=list)
     firsts: list[int] = field(default_factory=list)
-
-    @property
-    def page(self) -> str:
-        """Address of its page."""
-        return f"{self.folder}/index.html"
-
-    @property
-    def short(self) -> str:
-        """Name of its folder."""
-        return self.folder.rpartition("/")[2]
 
     @property
     def title(self) -> str:

@@ -92,11 +92,7 @@ def _results(con: duckdb.DuckDBPyConnection) -> list[dict]:
 
 
 def _cell(value: object) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return number(value)
-    return str(value)
+    return "–" if value is None else number(value) if isinstance(value, float) else str(value)
 
 
 def _count(con: duckdb.DuckDBPyConnection) -> Markup:

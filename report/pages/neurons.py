@@ -19,7 +19,7 @@ from report.parts.page import Press
 from report.parts.svg import number
 from report.parts.texts import REDUCTIONS
 from report.topics.captions import Captions
-from report.topics.topic import Known, of_number
+from report.topics.topic import Known, by_place
 from report.topics.tuning import Tuning
 
 HIGH, LOW, LOW_NON_NEGATIVE, OPEN = 20, 20, 6, 12
@@ -63,7 +63,7 @@ def _layer(press: Press, known: Known, layer: Layer, turns: Iterator[tuple], car
             constant, title=layer.title(neuron_id), unit=layer.units[neuron_id - layer.first], fact=tuning.of(layer, neuron_id),
             best=best, chance=best and chance[best.class_id], previous=previous and f"../{previous}",
             following=following and f"../{following}", summary=summaries.get(neuron_id), top=tops.get(neuron_id, _NO_TOPS),
-            others=others.get(neuron_id, ()), at=of_number(neuron_id, said, *PLACES),
+            others=others.get(neuron_id, ()), at=by_place((part for parts in said for part in parts.of.get(neuron_id, ())), *PLACES),
         )  # fmt: skip
         yield f"{study.folder}/{file}", text
 

@@ -13,7 +13,7 @@ from report.contents import Clip, Contents, Dataset, Study
 from report.parts import charts
 from report.parts.cards import Cards
 from report.parts.page import Press
-from report.topics.topic import Known, Topic, by_place, of_number
+from report.topics.topic import Known, Topic, by_place
 from report.topics.tuning import Tuning
 
 CARDS = 60
@@ -117,7 +117,8 @@ def clips(press: Press, topics: Sequence[type[Topic]], dataset: Dataset, heard: 
                 ]
                 neurons.append((known.study, found, counts[clip.clip_id]))
         yield press.page(clip.page).write(
-            "clip", runs, title=clip.title, at=of_number(clip.clip_id, said, "captions"), dataset=dataset, clip=clip, view=view, high=HIGH,
+            "clip", runs, title=clip.title, dataset=dataset, clip=clip, view=view, high=HIGH,
+            at=by_place((part for parts in said for part in parts.of.get(clip.clip_id, ())), "captions"),
             labels=[(name, Markup(", ".join(links))) for name, links in labels.items()], missing=press.media.missing.get(clip.stem),
             start=start if (start := clip.start_s(view.clip_s)) >= 0.01 else 0,
             picture=Markup(cards.picture(clip.clip_id)), player=Markup(cards.player(clip.clip_id)),

@@ -1,12 +1,12 @@
 """A clip as every page shows it: spectrogram, player, classes, name, and where there are any, the course of a neuron's activation and a
-caption; and a clip in a table's cell."""
+caption."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from html import escape
 
-from report.contents import Dataset, Study, View
+from report.contents import Dataset, View
 from report.media import Media, audio_path, spectrogram_path
 from report.parts.svg import LEVELS
 from report.parts.texts import cut
@@ -62,14 +62,3 @@ class Cards:
             parts = f'<li class="card"{offset}><div class="s">{self.picture(clip_id)}', f"</div>{self.player(clip_id)}{name}", end
         self._parts[clip_id] = parts
         return parts
-
-
-def listen(study: Study, clip_id: int | None, root: str, media: Media) -> str:
-    """A clip's small spectrogram that plays it, for a table's cell; empty without a clip or its sound."""
-    clip = study.dataset.clips.get(clip_id or -1)
-    if clip is None or clip.stem in media.missing:
-        return ""
-    return (
-        f'<a class="listen" href="{root}{audio_path(clip)}" aria-label="Play highest clip, {escape(study.dataset.label(clip))}">'
-        f'<img src="{root}{spectrogram_path(clip, study.view)}" alt="" loading="lazy"></a>'
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 import duckdb
@@ -11,8 +12,8 @@ import jinja2
 from markupsafe import Markup
 
 from report.contents import Study
-from report.media import Media
-from report.parts import cards, provenance
+from report.media import Media, audio_path, spectrogram_path
+from report.parts import provenance
 from report.parts.svg import number
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
@@ -79,9 +80,15 @@ class Page:
         feet = self.press.feet(self.root)
         return Markup("<br>").join([feet[run_id] for run_id in dict.fromkeys(runs) if run_id is not None])
 
-    def listen(self, study: Study, clip_id: int | None) -> str:
-        """A clip in a table's cell."""
-        return cards.listen(study, clip_id, self.root, self.press.media)
+    def listen(self, study: Study, clip_id: int | None) -> Markup:
+        """A clip's small spectrogram that plays it, for a table's cell; empty without a clip or its sound."""
+        clip = study.dataset.clips.get(clip_id or -1)
+        if clip is None or clip.stem in self.press.media.missing:
+            return Markup()
+        return Markup(
+            f'<a class="listen" href="{self.root}{audio_path(clip)}" aria-label="Play highest clip, {escape(study.dataset.label(clip))}">'
+            f'<img src="{self.root}{spectrogram_path(clip, study.view)}" alt="" loading="lazy"></a>'
+        )
 
     def write(self, template: str, runs: Iterable[int | None] = (), /, **values: object) -> tuple[str, str]:
         """Its address and text; `runs` are those its footer names."""

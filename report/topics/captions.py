@@ -16,7 +16,7 @@ from report.parts.texts import cut
 from report.topics.descriptions import Descriptions
 from report.topics.dissections import Dissections
 from report.topics.polysemanticity import Polysemanticity
-from report.topics.topic import Known, Parts, Topic
+from report.topics.topic import Known, Part, Parts, Topic
 
 LONGEST = 2000
 """Characters of a caption."""
@@ -61,7 +61,7 @@ class Captions(Topic):
             by = f'<span class="note">caption by {escape(captioner or "captioner")}</span></p>\n'
             for clip_id, text in _of_run(page.con, run_id).items():
                 out[clip_id] += f'<p class="quote">{escape(cut(text, LONGEST))} {by}'
-        return Parts({clip_id: {"captions": Markup(text)} for clip_id, text in out.items()}, [run_id for run_id, _ in runs])
+        return Parts({clip_id: [Part(Markup(text), "captions")] for clip_id, text in out.items()}, [run_id for run_id, _ in runs])
 
 
 def _of_run(con: duckdb.DuckDBPyConnection, run_id: int) -> dict[int, str]:

@@ -179,7 +179,7 @@ class Clusters(Topic):
             sound = page.listen(self.study, cluster.clips[0][0] if cluster.clips else None)
             first = self.dataset.class_of(cluster.classes[0][0]) if cluster.classes else None
             share = cluster.shares().get(first.class_id) if first else None
-            rows.append({"cluster": cluster, "listen": Markup(sound), "first": first, "share": share})
+            rows.append({"cluster": cluster, "listen": sound, "first": first, "share": share})
         if rows:
             html = page.draw("layer_clusters", end="", layer=layer, clusters=rows, chosen=len(self.chosen(layer)))
             yield Part(html, "below", [self.layers[layer.layer_id][0].run_id], link=("clusters", f"{len(rows)} clusters"))
@@ -197,7 +197,7 @@ class Clusters(Topic):
         for cluster_id, neuron_id in self.members(layer):
             links[neuron_id] += texts[cluster_id]
         section = '<section><h2>Cluster</h2><ul class="bare">{}</ul></section>'
-        return Parts({neuron_id: {"more": Markup(section.format(text))} for neuron_id, text in links.items()})
+        return Parts({neuron_id: [Part(Markup(section.format(text)))] for neuron_id, text in links.items()})
 
     def of_class(self, page: Page, cls: Class) -> Iterator[Part]:
         """A class's path through the clusters."""

@@ -180,7 +180,7 @@ class Concepts(Topic):
                     more = f" and {len(words) - WORDS} more" if len(words) > WORDS else ""
                     lines.append(f"<dt>{title}</dt><dd>{', '.join(words[:WORDS])}{more}</dd>")
             section = f'<section><h2>Open concepts</h2><dl class="pairs">{"".join(lines)}</dl></section>'
-            parts[neuron_id] = {"words": Markup(section)}
+            parts[neuron_id] = [Part(Markup(section), "words")]
         return Parts(parts)
 
     def pages(self, press: Press) -> Iterator[tuple[str, str]]:

@@ -136,7 +136,7 @@ class Descriptions(Topic):
                 shown = len(lead) < len(whole) or not all(row[1] for row in its)
                 beside = (_held_out(self.scores.get(fact.neuron_id, [])) if whole else "") + beside
                 summary = self._points(its) if shown else Markup()
-            parts[fact.neuron_id] = {"lead": Markup(f'<p class="lead">{escape(lead)}</p>{beside}'), "summary": summary}
+            parts[fact.neuron_id] = [Part(Markup(f'<p class="lead">{escape(lead)}</p>{beside}'), "lead"), Part(summary, "summary")]
         return Parts(parts)
 
     def _before(self, layer: Layer) -> dict[int, str]:

@@ -77,7 +77,7 @@ class Dissections(Topic):
                     named = [f"{text}&nbsp;<small>{number(score)}</small>" for text, score in zip(named, scores, strict=True)]
                 cells.setdefault(neuron_id, {}).setdefault(function, {})[method] = " · ".join(named)
         section = '<section><h2>Closed concepts</h2>{}<p class="note">First three of the set by each similarity function, with scores.</p></section>'
-        return Parts({neuron_id: {"closed": Markup(section.format(self._table(its)))} for neuron_id, its in cells.items()})
+        return Parts({neuron_id: [Part(Markup(section.format(self._table(its))), "closed")] for neuron_id, its in cells.items()})
 
     def _table(self, cells: dict[str, dict[str, str]]) -> str:
         """A neuron's table from cells by function and method."""

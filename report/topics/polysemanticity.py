@@ -70,7 +70,7 @@ class Polysemanticity(Topic):
             else:
                 texts[neuron_id] = f"<b>{shared} of {K}</b> highest clips share sentences about <i>{words.get(cluster, '')}</i>{without}."
         section = "<section><h2>One meaning or several</h2>{}<p>{}</p></section>"
-        return Parts({n: {"words": Markup(section.format(kinds.get(n, ""), text))} for n, text in texts.items()})
+        return Parts({n: [Part(Markup(section.format(kinds.get(n, ""), text)), "words")] for n, text in texts.items()})
 
     def _kinds(self, layer: Layer) -> dict[int, str]:
         """The kinds of sounds that neurons answer to, each with its words and the ranks of its clips among those shown."""

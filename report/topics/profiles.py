@@ -13,7 +13,7 @@ from report.contents import Layer
 from report.parts import svg
 from report.parts.page import Page
 from report.parts.svg import number
-from report.topics.topic import Parts, Topic
+from report.topics.topic import Part, Parts, Topic
 from report.topics.tuning import Tuning
 
 CLASSES, PROFILE = 8, 60
@@ -24,14 +24,13 @@ class Profiles(Topic):
 
     def neurons(self, page: Page, layer: Layer) -> Parts:
         """Both, for all neurons of a layer."""
-        parts: dict[int, dict[str, Markup]] = defaultdict(dict)
+        parts: dict[int, list[Part]] = defaultdict(list)
         for neuron_id, text in self._profiles(page, layer).items():
-            parts[neuron_id]["classes"] = Markup(text)
+            parts[neuron_id].append(Part(Markup(text), "classes"))
         for neuron_id, rows in self._neighbors(page, layer).items():
-            parts[neuron_id]["more"] = Markup(
-                '<section><h2>Nearest neurons</h2>\n<table class="near"><thead><tr><th>Neuron</th><th>Best class</th>'
-                f'<th><abbr title="Pearson correlation over the clips">r</abbr></th></tr></thead><tbody>{rows}</tbody></table></section>'
-            )
+            head = '<th>Neuron</th><th>Best class</th><th><abbr title="Pearson correlation over the clips">r</abbr></th>'
+            table = f'<table class="near"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+            parts[neuron_id].append(Part(Markup(f"<section><h2>Nearest neurons</h2>\n{table}</section>")))
         return Parts(parts)
 
     def _profiles(self, page: Page, layer: Layer) -> dict[int, str]:

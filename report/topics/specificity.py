@@ -83,7 +83,7 @@ class Specificity(Topic):
 
     def neurons(self, page: Page, layer: Layer) -> Parts:
         """The classes that a neuron is specific to, by measure."""
-        lines = {neuron_id: {"classes": line} for neuron_id, line in self.classes_of(layer, page.root).items()}
+        lines = {neuron_id: [Part(line, "classes")] for neuron_id, line in self.classes_of(layer, page.root).items()}
         return Parts(lines, self.runs)
 
     def classes_of(self, layer: Layer, root: str) -> dict[int, Markup]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar, TypeVar, cast
+from types import MappingProxyType
+from typing import ClassVar, NamedTuple, TypeVar, cast
 
 import duckdb
 from markupsafe import Markup
@@ -17,23 +17,21 @@ from report.parts.search_index import Index
 T = TypeVar("T", bound="Topic")
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """What a topic puts on a page: markup and its place, the runs it comes from, rows of its charts by their names in the markup, and how
     the page's list of its parts leads to it (address within the page, text)."""
 
     html: Markup
     place: str = "more"
     runs: Sequence[int] = ()
-    rows: Mapping[str, list[dict]] = field(default_factory=dict)
+    rows: Mapping[str, list[dict]] = MappingProxyType({})
     link: tuple[str, str] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What a topic puts on the pages of many neurons or clips: markup by number and place, and the runs it comes from."""
+class Parts(NamedTuple):
+    """What a topic puts on the pages of many neurons or clips, by number, and the runs that all of these pages name."""
 
-    of: Mapping[int, Mapping[str, Markup]] = field(default_factory=dict)
+    of: Mapping[int, Sequence[Part]] = MappingProxyType({})
     runs: Sequence[int] = ()
 
 
@@ -51,17 +49,7 @@ def links(parts: Sequence[Part], at: Iterable[str]) -> list[tuple[str, str]]:
     return [link for _, link in found] if any(place != "top" for place, _ in found) else []
 
 
-def of_number(number: int, said: Sequence[Parts], *places: str) -> dict[str, list[Markup]]:
-    """Markup for a neuron or clip by place of its page, in the topics' order."""
-    at: dict[str, list[Markup]] = {place: [] for place in (*places, "more")}
-    for parts in said:
-        for place, html in parts.of.get(number, {}).items():
-            at[place].append(html)
-    return at
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """A column of a layer's table of neurons: its title, what a reader can look for in it, and its text by neuron."""
 
     title: str
@@ -69,8 +57,7 @@ class Column:
     cells: Mapping[int, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A page that every page's head leads to, and what the search finds by it: in a word, and more exactly."""
 
     title: str

@@ -40,7 +40,7 @@ class Toy(Topic):
         return Column("Toy", "toy", {layer.first: "a <toy>"})
 
     def neurons(self, page, layer):
-        return Parts({n: {"more": Markup(f"<p>toy on neuron {n}</p>")} for n in range(layer.first, layer.last + 1)})
+        return Parts({n: [Part(Markup(f"<p>toy on neuron {n}</p>"))] for n in range(layer.first, layer.last + 1)})
 
     def of_class(self, page, cls):
         yield Part(Markup("<p>toy on class {}</p>").format(cls.class_id), "detectors")
@@ -51,7 +51,7 @@ class Toy(Topic):
 
     @classmethod
     def clips(cls, page, dataset, heard):
-        return Parts({clip: {"more": Markup(f"<p>toy on clip {clip} of {len(heard)}</p>")} for clip in dataset.clips})
+        return Parts({clip: [Part(Markup(f"<p>toy on clip {clip} of {len(heard)}</p>"))] for clip in dataset.clips})
 
     @classmethod
     def overview(cls, page, studies):
