@@ -57,6 +57,7 @@ def _layer(press: Press, known: Known, layer: Layer, turns: Iterator[tuple], car
         "provenance": page.foot([study.run_id, *(run for parts in said for run in parts.runs)]),
     }  # fmt: skip
     said = [parts for parts in said if parts.of]
+    # The numbers are asked first: when they end, no turn of the next layer is lost.
     for neuron_id, (previous, file, following) in zip(layer.ids, turns, strict=False):
         best = tuning.best_class(layer, neuron_id)
         text = template.render(

@@ -53,16 +53,15 @@ def classes(press: Press, dataset: Dataset, heard: Sequence[Known]) -> Iterator[
             cls = dataset.classes[class_id]
             page = press.page(cls.page)
             rows = {f"s{i}": _best_by_layer(known, class_id, page.root) for i, known in enumerate(heard)}
-            said = [[(topic, part) for topic in known for part in topic.of_class(page, cls)] for known in heard]
+            said = [[list(topic.of_class(page, cls)) for topic in known] for known in heard]
             # Runs are named topic by topic, each of all studies.
-            topics = dict.fromkeys(type(topic) for known in heard for topic in known)
-            runs = [run for topic in topics for its in said for by, part in its if type(by) is topic for run in part.runs]
+            runs = [run for topic in zip(*said, strict=True) for parts in topic for part in parts for run in part.runs]
             yield page.write(
                 "class", [dataset.run_id, *(known.study.run_id for known in heard), *runs],
                 title=cls.name, dataset=dataset, cls=cls, view=dataset.views[0], chance=chance[class_id],
                 studies=[
                     (known.study, [(known.study.layer_of(row.neuron_id), row) for row in known[Tuning].classes.get(class_id, [])],
-                     by_place((part for _, part in its), "detectors"))
+                     by_place((part for parts in its for part in parts), "detectors"))
                     for known, its in zip(heard, said, strict=True)
                 ],
                 cards=Markup("".join([cards.card(clip_id) for clip_id in cls.clips[:CARDS]])),

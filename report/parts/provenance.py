@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 def read(con: duckdb.DuckDBPyConnection) -> list[dict]:
     """All runs, latest first: columns of table `run`, and what they ran on in words."""
-    result = con.execute("""
+    runs = con.sql("""
         SELECT run.* REPLACE (make_timestamp(epoch_us(started_at)) AS started_at, make_timestamp(epoch_us(finished_at)) AS finished_at),
             coalesce(d.name || ' version ' || d.version || ' (' || d.content_sha256[:8] || ')', '') AS dataset,
             coalesce(n.name || ' (' || n.checkpoint_sha256[:8] || ')', '') AS network,
@@ -22,9 +22,7 @@ def read(con: duckdb.DuckDBPyConnection) -> list[dict]:
             ON checkpoint = run.network_sha256
         LEFT JOIN (SELECT run_id, count(*) AS units FROM work_unit GROUP BY 1) u ON u.run_id = run.run_id
         LEFT JOIN (SELECT run_id, count(*) AS failed FROM failure GROUP BY 1) f ON f.run_id = run.run_id
-        ORDER BY run.run_id DESC""")
-    columns = [column[0] for column in result.description]
-    runs = [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
+        ORDER BY run.run_id DESC""").pl().to_dicts()  # fmt: skip
     for run in runs:
         run["about"] = " on ".join(filter(None, [run["network"], run["dataset"]]))
         try:

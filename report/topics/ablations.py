@@ -40,16 +40,14 @@ class Ablations(Topic):
         for method in json.loads(dissections or "{}").get("methods") or ["DB"]:
             self.ways += [method] if method == "ICL" else [f"{method} {function}" for function in functions]
         self.unlearning, self.importance = ([row for row in self.table(name) if row["run_id"] == self.run_id] for name in self.tables)
-        result = self.con.execute(
+        rows = self.con.sql(
             """SELECT class_id, chosen_by, count(*) AS repetitions, avg(neurons) AS neurons, avg(logit_change) AS own, avg(other_logit_change) AS other,
                    any_value(correct_before) AS before, avg(correct_after) AS after, any_value(total) AS total,
                    any_value(other_correct_before) AS other_before, avg(other_correct_after) AS other_after, any_value(other_total) AS other_total
                FROM unlearning WHERE run_id = ? GROUP BY class_id, chosen_by ORDER BY class_id, chosen_by = 'random', chosen_by""",
-            [self.run_id],
-        )
-        names = [column[0] for column in result.description]
-        for values in result.fetchall():
-            row = dict(zip(names, values, strict=True))
+            params=[self.run_id],
+        ).pl()
+        for row in rows.to_dicts():
             if cls := self.dataset.class_of(row["class_id"]):
                 self.classes.append(row | {"class": cls, "gap": None if row["other"] is None else row["other"] - row["own"]})
 
