@@ -47,7 +47,7 @@ def neurons(press: Press, known: Known) -> Iterator[tuple[str, str]]:
 def _layer(press: Press, known: Known, layer: Layer, turns: Iterator[tuple], cards: Cards) -> Iterator[tuple[str, str]]:
     """Addresses and texts of one layer's neuron pages; `turns` brings each neuron's file within the study's folder, the one before, and the
     one after it."""
-    study, dataset, tuning, chance = known.study, known.study.dataset, known[Tuning], known.study.dataset.chances
+    study, dataset, chance, facts = known.study, known.study.dataset, known.study.dataset.chances, known[Tuning].layers[layer.layer_id]
     page, template = press.page(layer.page), press.templates.get_template("neuron.html.j2")
     summaries, tops = _summaries(press.con, study, layer), _top_clips(press.con, study, layer, cards)
     others = _other_tops(press.con, study, layer, cards)
@@ -59,12 +59,13 @@ def _layer(press: Press, known: Known, layer: Layer, turns: Iterator[tuple], car
     said = [parts for parts in said if parts.of]
     # The numbers are asked first: when they end, no turn of the next layer is lost.
     for neuron_id, (previous, file, following) in zip(layer.ids, turns, strict=False):
-        best = tuning.best_class(layer, neuron_id)
+        fact = facts[neuron_id - layer.first]
+        best = dataset.class_of(fact.class_id)
         text = template.render(
-            constant, title=layer.title(neuron_id), unit=layer.units[neuron_id - layer.first], fact=tuning.of(layer, neuron_id),
+            constant, title=layer.title(neuron_id), unit=layer.units[neuron_id - layer.first], fact=fact,
             best=best, chance=best and chance[best.class_id], previous=previous and f"../{previous}",
             following=following and f"../{following}", summary=summaries.get(neuron_id), top=tops.get(neuron_id, _NO_TOPS),
-            others=others.get(neuron_id, ()), at=by_place((part for parts in said for part in parts.of.get(neuron_id, ())), *PLACES),
+            others=others.get(neuron_id, ()), at=by_place([part for parts in said for part in parts.of.get(neuron_id, ())], *PLACES),
         )  # fmt: skip
         yield f"{study.folder}/{file}", text
 

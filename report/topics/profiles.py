@@ -25,12 +25,14 @@ class Profiles(Topic):
     def neurons(self, page: Page, layer: Layer) -> Parts:
         """Both, for all neurons of a layer."""
         parts: dict[int, list[Part]] = defaultdict(list)
+        head = (
+            '<section><h2>Nearest neurons</h2>\n<table class="near"><thead><tr><th>Neuron</th><th>Best class</th>'
+            '<th><abbr title="Pearson correlation over the clips">r</abbr></th></tr></thead><tbody>'
+        )
         for neuron_id, text in self._profiles(page, layer).items():
             parts[neuron_id].append(Part(Markup(text), "classes"))
         for neuron_id, rows in self._neighbors(page, layer).items():
-            head = '<th>Neuron</th><th>Best class</th><th><abbr title="Pearson correlation over the clips">r</abbr></th>'
-            table = f'<table class="near"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
-            parts[neuron_id].append(Part(Markup(f"<section><h2>Nearest neurons</h2>\n{table}</section>")))
+            parts[neuron_id].append(Part(Markup(f"{head}{rows}</tbody></table></section>")))
         return Parts(parts)
 
     def _profiles(self, page: Page, layer: Layer) -> dict[int, str]:
