@@ -69,10 +69,9 @@ class Entry(NamedTuple):
 class Topic:
     """What is known of one study on one subject. A topic overrides what it has something for.
 
-    Markup stands in the place it names, or after all others, in `more`. The places of a page of a
-    network: `top`, `numbers`, `words`; layer: `top`, then `above` and `below` the chart of neurons; neuron: `lead`, `summary`, `words`,
-    `closed`, `classes`; class: `detectors`; clip: `captions`; overview: `glossary`.
-    `Part.rows` serves on a network's page, `Part.link` there and on a layer's.
+    Markup stands in the place it names, or after all others, in `more`. Pages have these places. Network: `top`, `numbers`, `words`; layer:
+    `top`, then `above` and `below` the chart of neurons; neuron: `lead`, `summary`, `words`, `closed`, `classes`; class: `detectors`;
+    clip: `captions`; overview: `glossary`. `Part.rows` serves on a network's page, `Part.link` there and on a layer's.
     """
 
     stage: ClassVar[str] = ""
