@@ -288,7 +288,7 @@ def report(
 
         print(build_rating(warehouse, site, rating))
         return
-    from report.atlas import build
+    from report.site import build
 
     bars = Bars()
     with bars.stage("atlas") as progress:

@@ -60,8 +60,25 @@ class Class:
     clips: list[int] = field(default_factory=list)
 
 
+class Place:
+    """What has a folder."""
+
+    __slots__ = ()
+    folder: str
+
+    @property
+    def page(self) -> str:
+        """Address of its page."""
+        return f"{self.folder}/index.html"
+
+    @property
+    def short(self) -> str:
+        """Name of its folder within the one above."""
+        return self.folder.rpartition("/")[2]
+
+
 @dataclass(slots=True)
-class Dataset:
+class Dataset(Place):
     """One version of a data set, with its clips and classes by number."""
 
     dataset_id: int
@@ -78,14 +95,24 @@ class Dataset:
     label_sets: dict[str, list[int]] = field(default_factory=dict)
     views: list[View] = field(default_factory=list)
 
-    @property
-    def page(self) -> str:
-        """Address of its page."""
-        return f"{self.folder}/index.html"
-
     def class_of(self, class_id: int | None) -> Class | None:
         """The class of a number; None for no class."""
         return None if class_id is None else self.classes.get(class_id)
+
+    @property
+    def main_classes(self) -> list[int]:
+        """Classes of the main label set, the first."""
+        return next(iter(self.label_sets.values()), [])
+
+    @property
+    def chances(self) -> dict[int, float]:
+        """Average precision a neuron reaches by chance, by class: the share of the label set's clips that carry the class."""
+        out = {}
+        for members in self.label_sets.values():
+            labelled = len({clip for class_id in members for clip in self.classes[class_id].clips})
+            for class_id in members:
+                out[class_id] = len(self.classes[class_id].clips) / labelled if labelled else 0.0
+        return out
 
     def label(self, clip: Clip) -> str:
         """The clip's classes in words."""
@@ -93,7 +120,7 @@ class Dataset:
 
 
 @dataclass(slots=True)
-class Layer:
+class Layer(Place):
     """A layer, with its neurons `first` to `first + neurons - 1`, and the reduction its pages show."""
 
     layer_id: int
@@ -111,9 +138,14 @@ class Layer:
     names: list[str | None] = field(default_factory=list)
 
     @property
-    def page(self) -> str:
-        """Address of its page."""
-        return f"{self.folder}/index.html"
+    def last(self) -> int:
+        """Its last neuron."""
+        return self.first + self.neurons - 1
+
+    @property
+    def ids(self) -> range:
+        """Numbers of its neurons."""
+        return range(self.first, self.first + self.neurons)
 
     @property
     def reduction(self) -> str:
@@ -136,7 +168,7 @@ class Layer:
 
 
 @dataclass(slots=True)
-class Study:
+class Study(Place):
     """The latest finished run of a network over a data set."""
 
     run_id: int
@@ -153,11 +185,6 @@ class Study:
     layers: list[Layer] = field(default_factory=list)
     by_first: list[Layer] = field(default_factory=list)
     firsts: list[int] = field(default_factory=list)
-
-    @property
-    def page(self) -> str:
-        """Address of its page."""
-        return f"{self.folder}/index.html"
 
     @property
     def title(self) -> str:

@@ -80,9 +80,7 @@ class Folder:
                     return
         except FileNotFoundError:
             pass
-        with open(file + ".tmp", "wb") as out:
-            out.write(data)
-        os.replace(file + ".tmp", file)
+        replace(file, data)
         self.written += 1
 
     def finish(self, fingerprint: str, missing: list[str]) -> int:
@@ -95,9 +93,7 @@ class Folder:
             removed += self._remove(path)
             self._remove(path + ".tmp")
         manifest = {"fingerprint": fingerprint, "missing": missing, "files": self.files}
-        temporary = self.root / (MANIFEST + ".tmp")
-        temporary.write_text(json.dumps(manifest, ensure_ascii=False, indent=0), "utf-8")
-        os.replace(temporary, self.root / MANIFEST)
+        replace(self.root / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=0).encode())
         journal.unlink()
         return removed
 
@@ -115,6 +111,14 @@ class Folder:
             except OSError:
                 break
         return 1
+
+
+def replace(path: Path | str, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = f"{path}.tmp"
+    with open(temporary, "wb") as out:
+        out.write(data)
+    os.replace(temporary, path)
 
 
 def _read_manifest(path: Path) -> dict:

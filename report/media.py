@@ -16,7 +16,7 @@ import soxr
 from PIL import Image
 
 from report.contents import Clip, Contents, Dataset, View
-from report.folder import Folder
+from report.folder import Folder, replace
 
 WIDTH, HEIGHT = 320, 96
 WINDOW_S = 0.046
@@ -130,9 +130,7 @@ def _make_clip(root: Path, clip: Clip, source: Path, todo: dict[str, View | None
     sizes = {}
     for path, view in todo.items():
         data = mp3(source) if view is None else spectrogram_png(source, clip, view)
-        temporary = root / (path + ".tmp")
-        temporary.write_bytes(data)
-        os.replace(temporary, root / path)
+        replace(root / path, data)
         sizes[path] = len(data)
     return sizes
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import duckdb
-import jinja2
 import numpy as np
 import soundfile as sf
 
 from report import contents
 from report.contents import Layer, Study, runs_of
+from report.folder import replace
 from report.media import audio_path, mp3, source_path
-from report.texts import cut
+from report.parts.page import templates
+from report.parts.texts import cut
 from warehouse.store import UserError, connect_readonly
 
 HERE = Path(__file__).parent
@@ -65,13 +65,9 @@ def build_rating(warehouse: Path, folder: Path, neurons: int, seed: int = 0) -> 
         if not shown:
             raise UserError("none of the neurons' sounds can be read any more: ingest them again")
         kit = hashlib.sha256(repr([(keys[item.run_id], item.neuron_id) for item in shown]).encode()).hexdigest()[:16]
-        templates = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-            undefined=jinja2.StrictUndefined,
-        )  # fmt: skip
-        text = templates.get_template("rating.html.j2").render(items=shown, runs={str(run): keys[run] for run in runs}, kit=kit)
-        _write(target / "style.css", (HERE / "static" / "style.css").read_bytes())
-        _write(page, text.encode("utf-8", "replace"))
+        text = templates().get_template("rating.html.j2").render(items=shown, runs={str(run): keys[run] for run in runs}, kit=kit)
+        replace(target / "style.css", (HERE / "static" / "style.css").read_bytes())
+        replace(page, text.encode("utf-8", "replace"))
     except OSError as error:
         raise UserError(f"cannot write the rating page: {error.strerror or error} ({error.filename or target})") from error
     return page
@@ -99,10 +95,9 @@ def draw(con: duckdb.DuckDBPyConnection, studies: list[Study], neurons: int, see
 
 def _candidates(con, study: Study, layer: Layer, run_id: int, random: np.random.Generator) -> Iterator[Item]:
     """A layer's described neurons with sounds, in random order."""
-    last = layer.first + layer.neurons - 1
     rows = con.execute(
         """SELECT neuron_id FROM v_description WHERE run_id = ? AND neuron_id BETWEEN ? AND ? AND description IS NOT NULL ORDER BY 1""",
-        [run_id, layer.first, last],
+        [run_id, layer.first, layer.last],
     ).fetchall()
     for at in random.permutation(len(rows)):
         [neuron_id] = rows[at]
@@ -127,14 +122,7 @@ def _write_sounds(target: Path, items: list[Item]) -> set[str]:
     for path, source in {path: source for item in items for path, source in item.sounds.items()}.items():
         if not (target / path).is_file():
             try:
-                _write(target / path, mp3(source))
+                replace(target / path, mp3(source))
             except (sf.LibsndfileError, ValueError, EOFError):
                 unreadable.add(path)
     return unreadable
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)

@@ -14,7 +14,7 @@ import pytest
 
 from ingest.run import run_study
 from ingest.study import read_study
-from report.atlas import build
+from report.site import build
 from tests.kill_points import Silent
 from tests.small import write_label_map, write_sounds
 from tests.test_resume import content

@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,9 +65,14 @@ class Run:
                 con.register("failed", failed)
                 con.execute("INSERT OR IGNORE INTO failure SELECT ?, ?, item, reason, now() FROM failed", [self.run_id, self.stage])
 
-    def record(self, items: Iterable[str], tables: Mapping[str, pl.DataFrame], failures: Iterable[tuple[str, str]] = ()) -> None:
-        """Commit the rows of tables, which get the run's number, with their units of work and failures, in one transaction."""
+    def record(
+        self, items: Iterable[str], tables: Mapping[str, pl.DataFrame], failures: Iterable[tuple[str, str]] = (), mended: Sequence[str] = ()
+    ) -> None:
+        """Commit the rows of tables, which get the run's number, with their units of work and failures, in one transaction; failures of the
+        items `mended` go."""
         with self.commit(items, failures) as con:
+            if mended:
+                con.execute("DELETE FROM failure WHERE run_id = ? AND list_contains(?, item)", [self.run_id, list(mended)])
             for table, frame in tables.items():
                 if len(frame):
                     store.insert(con, table, frame.with_columns(pl.lit(self.run_id).alias("run_id")))

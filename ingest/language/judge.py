@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from ingest.language.models import THINKING, LanguageModel, Reply, read_prompt
+from ingest.language.models import THINKING, Reply, read_prompt
 
 HIGHEST = 10
 LONGEST = 2000  # characters of a description or caption
@@ -30,28 +29,8 @@ def parse_rating(reply: str) -> int | None:
     return found.pop() if len(found) == 1 and max(found) <= HIGHEST else None
 
 
-@dataclass(frozen=True)
-class Judge:
-    """A language model whose replies are ratings; a reply without one cannot be used."""
-
-    model: LanguageModel
-
-    @property
-    def name(self) -> str:
-        """The model's."""
-        return self.model.name
-
-    @property
-    def parameters(self) -> dict[str, object]:
-        """The model's."""
-        return self.model.parameters
-
-    def complete(self, prompts: Sequence[str]) -> list[Reply]:
-        """One reply per prompt, whose text is a whole number from 0 to 10."""
-        return [_rated(reply) for reply in self.model.complete(prompts)]
-
-
-def _rated(reply: Reply) -> Reply:
+def rated(reply: Reply) -> Reply:
+    """A judge's reply as a whole number from 0 to 10; one without a rating cannot be used."""
     rating = parse_rating(reply.text) if reply.text is not None else None
     # A number alone holds no word, which makes a reply unusable elsewhere.
     if reply.text is None and (match := RATING.fullmatch(THINKING.sub("", reply.raw, count=1))) and int(match[1]) <= HIGHEST:

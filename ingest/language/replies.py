@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ingest.language.models import LanguageModel, Reply, ask, prompt_sha256
 from warehouse import store
@@ -13,10 +13,10 @@ ASKED_AT_ONCE = 64
 
 
 class Asker:
-    """A language model whose replies the warehouse keeps."""
+    """A language model whose replies the warehouse keeps. `judge` makes those that cannot be used for its purpose unusable."""
 
-    def __init__(self, run: Run, model: LanguageModel, *, retry: bool = False) -> None:
-        self.run, self.model, self.retry = run, model, retry
+    def __init__(self, run: Run, model: LanguageModel, *, judge: Callable[[Reply], Reply] | None = None, retry: bool = False) -> None:
+        self.run, self.model, self.judge, self.retry = run, model, judge, retry
         self.key = store.sha256_json({"name": model.name, **model.parameters})
 
     def __call__(self, prompts: Sequence[str]) -> list[Reply]:
@@ -27,18 +27,11 @@ class Asker:
         new = list(dict.fromkeys(prompt for prompt in prompts if prompt_sha256(prompt) not in known))
         for start in range(0, len(new), ASKED_AT_ONCE):
             batch = new[start : start + ASKED_AT_ONCE]
-            replies = ask(self.model, batch)
+            replies = [self.judge(reply) if self.judge else reply for reply in ask(self.model, batch)]
+            shown = [prompt.encode("utf-8", "backslashreplace").decode() for prompt in batch]
             rows = [
-                (
-                    self.key,
-                    prompt_sha256(prompt),
-                    self.run.run_id,
-                    prompt.encode("utf-8", "backslashreplace").decode(),
-                    reply.raw,
-                    reply.text,
-                    reply.reason,
-                )
-                for prompt, reply in zip(batch, replies, strict=True)
+                (self.key, prompt_sha256(prompt), self.run.run_id, text, reply.raw, reply.text, reply.reason)
+                for prompt, text, reply in zip(batch, shown, replies, strict=True)
             ]
             with self.run.commit([]) as con:
                 con.executemany("INSERT OR REPLACE INTO reply VALUES (?, ?, ?, ?, ?, ?, ?)", rows)

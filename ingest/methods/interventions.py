@@ -19,6 +19,7 @@ import torch
 from ingest.methods.probes import Z95
 from ingest.methods.readouts import class_counts
 from ingest.networks.network import Layer, Network, TailForm
+from ingest.networks.passes import room
 from warehouse.store import UserError
 
 REPEATS = 10
@@ -98,7 +99,7 @@ def cache_layers(
         for layer in layers
     ]
     caches = [
-        Cache(network, layer, _room(folder, index, (clips, network.windows, math.prod(layer.shape))), None)
+        Cache(network, layer, room((clips, network.windows, math.prod(layer.shape)), folder and folder / f"{index}.float32"), None)
         for index, layer in enumerate(layers)
     ]
     wanted = [cache for cache in caches if cache.form != "sequence"]
@@ -112,7 +113,11 @@ def cache_layers(
             if done > clips:
                 raise ValueError(f"batches hold more than {clips} clips")
             if wanted:
-                inputs = _room(folder, len(layers), (clips, network.windows, *batch.shape[1:])) if inputs is None else inputs
+                inputs = (
+                    room((clips, network.windows, *batch.shape[1:]), folder and folder / f"{len(layers)}.float32")
+                    if inputs is None
+                    else inputs
+                )
                 inputs[rows] = batch.unflatten(0, (-1, network.windows)).cpu()
             for cache in caches:
                 output = found.pop(cache.layer.name).float()
@@ -134,16 +139,6 @@ def _first(output: object) -> torch.Tensor:
     first = output[0] if isinstance(output, tuple) else output
     assert isinstance(first, torch.Tensor)
     return first
-
-
-def _room(folder: Path | None, index: int, shape: tuple[int, ...]) -> torch.Tensor:
-    """A tensor to fill, in memory or in a new file."""
-    if folder is None:
-        return torch.empty(shape)
-    path = folder / f"{index}.float32"
-    with open(path, "xb") as file:
-        file.truncate(4 * math.prod(shape))
-    return torch.from_file(str(path), shared=True, size=math.prod(shape)).view(shape)
 
 
 # --- Changing neurons ---------------------------------------------------------------------------------------------------------------------

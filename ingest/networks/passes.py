@@ -25,7 +25,7 @@ def prepare_clips(network: Network, waveforms: Iterable[torch.Tensor], clips: in
     for batch in waveforms:
         prepared = network.prepare(batch.to(device)).float().cpu()
         if inputs is None:
-            inputs = _room((clips * network.windows, *prepared.shape[1:]), file)
+            inputs = room((clips * network.windows, *prepared.shape[1:]), file)
         if done + len(prepared) > len(inputs):
             raise ValueError(f"batches hold more than {clips} clips")
         inputs[done : done + len(prepared)] = prepared
@@ -35,7 +35,8 @@ def prepare_clips(network: Network, waveforms: Iterable[torch.Tensor], clips: in
     return inputs
 
 
-def _room(shape: tuple[int, ...], file: Path | None) -> torch.Tensor:
+def room(shape: tuple[int, ...], file: Path | None) -> torch.Tensor:
+    """A tensor to fill, in memory or in a new file."""
     if file is None:
         return torch.empty(shape)
     with open(file, "xb") as new:

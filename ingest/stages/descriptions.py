@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import duckdb
 import numpy as np
 import polars as pl
 
@@ -25,13 +24,17 @@ from ingest.stages.captions import read_captions
 from ingest.stages.recorded import Recorded, RecordedLayer, clip_groups, read_recorded
 from warehouse import store
 from warehouse.ledger import Run
-from warehouse.store import UserError, insert
+from warehouse.store import UserError
 
 STAGE = "descriptions"
 TITLE = "descriptions of {network} on {dataset}"
 UNIT = "layers"
 NEEDS = ("captions",)
 CODE_VERSION = 1
+POINT = {
+    "neuron_id": pl.Int64, "position": pl.Int64, "text": pl.String, "is_kept": pl.Boolean, "because": pl.String, "cosine": pl.Float64,
+}  # fmt: skip
+CONCEPT = {"neuron_id": pl.Int64, "word": pl.String, "part_of_speech": pl.String, "occurrences": pl.Int64, "is_acoustic": pl.Boolean}
 
 
 @dataclass(frozen=True)
@@ -120,15 +123,12 @@ def ingest_descriptions(
     for number, (item, layer) in enumerate(recorded.plan().items(), 1):
         if item not in done:
             points, words, failures = work.describe(work.tops(layer))
-            with run.commit([item], failures) as con:
-                work.write(con, points, words)
+            run.record([item], work.rows(points, words), failures)
             worked += 1
         elif retry and (failed := work.failed(layer)):
             points, words, failures = work.describe({neuron: sides for neuron, sides in work.tops(layer).items() if neuron in failed})
-            with run.commit([]) as con:
-                mended = [f"neuron {neuron}" for neuron in failed if f"neuron {neuron}" not in dict(failures)]
-                con.execute("DELETE FROM failure WHERE run_id = ? AND list_contains(?, item)", [run.run_id, mended])
-                work.write(con, points, words)
+            mended = [f"neuron {neuron}" for neuron in failed if f"neuron {neuron}" not in dict(failures)]
+            run.record([], work.rows(points, words), mended=mended)
             worked += bool(mended)
         progress(number, len(recorded.layers))
     run.finish()
@@ -220,30 +220,14 @@ class _Work:
             for (word, part), count in found.items()
         ]
 
-    def write(
-        self, con: duckdb.DuckDBPyConnection, points: dict[int, list[Point]], words: list[tuple[int, str, str, int, bool | None]]
-    ) -> None:
-        """Insert rows of tables summary_point and concept."""
-        rows = [
-            (
-                self.run.run_id,
-                neuron,
-                position,
-                point.text,
-                point.kept,
-                point.because,
-                None if point.cosine != point.cosine else point.cosine,
-            )
+    def rows(self, points: dict[int, list[Point]], words: list[tuple[int, str, str, int, bool | None]]) -> dict[str, pl.DataFrame]:
+        """Rows of tables summary_point and concept."""
+        said = [
+            (neuron, position, point.text, point.kept, point.because, None if point.cosine != point.cosine else point.cosine)
             for neuron, found in points.items()
             for position, point in enumerate(found)
         ]
-        types: dict[str, type[pl.DataType]] = {
-            "run_id": pl.Int64, "neuron_id": pl.Int64, "position": pl.Int64, "text": pl.String, "is_kept": pl.Boolean, "because": pl.String,
-            "cosine": pl.Float64,
-        }  # fmt: skip
-        insert(con, "summary_point", pl.DataFrame(rows, schema=types, orient="row"))
-        types = {
-            "run_id": pl.Int64, "neuron_id": pl.Int64, "word": pl.String, "part_of_speech": pl.String, "occurrences": pl.Int64,
-            "is_acoustic": pl.Boolean,
-        }  # fmt: skip
-        insert(con, "concept", pl.DataFrame([(self.run.run_id, *word) for word in words], schema=types, orient="row"))
+        return {
+            "summary_point": pl.DataFrame(said, schema=POINT, orient="row"),
+            "concept": pl.DataFrame(words, schema=CONCEPT, orient="row"),
+        }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -118,10 +118,7 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
         elif sources.retry and (missing := work.unchosen(layer)):
             frame, failures = work.choose(layer, missing)
             mended = [f"neuron {neuron}" for neuron in frame["neuron_id"].to_list()]
-            with run.commit([], failures) as con:
-                con.execute("DELETE FROM failure WHERE run_id = ? AND list_contains(?, item)", [run.run_id, mended])
-                if len(frame):
-                    store.insert(con, "closed_concept", frame.with_columns(pl.lit(run.run_id).alias("run_id")))
+            run.record([], {"closed_concept": frame}, failures, mended)
             worked += bool(mended)
         progress(number, len(recorded.layers))
     run.finish()
@@ -145,30 +142,6 @@ def _read(context: Context, settings: Settings) -> tuple[dict[int, str], Sources
         read["descriptions"], _, _ = ledger.finished(warehouse, runs["descriptions"], "descriptions")
         read["model"] = {"name": model.name, **model.parameters, "prompt": read_prompt("icl").sha256}
     return captions, Sources(network, context.paths, runs.get("descriptions"), model, described.retry), read
-
-
-class Choosing:
-    """A language model held to a concept set: a reply that names none of the concepts cannot be used."""
-
-    def __init__(self, model: LanguageModel, concepts: Sequence[str]) -> None:
-        self.model, self.concepts = model, concepts
-
-    @property
-    def name(self) -> str:
-        """The model's."""
-        return self.model.name
-
-    @property
-    def parameters(self) -> dict[str, object]:
-        """The model's: what it says does not depend on what of it can be used."""
-        return self.model.parameters
-
-    def complete(self, prompts: Sequence[str]) -> list[Reply]:
-        """One reply per prompt of summaries.icl_prompt with these concepts, in order."""
-        return [
-            reply if reply.text is None or icl_answer(reply.text, self.concepts) else Reply(None, reply.raw, NO_CONCEPT)
-            for reply in self.model.complete(prompts)
-        ]
 
 
 @dataclass
@@ -257,10 +230,14 @@ class _Work:
         chosen = {neuron for (neuron,) in rows}
         return {neuron: points for neuron, points in self.described(layer).items() if neuron not in chosen}
 
+    def chosen(self, reply: Reply) -> Reply:
+        """A reply held to the concept set: one that names none of the concepts cannot be used."""
+        return reply if reply.text is None or icl_answer(reply.text, self.concepts) else Reply(None, reply.raw, NO_CONCEPT)
+
     def choose(self, layer: RecordedLayer, described: dict[int, list[str]]) -> tuple[pl.DataFrame, list[tuple[str, str]]]:
         """Rows of the concepts that the language model chooses for neurons by their kept points, and the neurons for which it chooses none."""
         assert self.sources.model
-        ask = Asker(self.run, Choosing(self.sources.model, self.concepts), retry=self.sources.retry)
+        ask = Asker(self.run, self.sources.model, judge=self.chosen, retry=self.sources.retry)
         replies = ask([icl_prompt(points, self.concepts) for points in described.values()])
         number = {concept: index for index, concept in enumerate(self.concepts)}
         units: list[int] = []

@@ -8,12 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import duckdb
 import numpy as np
 import polars as pl
 
 from ingest.language.engines import load_language_model
-from ingest.language.judge import Judge, draw_clips, draw_neurons, judge_prompt
+from ingest.language.judge import draw_clips, draw_neurons, judge_prompt, rated
 from ingest.language.models import LanguageModel, read_prompt
 from ingest.language.replies import Asker
 from ingest.language.text_encoders import TextEncoder, load_encoder, readable
@@ -25,7 +24,7 @@ from ingest.stages.captions import read_captions
 from ingest.stages.recorded import Recorded, RecordedLayer, clip_groups, read_recorded
 from warehouse import ledger, store
 from warehouse.ledger import Run
-from warehouse.store import UserError, insert
+from warehouse.store import UserError
 
 STAGE = "scores"
 TITLE = "scores of descriptions of {network} on {dataset}"
@@ -144,7 +143,7 @@ def ingest_scores(
         kept &= np.array([int(clip) in captions for clip in recorded.clip_ids])
         clips = _Clips(kept, [captions[int(clip)] for clip in recorded.clip_ids[kept]], [groups[place] for place in np.flatnonzero(kept)])
         work = _Work(run, recorded, descriptions, clips, settings)
-        asker = Asker(run, Judge(judge), retry=retry) if judge is not None and "judge" in scorers else None
+        asker = Asker(run, judge, judge=rated, retry=retry) if judge is not None and "judge" in scorers else None
         compare: dict[str, Callable[[], _Comparison]] = {
             "captions": lambda: _Comparison(encoder.embed(clips.captions), encoder.embed),
             "audio": lambda: _by_sound(audio, [recorded.clip_names[place] for place in np.flatnonzero(kept)], paths or {}),
@@ -235,8 +234,7 @@ class _Work:
                     groups = [self.clips.groups[place] for place in np.flatnonzero(usable)]
                     scores = held_out.score(texts @ comparison.clips[usable].T, positive, groups, seed=self.settings.seed)
                     rows = self.rows(layer, units, scorer, positive, scores)
-                with self.run.commit([item]) as con:
-                    _write(con, rows)
+                self.run.record([item], {"description_score": rows})
                 worked += 1
             progress(number + 1, len(self.recorded.layers))
         return worked
@@ -264,12 +262,9 @@ class _Work:
                     unit for place, unit in sorted(drawn) if place == number and (not again or layer.first_neuron_id + unit in failed)
                 ]
                 frames, failures = self.rate(asker, number, wanted)
-                with self.run.commit([] if again else [_item("judge", layer)], failures) as con:
-                    if again:
-                        mended = {f"neuron {layer.first_neuron_id + unit}" for unit in wanted} - {item for item, _ in failures}
-                        con.execute("DELETE FROM failure WHERE run_id = ? AND list_contains(?, item)", [self.run.run_id, sorted(mended)])
-                    for frame in frames:
-                        _write(con, frame)
+                mended = {f"neuron {layer.first_neuron_id + unit}" for unit in wanted} - {item for item, _ in failures}
+                items = [] if again else [_item("judge", layer)]
+                self.run.record(items, {"description_score": pl.concat(frames)} if frames else {}, failures, sorted(mended))
                 worked += 1
             progress(number + 1, len(layers))
         return worked
@@ -320,7 +315,7 @@ class _Work:
         size = len(units)
         frame = pl.DataFrame(
             {
-                "run_id": np.full(size, self.run.run_id), "neuron_id": layer.first_neuron_id + np.array(units, dtype=np.int64),
+                "neuron_id": layer.first_neuron_id + np.array(units, dtype=np.int64),
                 "scorer": pl.Series([scorer] * size, dtype=pl.String), "clips": np.full(size, positive.shape[1]),
                 "positives": positive.sum(axis=1), "auroc": scores.auroc, "low": scores.low, "high": scores.high,
                 "average_precision": scores.average_precision, "floor": scores.floor,
@@ -336,8 +331,3 @@ def _item(scorer: str, layer: RecordedLayer) -> str:
 
 def _neurons(layer: RecordedLayer) -> range:
     return range(layer.first_neuron_id, layer.first_neuron_id + layer.neurons)
-
-
-def _write(con: duckdb.DuckDBPyConnection, rows: pl.DataFrame) -> None:
-    if len(rows):
-        insert(con, "description_score", rows)

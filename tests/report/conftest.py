@@ -10,7 +10,7 @@ import soundfile as sf
 
 from ingest.stages.clusters import ingest_clusters
 from ingest.stages.probes import ingest_probes
-from report import atlas
+from report import site as atlas
 from tests.report import small_warehouse as small
 from tests.report.chromium import BINARY, Chromium
 

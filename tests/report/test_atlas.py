@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import duckdb
 import pytest
 
-from report import atlas
+from report import site as atlas
 from report.record import recipes
 from tests.report import small_warehouse as small
 from tests.report.conftest import CLIP_S, SCRIPT

@@ -11,8 +11,9 @@ import duckdb
 import numpy as np
 import pytest
 
-from report import atlas, svg
-from report.interventions import interval
+from report import site as atlas
+from report.parts import svg
+from report.topics.interventions import interval
 from tests.report.conftest import SCRIPT
 from tests.report.test_atlas import Page, test_every_link_and_source_resolves, test_names_stay_text, test_search_index_points_at_pages, tree
 

@@ -9,8 +9,8 @@ import shutil
 import duckdb
 import pytest
 
-from report import atlas
-from report.texts import cut
+from report import site as atlas
+from report.parts.texts import cut
 from tests.report import small_warehouse, test_atlas
 from tests.report.conftest import SCRIPT
 from tests.report.test_atlas import Page, tree

@@ -9,10 +9,10 @@ import pytest
 import soundfile as sf
 from PIL import Image
 
-from report import charts, svg
 from report.addresses import slug, slugs
 from report.contents import Clip, View
 from report.media import HEIGHT, MAGMA, PADDING, WIDTH, mp3, spectrogram, spectrogram_png
+from report.parts import charts, svg
 
 
 def test_slugs_are_safe_short_and_different():

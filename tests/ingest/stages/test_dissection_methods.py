@@ -16,7 +16,7 @@ from ingest.run import run_study
 from ingest.sounds.readers import read_dataset
 from ingest.sounds.sound import load
 from ingest.stages import ablations, activations, descriptions
-from ingest.stages.dissections import Choosing, Settings
+from ingest.stages.dissections import Settings
 from ingest.stages.recorded import read_recorded
 from ingest.study import DatasetChoice, NetworkChoice, Study, check_study
 from tests.kill_points import Silent
@@ -177,15 +177,15 @@ def test_icl_keeps_choices_and_asks_nothing_twice(folder, server, monkeypatch):
     model = descriptions.Settings(engine="endpoint", url=server.url, model="rule", threshold=1.0)
     plan = study(folder, Settings(methods=("ICL", "DB")), ("ablations",), descriptions=model)
     monkeypatch.setattr(replies, "ASKED_AT_ONCE", 2)
-    complete, calls = Choosing.complete, []
+    ask, calls = replies.ask, []
 
-    def interrupted(self, prompts):
-        calls.append(prompts)
+    def interrupted(model, prompts):
+        calls.extend(prompts[:1] if prompts[0].startswith("You have a set") else [])
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return complete(self, prompts)
+        return ask(model, prompts)
 
-    monkeypatch.setattr(Choosing, "complete", interrupted)
+    monkeypatch.setattr(replies, "ask", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_study(warehouse, plan, Silent())
     assert len(server.asked) == 2

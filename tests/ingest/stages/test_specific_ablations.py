@@ -38,9 +38,11 @@ from ingest.stages import specific_ablations as stage
 from ingest.stages.recorded import read_recorded
 from ingest.stages.specific_ablations import Passes, Settings, draw
 from ingest.study import DatasetChoice, NetworkChoice, Study
-from report import contents, specific_ablations
-from report import specificity as pages
-from report.svg import number
+from report import contents
+from report.parts.svg import number
+from report.topics import specificity as pages
+from report.topics.specific_ablations import SpecificAblations
+from report.topics.topic import Known
 from tests.kill_points import Points, Silent
 from tests.small import planted_network as small_network
 from tests.small import write_label_map, write_sounds
@@ -247,14 +249,14 @@ def test_derived_tables(con):
 
 def test_the_part_of_the_network_s_page(con):
     [study] = contents.read(con).studies
-    found = specific_ablations.read(con, study)
+    found = Known(con, study)[SpecificAblations]
     assert (len(found.runs), found.draws, len(found.rows), len(found.classes)) == (1, DRAWS, 2, 15)
-    points = specific_ablations.chart_rows(found, "../")
+    points = found.chart_rows("../")
     assert [point["class"] for point in points] == [row["class"].name for row in found.classes]
     assert sum(point["specific"] == 100 and point["random"] == 0 for point in points) >= 14
     found.rows[0]["label"] = "<b>AAPE</b>"
     templates = jinja2.Environment(loader=jinja2.PackageLoader("report"), autoescape=True, undefined=jinja2.StrictUndefined)
-    page = templates.get_template("specific_ablations.html.j2").render(specific=found, root="../", number=number)
+    page = templates.get_template("topics/specific_ablations.html.j2").render(specific=found, root="../", number=number)
     assert "&lt;b&gt;AAPE&lt;/b&gt;" in page
     assert f"{found.rows[0]['undisturbed']} of 45" in page
     assert all(f'href="{point["href"]}"' in page for point in points)
@@ -283,14 +285,14 @@ def test_how_far_choices_of_specific_neurons_agree(con):
 
 def test_specific_neurons_on_pages(con):
     [study] = contents.read(con).studies
-    found = pages.read(con, study)
+    found = Known(con, study)[pages.Specificity]
     pairs = con.execute(
         """SELECT label_set.name, measure, count(*) FROM specific_neuron JOIN class USING (class_id) JOIN label_set USING (label_set_id)
         GROUP BY ALL"""
     ).fetchall()
     said = {(row["label_set"], row["measure"], row["pairs"]) for row in found.rows}
     assert said == {(label_set, pages.MEASURES[measure], count) for label_set, measure, count in pairs}
-    chart = [row for row in pages.chart_rows(found, study, "") if row["series"] == "AAPE"]
+    chart = [row for row in found.chart_rows("") if row["series"] == "AAPE"]
     assert [(row["layer"], row["value"]) for row in chart] == [("classes", 1.0), ("outputs", 1.0)]
     layer = study.layers[0]
     for class_id in study.dataset.label_sets["class"]:
@@ -298,12 +300,12 @@ def test_specific_neurons_on_pages(con):
             "SELECT neuron_id - ? FROM specific_neuron WHERE measure = 'aape' AND class_id = ? ORDER BY value DESC, neuron_id LIMIT ?",
             [layer.first, class_id, pages.LISTED],
         ).fetchall()
-        listed = pages.of_class(found, study, class_id, "../").partition("</p>")[0]
+        listed = found.neurons_of(class_id, "../").partition("</p>")[0]
         assert listed.startswith("<p>Specific by AAPE: ")
         assert listed.count("<a ") == len(units)
         hidden = [str(unit) for (unit,) in units if unit < layer.neurons]
         assert re.findall(r"classes · (\d+)</a>", listed) == hidden
-    said = pages.lines(found, study, layer, "")
+    said = found.classes_of(layer, "")
     named = con.execute(
         "SELECT DISTINCT neuron_id FROM specific_neuron WHERE measure IN ('aape', 'lape') AND neuron_id < ?", [layer.first + layer.neurons]
     ).fetchall()

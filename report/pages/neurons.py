@@ -1,0 +1,172 @@
+"""Pages of neurons: one bulk read per layer, then strings."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from html import escape
+from itertools import groupby
+from operator import itemgetter
+
+import duckdb
+import numpy as np
+from markupsafe import Markup
+
+from report.contents import Layer, Study
+from report.parts import svg
+from report.parts.cards import Cards
+from report.parts.page import Press
+from report.parts.svg import number
+from report.parts.texts import REDUCTIONS
+from report.topics.captions import Captions
+from report.topics.topic import Known, by_place
+from report.topics.tuning import Tuning
+
+HIGH, LOW, LOW_NON_NEGATIVE, OPEN = 20, 20, 6, 12
+"""Clips on a page. Below a neuron that cannot be negative lie clips that leave it near 0: a few of them say all there is to hear."""
+STATISTICS = {
+    "mean": "Mean", "deviation": "Deviation", "minimum": "Minimum", "quantile_05": "5 %", "quantile_25": "25 %", "median": "Median",
+    "quantile_75": "75 %", "quantile_95": "95 %", "maximum": "Maximum", "share_active": "Share of clips above 0",
+}  # fmt: skip
+PLACES = ("lead", "summary", "words", "closed", "classes")
+
+
+def neurons(press: Press, known: Known) -> Iterator[tuple[str, str]]:
+    """Addresses and texts of all neuron pages of a study."""
+    study = known.study
+    order = [layer for layer in study.layers if layer.has_pages]
+    if not order:
+        return
+    cards = Cards(study.dataset, study.view, press.media, order[0].page.count("/"), known[Captions].texts)
+    files = [f"{layer.short}/{layer.file(neuron_id)}" for layer in order for neuron_id in layer.ids]
+    turns = zip([None, *files], files, [*files[1:], None], strict=False)
+    for layer in order:
+        yield from _layer(press, known, layer, turns, cards)
+
+
+def _layer(press: Press, known: Known, layer: Layer, turns: Iterator[tuple], cards: Cards) -> Iterator[tuple[str, str]]:
+    """Addresses and texts of one layer's neuron pages; `turns` brings each neuron's file within the study's folder, the one before, and the
+    one after it."""
+    study, dataset, chance, facts = known.study, known.study.dataset, known.study.dataset.chances, known[Tuning].layers[layer.layer_id]
+    page, template = press.page(layer.page), press.templates.get_template("neuron.html.j2")
+    summaries, tops = _summaries(press.con, study, layer), _top_clips(press.con, study, layer, cards)
+    others = _other_tops(press.con, study, layer, cards)
+    said = [topic.neurons(page, layer) for topic in known]
+    constant = {
+        "study": study, "layer": layer, "root": page.root, "reductions": REDUCTIONS, "dataset": dataset,
+        "provenance": page.foot([study.run_id, *(run for parts in said for run in parts.runs)]),
+    }  # fmt: skip
+    said = [parts for parts in said if parts.of]
+    # The numbers are asked first: when they end, no turn of the next layer is lost.
+    for neuron_id, (previous, file, following) in zip(layer.ids, turns, strict=False):
+        fact = facts[neuron_id - layer.first]
+        best = dataset.class_of(fact.class_id)
+        text = template.render(
+            constant, title=layer.title(neuron_id), unit=layer.units[neuron_id - layer.first], fact=fact,
+            best=best, chance=best and chance[best.class_id], previous=previous and f"../{previous}",
+            following=following and f"../{following}", summary=summaries.get(neuron_id), top=tops.get(neuron_id, _NO_TOPS),
+            others=others.get(neuron_id, ()), at=by_place([part for parts in said for part in parts.of.get(neuron_id, ())], *PLACES),
+        )  # fmt: skip
+        yield f"{study.folder}/{file}", text
+
+
+def _summaries(con: duckdb.DuckDBPyConnection, study: Study, layer: Layer) -> dict[int, dict[str, Markup]]:
+    """Histogram and table of statistics by neuron."""
+    rows = con.execute(
+        f"""SELECT neuron_id, reduction, histogram::JSON::INTEGER[], {", ".join(STATISTICS)} FROM activation_summary
+            WHERE run_id = ? AND neuron_id BETWEEN ? AND ? ORDER BY neuron_id, reduction = 'mean' DESC, reduction""",
+        [study.run_id, layer.first, layer.last],
+    ).fetchall()
+    out = {}
+    for neuron_id, group in groupby(rows, key=itemgetter(0)):
+        found = list(group)
+        shown = next((row for row in found if row[1] == layer.reduction), found[0])
+        drawing = ""
+        if shown[2]:
+            low, high = shown[5], shown[11]
+            drawing = svg.histogram(shown[2], low, high, shown[6:11])
+            drawing += f'<p class="ends"><span>{number(low)}</span><span>{number(high)}</span></p>'
+        head = "".join(f"<th>{REDUCTIONS.get(row[1], escape(row[1]))}</th>" for row in found)
+        body = "".join(
+            [f"<tr><th>{name}</th>{''.join([f'<td>{number(row[i])}</td>' for row in found])}</tr>" for i, name in _NUMBERED_STATISTICS]
+        )
+        table = f'<table class="numbers"><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table>'
+        out[neuron_id] = {"drawing": Markup(drawing), "table": Markup(table), "value": shown[3]}
+    return out
+
+
+_NUMBERED_STATISTICS = list(enumerate(STATISTICS.values(), 3))
+_NO_TOPS: dict = {"open": "", "more": "", "high": 0, "low_cards": "", "low": 0, "range": None}
+
+
+def _top_clips(con: duckdb.DuckDBPyConnection, study: Study, layer: Layer, cards: Cards) -> dict[int, dict]:
+    """Cards of the highest and lowest clips by neuron."""
+    low_clips = LOW_NON_NEGATIVE if layer.non_negative else LOW
+    found = con.sql(
+        """SELECT neuron_id, side, clip_id, activation, course FROM top_clip
+           WHERE run_id = ? AND neuron_id BETWEEN ? AND ? AND reduction = ? AND (side = 'high' AND rank <= ? OR side = 'low' AND rank <= ?)
+           ORDER BY neuron_id, side, rank""",
+        params=[study.run_id, layer.first, layer.last, layer.reduction, HIGH, low_clips],
+    ).to_arrow_table()
+    if not len(found):
+        return {}
+    neurons = found["neuron_id"].to_numpy()
+    sides, clips, values = (found[name].to_pylist() for name in ("side", "clip_id", "activation"))
+    firsts = np.flatnonzero(np.diff(neurons, prepend=-1))
+    steps = _course_matrix(found["course"].combine_chunks())
+    width = steps.shape[1]
+    lines, lows, highs = [""] * len(clips), None, None
+    if width:
+        # One scale for all of a neuron's lines, from 0 (or its lowest step) to its highest.
+        with np.errstate(invalid="ignore"):
+            low = np.minimum.reduceat(np.nan_to_num(np.fmin.reduce(steps, axis=1)), firsts).clip(max=0)
+            high = np.maximum.reduceat(np.nan_to_num(np.fmax.reduce(steps, axis=1)), firsts).clip(min=0)
+        counts = np.diff(firsts, append=len(clips))
+        lines = svg.courses(steps, low.repeat(counts), high.repeat(counts))
+        lows, highs = low.tolist(), high.tolist()
+    out = {}
+    card = cards.card
+    texts = [card(c, f"<b>{number(v)}</b>", line, width) for c, v, line in zip(clips, values, lines, strict=True)]
+    for at, (first, end) in enumerate(zip(firsts.tolist(), [*firsts.tolist()[1:], len(clips)], strict=True)):
+        split = next((i for i in range(first, end) if sides[i] == "low"), end)
+        out[int(neurons[first])] = {
+            "open": Markup("".join(texts[first : min(first + OPEN, split)])),
+            "more": Markup("".join(texts[first + OPEN : split])),
+            "high": split - first,
+            "low_cards": Markup("".join(texts[split:end])),
+            "low": end - split,
+            "range": (lows[at], highs[at]) if lows and highs and any(lines[first:end]) else None,
+        }
+    return out
+
+
+def _course_matrix(courses) -> np.ndarray:
+    """Courses (an Arrow list array) as rows x steps, NaN after a shorter one's end and where there is none."""
+    lengths = courses.value_lengths().fill_null(0).to_numpy()
+    width = int(lengths.max(initial=0))
+    flat = courses.flatten().to_numpy(zero_copy_only=False)
+    if (lengths == width).all():
+        return flat.reshape(len(lengths), width)
+    matrix = np.full((len(lengths), width), np.nan, np.float32)
+    matrix[np.arange(width) < lengths[:, None]] = flat
+    return matrix
+
+
+def _other_tops(con: duckdb.DuckDBPyConnection, study: Study, layer: Layer, cards: Cards) -> dict[int, list[tuple[str, Markup]]]:
+    """Highest clips by the reductions the page does not rank by, as lines of links."""
+    rows = con.execute(
+        """SELECT neuron_id, reduction, clip_id, activation FROM top_clip
+           WHERE run_id = ? AND neuron_id BETWEEN ? AND ? AND side = 'high' AND rank <= 10 AND reduction <> ?
+           ORDER BY neuron_id, reduction, rank""",
+        [study.run_id, layer.first, layer.last, layer.reduction],
+    ).fetchall()
+    out: dict[int, list[tuple[str, Markup]]] = defaultdict(list)
+    clips = study.dataset.clips
+    names = {
+        clip.clip_id: f'<li><a href="{cards.root}{clip.page}">{escape(clip.title)}</a> {escape(study.dataset.label(clip))} <b>'
+        for clip in (clips[clip_id] for clip_id in {row[2] for row in rows})
+    }
+    for (neuron_id, reduction), group in groupby(rows, key=itemgetter(0, 1)):
+        items = "".join([f"{names[clip_id]}{number(value)}</b></li>" for _, _, clip_id, value in group])
+        out[neuron_id].append((REDUCTIONS.get(reduction, reduction), Markup(items)))
+    return out

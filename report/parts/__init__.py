@@ -1,0 +1,1 @@
+"""What draws: cards of clips, SVG, charts, texts, footers, the search index."""

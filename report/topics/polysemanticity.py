@@ -1,0 +1,104 @@
+"""How many of a neuron's highest clips the captions have something in common of, and the kinds of sounds among them, on the pages of neurons
+and networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+
+from markupsafe import Markup
+
+from report.contents import Layer
+from report.parts.page import Page
+from report.parts.texts import cut, plural
+from report.topics.topic import Part, Parts, Topic
+from report.topics.tuning import Tuning
+
+K = 5
+WORDS = 120
+"""Characters of a cluster's words."""
+
+
+class Polysemanticity(Topic):
+    """The latest finished run: rows of the derived table for k = K by layer, and the clusters of sentences."""
+
+    stage = "polysemanticity"
+    tables = ("polysemanticity", "sentence_clusters")
+
+    def read(self) -> None:
+        """Read a study's polysemanticity."""
+        self.layers: dict[int, list[dict]] = {}
+        self.clusters: list[dict] = []
+        if self.run_id is None:
+            return
+        by_name = {layer.name: layer.layer_id for layer in self.study.by_first}
+        for row in self.table("polysemanticity"):
+            if row["run_id"] == self.run_id and row["k"] == K and row["layer"] in by_name:
+                self.layers.setdefault(by_name[row["layer"]], []).append(row)
+        for row in self.table("sentence_clusters"):
+            if row["run_id"] == self.run_id:
+                self.clusters.append(row | {"words": cut(row["words"], WORDS) or "no words of their own"})
+
+    def network(self, page: Page) -> Iterator[Part]:
+        """Shares of neurons with one meaning, a line per tau."""
+        rows = [
+            {"layer": layer.name, "position": position, "series": f"{row['tau'] * K:.0f} of {K}", "neurons": row["interpretable"], "total": row["neurons"],
+             "value": round(row["share"], 5), "href": page.root + layer.page}
+            for position, layer in enumerate(self.study.layers) for row in self.layers.get(layer.layer_id, [])
+        ]  # fmt: skip
+        if rows:
+            html = page.draw("polysemanticity", rows=rows, clusters=self.clusters, k=K)
+            yield Part(html, "words", rows={"polysemanticity": rows}, link=("polysemanticity", "polysemanticity"))
+
+    def neurons(self, page: Page, layer: Layer) -> Parts:
+        """Of each living neuron of a layer that was looked at: how many of its K highest clips share a cluster of sentences, and its words;
+        and the kinds of sounds that words tell apart among its highest clips."""
+        rows = self.con.execute(
+            f"SELECT neuron_id, shared, cluster, missing FROM polysemanticity WHERE run_id = ? AND k = {K} AND neuron_id BETWEEN ? AND ?",
+            [self.run_id, layer.first, layer.last],
+        ).fetchall()
+        kinds = self._kinds(layer)
+        if not rows and not kinds:
+            return Parts()
+        words = {row["cluster"]: escape(row["words"]) for row in self.clusters}
+        facts = self.known[Tuning].layers[layer.layer_id]
+        texts = {fact.neuron_id: f"Fewer than {K} clips lie above 0, too few to compare." for fact in facts if not fact.is_dead}
+        for neuron_id, shared, cluster, missing in rows:
+            without = f", {plural(missing, 'clip')} without a caption" if missing else ""
+            if cluster is None:
+                texts[neuron_id] = f"None of its {K} highest clips has a caption."
+            else:
+                texts[neuron_id] = f"<b>{shared} of {K}</b> highest clips share sentences about <i>{words.get(cluster, '')}</i>{without}."
+        section = "<section><h2>One meaning or several</h2>{}<p>{}</p></section>"
+        return Parts({n: [Part(Markup(section.format(kinds.get(n, ""), text)), "words")] for n, text in texts.items()})
+
+    def _kinds(self, layer: Layer) -> dict[int, str]:
+        """The kinds of sounds that neurons answer to, each with its words and the ranks of its clips among those shown."""
+        its = [self.run_id, layer.first, layer.last]
+        counted = self.con.execute(
+            "SELECT neuron_id, meanings, clips FROM meaning_count WHERE run_id = ? AND neuron_id BETWEEN ? AND ?", its
+        )
+        verdicts = {neuron_id: (meanings, clips) for neuron_id, meanings, clips in counted.fetchall()}
+        groups: dict[int, list[str]] = {}
+        for neuron_id, words, clips, ranks in self.con.execute(
+            """SELECT neuron_id, words, any_value(clips), list(rank ORDER BY rank) FILTER (rank IS NOT NULL)
+            FROM (SELECT * FROM meaning WHERE run_id = ? AND neuron_id BETWEEN ? AND ?) JOIN meaning_clip USING (run_id, neuron_id, meaning)
+            LEFT JOIN (SELECT neuron_id, clip_id, rank FROM top_clip WHERE run_id = ? AND reduction = ? AND side = 'high') USING (neuron_id, clip_id)
+            GROUP BY neuron_id, meaning, words ORDER BY neuron_id, meaning""",
+            [*its, self.study.run_id, layer.reduction],
+        ).fetchall():
+            where = f": numbers {', '.join(map(str, ranks))}" if ranks and verdicts[neuron_id][0] > 1 else ""
+            groups.setdefault(neuron_id, []).append(
+                f"<i>{escape(cut(words, WORDS)) or 'no words of their own'}</i> ({plural(clips, 'clip')}{where})"
+            )
+        out = {}
+        for neuron_id, (meanings, clips) in verdicts.items():
+            its_groups = groups.get(neuron_id, [])
+            if meanings == 0:
+                text = f"<b>No meaning in words</b>: they do not tell its {clips} highest clips from those that leave it cold."
+            elif meanings == 1:
+                text = f"<b>One meaning</b> in words: {its_groups[0] if its_groups else ''}."
+            else:
+                text = f"Answers to <b>{meanings} kinds</b> of sounds: {'; '.join(its_groups)}."
+            out[neuron_id] = f"<p>{text}</p>"
+        return out
