@@ -122,8 +122,95 @@ def train(
             _fine_tune(network, clips, recipe, progress)
     logits = class_logits(network, (inputs[rows].flatten(0, 1) for rows in clips.test.split(BATCH_CLIPS)))
     labels = clips.labels[clips.test].numpy()
-    total = np.bincount(labels, minlength=len(classes)).tolist()
-    correct = np.bincount(labels[logits.argmax(axis=1) == labels], minlength=len(classes)).tolist()
+    right = labels[logits.argmax(axis=1) == labels]
+    correct, total = (np.bincount(of, minlength=len(classes)).tolist() for of in (right, labels))
+    state = {name.removeprefix("model."): tensor.cpu() for name, tensor in network.module.state_dict().items()}
+    return Trained(way, base, classes, listing.name, state, base_sha256, seed, fold, recipe, correct, total)
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Prepared inputs [clips, windows, ...] and class numbers [clips]; the rows to learn from, and those held out."""
+
+    inputs: torch.Tensor
+    labels: torch.Tensor
+    training: torch.Tensor
+    test: torch.Tensor
+
+
+def _main_labels(listing: Listing, fold: int) -> tuple[list[str], list[Entry], list[int]]:
+    """Classes of the main label set, the clips that have one (the first, where several) and a fold, and their class numbers."""
+    if not listing.label_sets:
+        raise UserError(f"data set {listing.name} has no labels: a network is trained on those of its main label set")
+    main, classes = next(iter(listing.label_sets.items()))
+    entries = [entry for entry in listing.entries if entry.fold is not None and entry.labels.get(main)]
+    labels = [classes.index(entry.labels[main][0]) for entry in entries]
+    if not any(entry.fold == fold for entry in entries):
+        raise UserError(f"data set {listing.name} has no labelled clip in fold {fold}: name a fold that it has, to test on")
+    missing = set(range(len(classes))) - {label for entry, label in zip(entries, labels, strict=True) if entry.fold != fold}
+    if missing:
+        raise UserError(f"data set {listing.name} has no clip of {show(classes[min(missing)])} outside fold {fold}: it cannot be learned")
+    return classes, entries, labels
+
+
+def _waveforms(network: Network, entries: list[Entry]) -> Iterator[torch.Tensor]:
+    """Batches [clips, samples] in order."""
+
+    def read(entry: Entry) -> np.ndarray:
+        try:
+            return load(entry.path, sample_rate_hz=network.sample_rate_hz, clip_s=network.clip_s)[0]
+        except SoundError as error:
+            raise UserError(f"{entry.path} cannot be learned from: {error}; take it out of the data set") from None
+
+    with ThreadPoolExecutor(2) as pool:
+        for start in range(0, len(entries), BATCH_CLIPS):
+            yield torch.from_numpy(np.stack(list(pool.map(read, entries[start : start + BATCH_CLIPS]))))
+
+
+def _start(base: str, classes: int) -> tuple[dict[str, torch.Tensor], str | None]:
+    """Tensors of a network before training, its classifier all zeros, and the checksum of the checkpoint they come from."""
+    if base == "cnn":
+        return cnn_module(classes).state_dict(), None
+    source = load_network(base, clip_s=CLIP_S)
+    state: dict[str, Any] = dict(source.module.state_dict())
+    if base == "yamnet":
+        del state["logits.weight"], state["logits.bias"]
+    else:
+        state = {name.replace("model.", "encoder.", 1): tensor for name, tensor in state.items()}
+        positions = "encoder.embed_positions.weight"
+        state[positions] = state[positions][: round(CLIP_S * TOKENS_PER_S)]
+    width = FEATURES[base]
+    return state | {"classifier.weight": torch.zeros(classes, width), "classifier.bias": torch.zeros(classes)}, source.checkpoint_sha256
+
+
+def _optimise(
+    logits: Callable[[torch.Tensor], torch.Tensor], parameters: list[nn.Parameter], clips: Clips, recipe: Recipe, progress: Progress | None
+) -> None:
+    """Cross-entropy with smoothed labels by AdamW, the rate falling to 0 along a cosine. `logits` takes clip numbers to [clips, classes]."""
+    rows = clips.training
+    steps = max(1, len(rows) // recipe.batch)
+    optimiser = torch.optim.AdamW(parameters, lr=recipe.rate, weight_decay=recipe.decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, recipe.epochs * steps)
+    for epoch in range(recipe.epochs):
+        for batch in rows[torch.randperm(len(rows))].tensor_split(steps):
+            found = logits(batch)
+            loss = nn.functional.cross_entropy(found, clips.labels[batch].to(found.device), label_smoothing=SMOOTHING)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+        if progress:
+            progress(epoch + 1, recipe.epochs)
+
+
+def _train_head(network: Network, clips: Clips, recipe: Recipe, progress: Progress | None) -> None:
+    """Train the classifier on what it takes, averaged over a clip's windows and standardised; the standardising goes into its weights."""
+    classifier = network.module.get_submodule(network.layers[-1].module)
+    assert isinstance(classifier, nn.Linear)
+    found: list[torch.Tensor] = []
+    handle = classifier.register_forward_pre_hook(
+        lambda _module, given: found.append(given[0].unflatten(0, (-1, network.windows)).mean(dim=1))
+    )
     try:
         class_logits(network, (part.flatten(0, 1) for part in clips.inputs.split(BATCH_CLIPS)))
     finally:
