@@ -196,8 +196,13 @@ class Study(Place):
         layer = self.layer_of(neuron_id)
         return layer.names[neuron_id - layer.first]
 
+    def has_page(self, neuron_id: int) -> bool:
+        """Whether the neuron has a page: positions have none, and neither do layers of other runs."""
+        at = bisect_right(self.firsts, neuron_id) - 1
+        return at >= 0 and neuron_id < self.by_first[at].first + self.by_first[at].neurons
+
     def layer_of(self, neuron_id: int) -> Layer:
-        """Layer a neuron belongs to."""
+        """Layer that a neuron with a page belongs to."""
         return self.by_first[bisect_right(self.firsts, neuron_id) - 1]
 
 

@@ -121,9 +121,9 @@ def train(
         if way == "fine-tuned":
             _fine_tune(network, clips, recipe, progress)
     logits = class_logits(network, (inputs[rows].flatten(0, 1) for rows in clips.test.split(BATCH_CLIPS)))
-    labels = clips.labels[clips.test].numpy()
-    right = labels[logits.argmax(axis=1) == labels]
-    correct, total = (np.bincount(of, minlength=len(classes)).tolist() for of in (right, labels))
+    truth = clips.labels[clips.test].numpy()
+    right = truth[logits.argmax(axis=1) == truth]
+    correct, total = (np.bincount(of, minlength=len(classes)).tolist() for of in (right, truth))
     state = {name.removeprefix("model."): tensor.cpu() for name, tensor in network.module.state_dict().items()}
     return Trained(way, base, classes, listing.name, state, base_sha256, seed, fold, recipe, correct, total)
 

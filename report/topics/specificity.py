@@ -45,7 +45,8 @@ class Specificity(Topic):
                ORDER BY measure, value DESC, neuron_id""",
             [self.run_id, NAMED],
         ).fetchall():
-            self.by_class.setdefault(class_id, {}).setdefault(measure, []).append(neuron_id)
+            if self.study.has_page(neuron_id):
+                self.by_class.setdefault(class_id, {}).setdefault(measure, []).append(neuron_id)
 
     def network(self, page: Page) -> Iterator[Part]:
         """How many are specific, and the chart over layers."""
@@ -73,12 +74,10 @@ class Specificity(Topic):
         """Links to the neurons specific to a class, by measure."""
         parts = []
         for measure, neurons in self.by_class.get(class_id, {}).items():
-            links = [
-                f'<a href="{root}{layer.folder}/{layer.file(neuron)}">{escape(layer.title(neuron))}</a>'
-                for neuron in neurons[:LISTED] if (layer := self.study.layer_of(neuron)).has_pages
-            ]  # fmt: skip
+            places = [(neuron, self.study.layer_of(neuron)) for neuron in neurons[:LISTED]]
+            links = [f'<a href="{root}{at.folder}/{at.file(neuron)}">{escape(at.title(neuron))}</a>' for neuron, at in places]
             more = f" and {len(neurons) - LISTED} more" if len(neurons) > LISTED else ""
-            parts.append(f"<p>Specific by {MEASURES[measure]}: {', '.join(links)}{more}.</p>" if links else "")
+            parts.append(f"<p>Specific by {MEASURES[measure]}: {', '.join(links)}{more}.</p>")
         return Markup("".join(parts))
 
     def neurons(self, page: Page, layer: Layer) -> Parts:

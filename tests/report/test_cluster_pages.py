@@ -11,6 +11,7 @@ import duckdb
 import numpy as np
 import pytest
 
+from ingest.stages import Context, specificity
 from report import site as atlas
 from report.parts import svg
 from report.topics.interventions import interval
@@ -236,3 +237,22 @@ def test_a_plane_has_time_to_the_right_and_frequency_upwards():
     assert 'viewBox="0 0 4 3"' in drawing
     assert 'fill-opacity="1.00" d="M3 0h1v1h-1z"' in drawing
     assert 'viewBox="0 0 63 10"' in svg.plane(np.ones((500, 10), int))
+
+
+def test_positions_specific_to_a_class_have_no_page_to_link_to(clustered, tmp_path):
+    warehouse = tmp_path / "small.duckdb"
+    shutil.copy(clustered[0], warehouse)
+    shutil.copytree(clustered[0].parent / "a", tmp_path / "a")
+    with duckdb.connect(str(warehouse)) as con:
+        [(positions,)] = con.execute(
+            "SELECT run_id FROM run WHERE stage = 'activations' AND parameters::JSON ->> 'positions' = 'true'"
+        ).fetchall()
+        con.execute("UPDATE dataset SET source = ?", [str(clustered[0].parent / "sounds")])
+    specificity.run(
+        Context(warehouse, None, {}.get, runs={"activations": positions}), specificity.Settings(lowest_entropy=0.5, class_quantile=0.5)
+    )
+    with duckdb.connect(str(warehouse), read_only=True) as con:
+        assert con.execute("SELECT count(*) > 0 FROM specific_neuron WHERE measure = 'aape'").fetchall() == [(True,)]
+    atlas.build(warehouse, tmp_path / "site")
+    for page in (tmp_path / "site" / "datasets").glob("*/classes/*/*.html"):
+        assert "Specific by" not in page.read_text("utf-8")
