@@ -25,21 +25,23 @@ class _AudioLanguageModel:
     """What the engines share: the model's processor, its chat template around a sound and the prompt, and how clips are heard."""
 
     def __init__(
-        self, model: str | Path, *, revision: str | None, prompt: str, clip_s: float, max_tokens: int, dtype: str, batch: int
+        self,
+        model: str | Path,
+        *,
+        batch: int,
+        revision: str | None = None,
+        prompt: str = "caption",
+        clip_s: float = LONGEST_S,
+        max_tokens: int = MAX_TOKENS,
+        dtype: str = "auto",
     ) -> None:
         self.model, self.revision, self.clip_s, self.max_tokens, self.dtype, self.batch = model, revision, clip_s, max_tokens, dtype, batch
         self.name = Path(model).name
         self.prompt = read_prompt(prompt)
 
     def _identity(self, engine: str) -> dict[str, object]:
-        return {
-            "engine": engine,
-            **model_identity(self.model, self.revision),
-            "prompt_sha256": self.prompt.sha256,
-            "clip_s": self.clip_s,
-            "max_tokens": self.max_tokens,
-            "dtype": self.dtype,
-        }
+        given = {"prompt_sha256": self.prompt.sha256, "clip_s": self.clip_s, "max_tokens": self.max_tokens, "dtype": self.dtype}
+        return {"engine": engine, **model_identity(self.model, self.revision), **given}
 
     @functools.cached_property
     def processor(self) -> Any:
@@ -66,19 +68,8 @@ class _AudioLanguageModel:
 class TransformersAudio(_AudioLanguageModel):
     """An audio language model of the Qwen2-Audio class through transformers, from a folder or the hub, greedily."""
 
-    def __init__(
-        self,
-        model: str | Path,
-        *,
-        revision: str | None = None,
-        prompt: str = "caption",
-        clip_s: float = LONGEST_S,
-        max_tokens: int = MAX_TOKENS,
-        dtype: str = "auto",
-        batch: int = 8,
-        device: str | None = None,
-    ) -> None:
-        super().__init__(model, revision=revision, prompt=prompt, clip_s=clip_s, max_tokens=max_tokens, dtype=dtype, batch=batch)
+    def __init__(self, model: str | Path, *, batch: int = 8, device: str | None = None, **options: Any) -> None:
+        super().__init__(model, batch=batch, **options)
         self.device = device
 
     @functools.cached_property
@@ -116,20 +107,16 @@ class VllmAudio(_AudioLanguageModel):
         self,
         model: str | Path,
         *,
-        revision: str | None = None,
-        prompt: str = "caption",
-        clip_s: float = LONGEST_S,
         temperature: float = 0.0,
         seed: int = 0,
-        max_tokens: int = MAX_TOKENS,
-        dtype: str = "auto",
         context: int | None = None,
         gpus: int = 1,
         batch: int = 256,
+        **options: Any,
     ) -> None:
         """`context` is the most tokens of sound, prompt and caption together, by default as many as the model can take."""
-        super().__init__(model, revision=revision, prompt=prompt, clip_s=clip_s, max_tokens=max_tokens, dtype=dtype, batch=batch)
-        self.sampling, self.context, self.gpus = {"temperature": temperature, "seed": seed, "max_tokens": max_tokens}, context, gpus
+        super().__init__(model, batch=batch, **options)
+        self.sampling, self.context, self.gpus = {"temperature": temperature, "seed": seed, "max_tokens": self.max_tokens}, context, gpus
 
     @functools.cached_property
     def parameters(self) -> dict[str, object]:

@@ -45,13 +45,8 @@ class Vllm:
     @functools.cached_property
     def parameters(self) -> dict[str, object]:
         """What identifies the replies."""
-        return {
-            "engine": "vllm",
-            **model_identity(self.model, self.revision),
-            **self.sampling,
-            "dtype": self.dtype,
-            "context": self.context,
-        }
+        given = {"engine": "vllm", "dtype": self.dtype, "context": self.context}
+        return {**model_identity(self.model, self.revision), **self.sampling, **given}
 
     @functools.cached_property
     def _engine(self) -> Any:

@@ -49,13 +49,7 @@ class SentenceTransformer:
     """
 
     def __init__(
-        self,
-        model: str | Path,
-        *,
-        name: str | None = None,
-        revision: str | None = None,
-        device: str | None = None,
-        batch_size: int = 64,
+        self, model: str | Path, *, name: str | None = None, revision: str | None = None, device: str | None = None, batch_size: int = 64
     ) -> None:
         self.model, self.revision, self.device, self.batch_size = model, revision, device, batch_size
         self._named = {} if name is None else {"model": name}

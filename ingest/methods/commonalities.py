@@ -44,12 +44,7 @@ class _Sentence:
 
 
 def commonalities(
-    captions: Sequence[str],
-    encoder: TextEncoder | None,
-    share: float = 0.5,
-    *,
-    alike: float = ALIKE,
-    tag: Tagger | None = None,
+    captions: Sequence[str], encoder: TextEncoder | None, share: float = 0.5, *, alike: float = ALIKE, tag: Tagger | None = None
 ) -> list[str]:
     """What at least `share` of the captions (and two, where there are two) say, in their own words; nothing in common is no point.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
@@ -69,7 +71,7 @@ class Extremes:
             self._rank()
         return {"keys": self.keys.numpy()} | ({} if self.courses is None else {"courses": self.courses.numpy()})
 
-    def restore(self, state: dict[str, np.ndarray]) -> None:
-        """Take the state back from `arrays`."""
-        self.keys = torch.from_numpy(state["keys"])
-        self.courses = torch.from_numpy(state["courses"]) if "courses" in state else None
+    def restore(self, state: Mapping[str, np.ndarray], prefix: str = "") -> None:
+        """Take the state back from `arrays`, whose names may have got a prefix."""
+        self.keys = torch.from_numpy(state[f"{prefix}keys"])
+        self.courses = torch.from_numpy(state[f"{prefix}courses"]) if f"{prefix}courses" in state else None

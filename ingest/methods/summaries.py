@@ -97,12 +97,7 @@ class Point:
 
 
 def calibrate(
-    high: Sequence[str],
-    low: Sequence[str],
-    encoder: TextEncoder,
-    threshold: float = THRESHOLD,
-    *,
-    as_published: bool = False,
+    high: Sequence[str], low: Sequence[str], encoder: TextEncoder, threshold: float = THRESHOLD, *, as_published: bool = False
 ) -> list[Point]:
     """Drop the points of `high` whose embedding has a cosine above `threshold` with that of any point of `low` (paper, section 3.4).
 

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ingest.networks.network import Network
+from ingest.sounds.sound import SoundError, load
 from warehouse.store import UserError
+
+BATCH_CLIPS = 8
+
+
+def read_waveforms(network: Network, names: Sequence[str], paths: Mapping[str, Path]) -> Iterator[torch.Tensor]:
+    """Batches of waveforms [clips, samples] of the clips `names`, whose sound files `paths` has, in order. Raises UserError for a clip that could
+    be read before and cannot now."""
+
+    def waveform(name: str) -> np.ndarray:
+        try:
+            return load(paths[name], sample_rate_hz=network.sample_rate_hz, clip_s=network.clip_s)[0]
+        except (KeyError, SoundError) as error:
+            raise UserError(f"clip {name} cannot be read any more: {error}") from None
+
+    with ThreadPoolExecutor(2) as pool:
+        for start in range(0, len(names), BATCH_CLIPS):
+            yield torch.from_numpy(np.stack(list(pool.map(waveform, names[start : start + BATCH_CLIPS]))))
 
 
 def prepare_clips(network: Network, waveforms: Iterable[torch.Tensor], clips: int, file: Path | None = None) -> torch.Tensor:

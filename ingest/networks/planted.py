@@ -70,17 +70,8 @@ class Sense:
 
 STEADY = ("steady", "continuous", "constant", "sustained", "unchanging")
 PULSING = (
-    "rhythmic",
-    "repetitive",
-    "repeated",
-    "regular",
-    "periodic",
-    "intermittent",
-    "fluctuating",
-    "pulsing",
-    "modulated",
-    "modulation",
-    "beat",
+    *("rhythmic", "repetitive", "repeated", "regular", "periodic", "intermittent", "fluctuating"),
+    *("pulsing", "modulated", "modulation", "beat"),
 )
 SENSES = {
     "loud": Sense("loudness", "level", 1, -55, -15, 20, 3, ("loud", "louder", "intense", "powerful", "strong")),

@@ -184,13 +184,7 @@ def read_surge(source: Path, name: str | None = None) -> Listing:
     return ordered(_listing(gathered, name, "surge", source, None, "surge/PRESET-velocity64/note060.ogg, ..."), note=NOTES)
 
 
-READERS |= {
-    "crema-d": read_crema_d,
-    "voxceleb1": read_voxceleb1,
-    "voxforge": read_voxforge,
-    "gise-51": read_gise_51,
-    "surge": read_surge,
-}
+READERS |= {"crema-d": read_crema_d, "voxceleb1": read_voxceleb1, "voxforge": read_voxforge, "gise-51": read_gise_51, "surge": read_surge}
 
 
 def _listing(gathered: Gathered, name: str | None, reader: str, source: Path, license_: str | None, needs: str) -> Listing:

@@ -10,12 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import torch
 
 from ingest.methods.ablations import ablated, importance_masks, inner_layers, random_masks, unlearning
 from ingest.networks.network import Network, keep_freed_memory
-from ingest.networks.passes import class_logits, prepare_clips
-from ingest.sounds.sound import SoundError, load
+from ingest.networks.passes import BATCH_CLIPS, class_logits, prepare_clips, read_waveforms
 from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.recorded import Recorded, read_recorded
 from warehouse import ledger, store
@@ -27,7 +25,6 @@ UNIT = "units of work"
 NEEDS = ("descriptions", "dissections")
 CODE_VERSION = 3
 SEED = 0
-BATCH_CLIPS = 8
 TOP_CONCEPTS = 3
 FREQUENT_ADJECTIVES = 4
 CRITERIA = ("nouns", "adjectives", "verbs", "prepositions", "length", "basic", "high-level")
@@ -193,7 +190,7 @@ class _Passes:
     ) -> None:
         self.network, self.recorded, self.order = network, recorded, order
         names = [recorded.clip_names[column] for column in columns]
-        inputs = prepare_clips(network, _waveforms(network, names, paths), len(names), folder / "inputs.float32")
+        inputs = prepare_clips(network, read_waveforms(network, names, paths), len(names), folder / "inputs.float32")
         self.batches = inputs.split(BATCH_CLIPS * network.windows)
         self.labels = recorded.labels[columns]
         self.before = self.logits({})
@@ -208,17 +205,6 @@ class _Passes:
         """Neurons that would be silenced."""
         inner = {layer.name for layer in inner_layers(self.network)}
         return sum(len(chosen) for layer, chosen in units.items() if layer in inner)
-
-
-def _waveforms(network: Network, names: list[str], paths: dict[str, Path]) -> Iterator[torch.Tensor]:
-    for start in range(0, len(names), BATCH_CLIPS):
-        batch = []
-        for name in names[start : start + BATCH_CLIPS]:
-            try:
-                batch.append(load(paths[name], sample_rate_hz=network.sample_rate_hz, clip_s=network.clip_s)[0])
-            except (KeyError, SoundError) as error:
-                raise UserError(f"clip {name} cannot be read any more: {error}") from None
-        yield torch.from_numpy(np.stack(batch))
 
 
 def _unlearn(passes: _Passes, words: Words, label: int, settings: Settings) -> tuple[list[dict[str, object]], list[tuple[str, str]]]:

@@ -200,7 +200,7 @@ class Extraction:
         if pending[0] > 0 and not self.positions:
             with np.load(self._state_file(pending[0] - 1)) as state:
                 for index, extreme in enumerate(extremes):
-                    extreme.restore({name.partition(".")[2]: state[name] for name in state.files if name.startswith(f"{index}.")})
+                    extreme.restore(state, f"{index}.")
         with self._loaded(pending) as batches, self.recorder:
             for index in pending:
                 values, failures = self._shard(index, batches, extremes, progress)
@@ -210,8 +210,7 @@ class Extraction:
                         f"{number}.{name}": array for number, extreme in enumerate(extremes) for name, array in extreme.arrays().items()
                     }
                     self._save(self._state_file(index), **arrays)
-                with self.run.commit([f"shard {index:05d}"], failures):
-                    pass
+                self.run.record([f"shard {index:05d}"], {}, failures)
                 if index:
                     self._state_file(index - 1).unlink(missing_ok=True)
         return len(pending)

@@ -176,10 +176,8 @@ class _Work:
             names, network = self.recorded.clip_names, self.sources.network
             sounds, texts = audio_embeddings(network, names, self.sources.paths), text_embeddings(network, self.concepts)
             heard = np.isfinite(sounds).all(axis=1)
-            with self.run.commit(
-                [], [(name, f"{network.name} has no embedding of it") for name, is_heard in zip(names, heard, strict=True) if not is_heard]
-            ):
-                pass
+            unheard = [name for name, is_heard in zip(names, heard, strict=True) if not is_heard]
+            self.run.record([], {}, [(name, f"{network.name} has no embedding of it") for name in unheard])
             found["TAB"] = np.flatnonzero(heard), concept_scores.tagged_by(sounds[heard], texts)
         return found
 

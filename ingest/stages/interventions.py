@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,7 +14,7 @@ import torch
 from ingest.language.word_lists import ESC50_AUDIOSET, read_label_map
 from ingest.methods import interventions, readouts
 from ingest.networks.network import Layer, Network, keep_freed_memory
-from ingest.sounds.sound import SoundError, load
+from ingest.networks.passes import read_waveforms
 from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.recorded import Recorded, RecordedLayer, read_recorded
 from warehouse import ledger, store
@@ -222,15 +221,5 @@ class Disturbed:
 
 
 def prepared(network: Network, names: list[str], paths: dict[str, Path]) -> Iterator[torch.Tensor]:
-    """The network's inputs for clips by name, a batch at a time. Raises UserError for a clip that could be read before and cannot now."""
-
-    def waveform(name: str) -> np.ndarray:
-        try:
-            return load(paths[name], sample_rate_hz=network.sample_rate_hz, clip_s=network.clip_s)[0]
-        except (KeyError, SoundError) as error:
-            raise UserError(f"clip {name} cannot be read any more: {error}") from None
-
-    with ThreadPoolExecutor(2) as pool:
-        for start in range(0, len(names), interventions.BATCH_CLIPS):
-            batch = list(pool.map(waveform, names[start : start + interventions.BATCH_CLIPS]))
-            yield network.prepare(torch.from_numpy(np.stack(batch)))
+    """The network's inputs for clips by name, a batch at a time."""
+    return (network.prepare(waveforms) for waveforms in read_waveforms(network, names, paths))

@@ -16,7 +16,6 @@ from ingest.methods.specificity import average_precision, class_means, selectivi
 from ingest.networks.network import Layer, Network, course_steps
 from ingest.stages import Progress, silent
 from warehouse import ledger, store
-from warehouse.store import insert
 
 CHUNK_CLIPS = 256
 BINS = 24
@@ -71,9 +70,7 @@ def finish_layers(
                     extremes = Extremes(len(neuron_ids), top_k, course_steps(network, layer) if reduction == "mean" else 1, CHUNK_CLIPS)
                     if reduction == "mean" and state:
                         with np.load(state[-1]) as arrays:
-                            extremes.restore(
-                                {name.partition(".")[2]: arrays[name] for name in arrays.files if name.startswith(f"{number}.")}
-                            )
+                            extremes.restore(arrays, f"{number}.")
                     else:
                         for start in range(0, len(clip_ids), CHUNK_CLIPS):
                             part = slice(start, start + CHUNK_CLIPS)
@@ -82,12 +79,8 @@ def finish_layers(
                     if not positions:
                         found["class_activation"] = class_activation(matrix, neuron_ids, labels, non_negative=layer.non_negative)
                 for table, frame in found.items():
-                    tables.setdefault(table, []).append(
-                        frame.with_columns(pl.lit(reduction).alias("reduction"), pl.lit(run.run_id).alias("run_id"))
-                    )
-            with run.commit([item]) as con:
-                for table, frames in tables.items():
-                    insert(con, table, pl.concat(frames))
+                    tables.setdefault(table, []).append(frame.with_columns(pl.lit(reduction).alias("reduction")))
+            run.record([item], {table: pl.concat(frames) for table, frames in tables.items()})
             worked += 1
         row += len(neuron_ids)
         progress(number + 1, len(layers))
@@ -297,9 +290,8 @@ def find_neighbors(run: ledger.Run, records: list[tuple[int, np.ndarray]], folde
             frame = (
                 pl.concat(frames)
                 .sort("neuron_id", "correlation", "neighbor_id", descending=[False, True, False])
-                .with_columns(pl.int_range(1, pl.len() + 1).over("neuron_id").alias("rank"), pl.lit(run.run_id).alias("run_id"))
+                .with_columns(pl.int_range(1, pl.len() + 1).over("neuron_id").alias("rank"))
             )
-            with run.commit([f"neighbors {layer_id}"]) as con:
-                insert(con, "neighbor", frame)
+            run.record([f"neighbors {layer_id}"], {"neighbor": frame})
         row += len(ids)
     return len(pending)

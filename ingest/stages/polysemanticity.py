@@ -105,11 +105,7 @@ def count(matrix: np.ndarray, member: np.ndarray, ks: tuple[int, ...], first_neu
 
 
 def tell(
-    matrix: np.ndarray,
-    vocabulary: meanings.Vocabulary,
-    clip_ids: np.ndarray,
-    thresholds: meanings.Thresholds,
-    first_neuron_id: int,
+    matrix: np.ndarray, vocabulary: meanings.Vocabulary, clip_ids: np.ndarray, thresholds: meanings.Thresholds, first_neuron_id: int
 ) -> dict[str, pl.DataFrame]:
     """Rows of tables meaning_count, meaning and meaning_clip for a matrix [neurons, clips]."""
     counts, found, clips = [], [], []

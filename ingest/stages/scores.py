@@ -31,7 +31,6 @@ TITLE = "scores of descriptions of {network} on {dataset}"
 UNIT = "layers"
 NEEDS = ("captions", "descriptions")
 CODE_VERSION = 2
-SCORERS = ("captions", "audio", "judge")
 BATCH = 32
 SHORTEST_PROMPT = 40
 """Characters below which it is not for its length that an audio-text network refuses a text."""
