@@ -99,8 +99,8 @@ def check_study(study: Study, where: str) -> Study:
         _one_of(stage, stages.names(), f"{where}: stage")
     for name, settings in study.settings.items():
         _check_choices(settings, f"{where}: {name}")
-    if "ICL" in getattr(study.settings.get("dissections"), "methods", ()) and study.of("descriptions").engine == "commonalities":
-        raise UserError(f"{where}: dissections: ICL needs a language model: choose an engine of descriptions other than commonalities")
+        if fault := getattr(stages.load(name), "fault", lambda *_: None)(settings, study.of):
+            raise UserError(f"{where}: {name}: {fault}")
     for dataset in study.dataset:
         _one_of(dataset.reader, tuple(READERS), f"{where}: reader")
         if dataset.source is None and dataset.reader not in SYNTHESISED:
@@ -119,13 +119,10 @@ def _check_choices(settings: Any, where: str) -> None:
     for name, hint in get_type_hints(type(settings)).items():
         value = getattr(settings, name)
         allowed = next((get_args(part) for part in _parts(hint) if get_origin(part) is Literal), ())
-        for item in value if isinstance(value, tuple) else (value,):
-            if allowed and item is not None:
-                _one_of(
-                    item if isinstance(item, str) else repr(item),
-                    allowed,
-                    f"{where}: {name.removesuffix('s') if isinstance(value, tuple) else name}",
-                )
+        items, what = (value, name.removesuffix("s")) if isinstance(value, tuple) else ((value,), name)
+        for item in items if allowed else ():
+            if item is not None:
+                _one_of(item if isinstance(item, str) else repr(item), allowed, f"{where}: {what}")
 
 
 def _parts(hint: Any) -> list[Any]:

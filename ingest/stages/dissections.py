@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -76,6 +76,13 @@ class Settings:
         methods = [method for method in METHODS if method in self.methods]
         shared = {"concepts": self.concept_set, "functions": self.functions, "mode": self.mode, "scale": self.scale, "kept": self.kept}
         return shared | ({"methods": methods} if methods != ["DB"] else {})
+
+
+def fault(settings: Settings, of: Callable[[str], Any]) -> str | None:
+    """What is wrong with the settings beside those of other stages."""
+    if "ICL" in settings.methods and of("descriptions").engine == "commonalities":
+        return "ICL needs a language model: choose an engine of descriptions other than commonalities"
+    return None
 
 
 @dataclass(frozen=True)
