@@ -15,9 +15,12 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
-import polars as pl
+
+if TYPE_CHECKING:  # spares those who only read its import
+    import polars as pl
 
 SCHEMA_VERSION = 5
 
