@@ -1,0 +1,31 @@
+"""One thread a process, what several tests share, and which tests `make test-fast` leaves out."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Arrays are small here: a second thread of OpenBLAS or OpenMP only spins. Set before a test imports numpy or torch; processes that tests
+# start inherit it.
+for library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+# Fixtures that skip a test where something is missing.
+OUTSIDE = {"browser", "clap", "clapcap"}
+
+
+def pytest_collection_modifyitems(items):
+    """A test that some machine would skip is marked `outside` on every machine."""
+    for item in items:
+        if item.get_closest_marker("skipif") or OUTSIDE.intersection(item.fixturenames):
+            item.add_marker("outside")
+
+
+@pytest.fixture(scope="session")
+def starter(tmp_path_factory) -> Path:
+    """The starter sounds as the reader writes them where there are none; not to be changed."""
+    from ingest.sounds.readers import read_dataset
+
+    folder = tmp_path_factory.mktemp("sounds") / "deep" / "starter"
+    read_dataset("starter", folder)
+    return folder
