@@ -93,6 +93,7 @@ def test_seeds_differ_and_one_seed_gives_the_same_bytes(folder: Path, tmp_path: 
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_damage_is_repaired_and_other_files_are_left_alone(folder: Path, tmp_path: Path) -> None:
     write_notes(tmp_path / "notes")
     (tmp_path / "notes" / "sine" / "A4.wav").unlink()
