@@ -10,15 +10,18 @@ import pytest
 for library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
-# Fixtures that skip a test where something is missing.
+# Fixtures that skip a test where something is missing, and fixtures that take seconds.
 OUTSIDE = {"browser", "clap", "clapcap"}
+SLOW = {"starter"}
 
 
 def pytest_collection_modifyitems(items):
-    """A test that some machine would skip is marked `outside` on every machine."""
+    """A test that some machine would skip is marked `outside` on every machine, one with a slow fixture `slow`."""
     for item in items:
         if item.get_closest_marker("skipif") or OUTSIDE.intersection(item.fixturenames):
             item.add_marker("outside")
+        if SLOW.intersection(item.fixturenames):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")

@@ -331,6 +331,7 @@ def write_ctranslate2(path, encoder):
     path.write_bytes(content + struct.pack("<I", 1) + text("decoder/projection/weight") + text("decoder/embeddings/weight"))
 
 
+@pytest.mark.slow
 def test_whisper_tiny_reads_a_ctranslate2_model(tmp_path):
     torch.manual_seed(0)
     config = transformers.WhisperConfig(**DIMENSIONS)

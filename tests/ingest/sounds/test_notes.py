@@ -84,6 +84,7 @@ def test_timbres_have_the_harmonics_they_should() -> None:
     assert levels("plucked", 0.0)[4] > 2 * levels("plucked", 0.5)[4]
 
 
+@pytest.mark.slow
 def test_seeds_differ_and_one_seed_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     write_notes(tmp_path / "again")
     assert contents(tmp_path / "again") == contents(folder)
