@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install install-clap demo test test-vllm check bench
+.PHONY: install install-clap demo test test-fast test-vllm check bench
 
 install: .venv/installed
 
@@ -22,6 +22,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# With a cache that is not there, a test that needs weights and does not say so fails.
+test-fast: install
+	AURICLE_CACHE=/nonexistent $(BIN)/python -m pytest -m "not slow and not outside" --durations=5
 
 # Several gigabytes; vLLM needs an environment of its own, and works without the packages removed, whose builds may not fit this torch.
 VLLM := .venv-vllm

@@ -1,7 +1,7 @@
 """Run a small study once per point at which a crash could hurt, killed there with SIGKILL and resumed. Called by test_resume.
 
 python -m tests.kill_points FOLDER: leaves FOLDER/whole/w.duckdb and FOLDER/N/w.duckdb for every point N, and prints their number.
-A fork per run spares loading torch each time; the parent itself computes nothing.
+A fork per run spares loading torch, and asking for versions, each time; the parent itself computes nothing and opens no database.
 """
 
 import contextlib
@@ -11,13 +11,15 @@ import signal
 import sys
 from pathlib import Path
 
+import pyarrow.ipc  # noqa: F401  what polars hands DuckDB is read with it
 import torch
 
+from ingest.networks import audio_text, registry  # noqa: F401  loaded before the fork, not after each
 from ingest.run import run_study
-from ingest.stages import activations, clips, interventions
+from ingest.stages import activations, clips, clusters, interventions, probes  # noqa: F401
 from ingest.study import DatasetChoice, NetworkChoice, Study
 from tests.small import write_label_map, write_sounds
-from warehouse import store
+from warehouse import ledger, store
 
 clips.BATCH, activations.SHARD_CLIPS = 13, 12
 torch.set_num_threads(1)
@@ -86,6 +88,7 @@ def main(folder):
     sounds = write_sounds(folder / "sounds")
     (sounds / "low" / "broken.wav").write_text("not sound")
     write_label_map(sounds / "map.csv")
+    ledger.package_versions(), ledger.git_revision()  # kept for the children
     (folder / "whole").mkdir()
     assert run(folder / "whole", sounds) == 0
     total = int((folder / "whole" / "points").read_text())

@@ -19,6 +19,8 @@ import auricle
 from tests.small import write_sounds
 from warehouse import store
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 NETWORK = f"{ROOT / 'tests' / 'small.py'}:small_network"
 

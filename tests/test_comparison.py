@@ -12,6 +12,8 @@ from tests.kill_points import Silent
 from tests.small import write_sounds
 from warehouse.store import UserError
 
+pytestmark = pytest.mark.slow
+
 SMALL = f"{__file__.rpartition('/')[0]}/small.py"
 
 

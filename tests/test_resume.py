@@ -5,9 +5,12 @@ import sys
 from pathlib import Path
 
 import duckdb
+import pytest
 
 from warehouse import store
 from warehouse.check import check
+
+pytestmark = pytest.mark.slow
 
 TIMES = {"started_at", "finished_at", "failed_at", "applied_at"}
 ROOT = Path(__file__).parent.parent

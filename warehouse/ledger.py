@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import platform
@@ -179,8 +180,9 @@ def _difference(
     return None
 
 
+@functools.cache
 def package_versions() -> str:
-    """Versions of Python and the packages that shape results, as a JSON object."""
+    """Versions of Python and the packages that shape results, as a JSON object; as they were when first asked for."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -188,8 +190,10 @@ def package_versions() -> str:
     return json.dumps(versions, sort_keys=True)
 
 
+@functools.cache
 def git_revision() -> str | None:
-    """Commit of the checkout this code runs from, with "+" when tracked files differ; None outside a checkout."""
+    """Commit of the checkout this code runs from, with "+" when tracked files differ; None outside a checkout. As it was when first asked
+    for: a process goes on with the code it loaded."""
     root = Path(__file__).parent.parent
     if not (root / ".git").exists():
         return None

@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +26,10 @@ SCHEMA_VERSION = 5
 
 STORAGE_VERSION = "v1.4.0"
 PATIENCE_S = 60.0
+
+# By process, a database in memory that a warehouse is attached to for a transaction: starting DuckDB takes several times as long as a small
+# commit. By process, because DuckDB's threads do not survive a fork; what a child finds of its parent's it must leave alone.
+_MEMORY: dict[int, duckdb.DuckDBPyConnection] = {}
 
 
 class UserError(Exception):
@@ -106,7 +110,7 @@ def connect_readonly(path: Path, patience_s: float = PATIENCE_S) -> duckdb.DuckD
     """
     if not path.is_file():
         raise UserError(f"no warehouse at {path}: make one with `auricle ingest` or `auricle demo`, or name another with --warehouse")
-    con = _open(path, read_only=True, patience_s=patience_s)
+    con = _open(path, patience_s=patience_s)
     try:
         version = _version(con, path)
         if version < SCHEMA_VERSION:
@@ -122,12 +126,22 @@ def connect_readonly(path: Path, patience_s: float = PATIENCE_S) -> duckdb.DuckD
 @contextlib.contextmanager
 def transaction(path: Path, patience_s: float = PATIENCE_S) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the warehouse for one transaction: commit at the end, nothing at all on an exception. Waits while readers have it open."""
-    con = _open(path, read_only=False, patience_s=patience_s)
+    if os.getpid() not in _MEMORY:
+        _MEMORY[os.getpid()] = duckdb.connect(config={"temp_directory": f"{path}.tmp"})
+    con, detached = _MEMORY[os.getpid()].cursor(), False
     try:
+        _patiently(path, patience_s, lambda: con.execute(f"ATTACH '{_quoted(path)}' AS warehouse"))
+        con.execute("USE warehouse")
         con.execute("BEGIN")
         yield con
         con.execute("COMMIT")
+        with contextlib.suppress(duckdb.Error):  # committed; a checkpoint that failed is made up for when the file is next opened
+            con.execute("USE memory")
+            con.execute("DETACH warehouse")
+            detached = True
     finally:
+        if not detached:
+            _MEMORY.pop(os.getpid()).close()  # and with it the file, whatever state it is in
         con.close()
 
 
@@ -169,7 +183,7 @@ def writer(path: Path, command: str = "") -> Iterator[None]:
 
 
 def _migrate(path: Path) -> None:
-    con = _open(path, read_only=True, patience_s=PATIENCE_S)
+    con = _open(path, patience_s=PATIENCE_S)
     with con:
         version = _version(con, path)
     for step in range(version + 1, SCHEMA_VERSION + 1):
@@ -190,12 +204,17 @@ def _version(con: duckdb.DuckDBPyConnection, path: Path) -> int:
     return int(version)
 
 
-def _open(path: Path, *, read_only: bool, patience_s: float) -> duckdb.DuckDBPyConnection:
+def _open(path: Path, *, patience_s: float) -> duckdb.DuckDBPyConnection:
+    return _patiently(path, patience_s, lambda: duckdb.connect(str(path), read_only=True))
+
+
+def _patiently(path: Path, patience_s: float, attempt: Callable[[], duckdb.DuckDBPyConnection]) -> duckdb.DuckDBPyConnection:
+    """What an attempt to open the warehouse gives, made again while another process holds it."""
     deadline = time.monotonic() + patience_s
     pause = 0.01
     while True:
         try:
-            return duckdb.connect(str(path), read_only=read_only)
+            return attempt()
         except duckdb.IOException as error:
             text = str(error).splitlines()[0]
             if "Could not set lock" not in text:

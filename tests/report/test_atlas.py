@@ -18,6 +18,8 @@ from tests.report.conftest import CLIP_S, SCRIPT
 from warehouse import store
 from warehouse.store import UserError
 
+pytestmark = pytest.mark.slow
+
 
 class Page(HTMLParser):
     """Links, sources, ids, element names and visible text of a page."""

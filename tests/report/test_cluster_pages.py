@@ -18,6 +18,8 @@ from report.topics.interventions import interval
 from tests.report.conftest import SCRIPT
 from tests.report.test_atlas import Page, test_every_link_and_source_resolves, test_names_stay_text, test_search_index_points_at_pages, tree
 
+pytestmark = pytest.mark.slow
+
 
 def query(warehouse, sql, *values):
     with duckdb.connect(str(warehouse), read_only=True) as con:

@@ -1,7 +1,10 @@
 """Opening, creating, migrating, writing a warehouse."""
 
+import contextlib
 import os
 import re
+import resource
+import signal
 import subprocess
 import sys
 import time
@@ -189,6 +192,64 @@ def test_check_finds_what_is_wrong(path):
     assert "2 rows of neighbor have a neighbor_id that is not in neuron" in faults
 
 
+def test_a_forked_process_commits_too(tmp_path):
+    """DuckDB's threads do not survive a fork, so a child must not use the instance that its parent committed with."""
+    path = tmp_path / "w.duckdb"
+    store.create(path)
+    insert = "INSERT INTO schema_version VALUES (?, now(), 'test')"
+    with store.transaction(path) as con:
+        con.execute(insert, [-3])
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        try:
+            with store.transaction(path) as con:
+                con.execute(insert, [-2])
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    with store.transaction(path) as con:
+        con.execute(insert, [-1])
+    with store.connect_readonly(path) as con:
+        assert con.execute("SELECT version FROM schema_version WHERE version < 0 ORDER BY 1").fetchall() == [(-3,), (-2,), (-1,)]
+
+
+def test_what_is_committed_stays_when_the_disk_is_too_full_for_a_checkpoint(tmp_path):
+    path = tmp_path / "w.duckdb"
+    store.create(path)
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size,) * 2)
+            for version in (-2, -1):
+                with store.transaction(path) as con:
+                    con.execute("INSERT INTO schema_version VALUES (?, now(), 'test')", [version])
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert path.with_name("w.duckdb.wal").exists()
+    with store.transaction(path) as con:
+        assert con.execute("SELECT version FROM schema_version WHERE version < 0 ORDER BY 1").fetchall() == [(-2,), (-1,)]
+    assert not path.with_name("w.duckdb.wal").exists()
+
+
+def test_after_a_failed_transaction_nothing_is_held(tmp_path):
+    path = tmp_path / "w.duckdb"
+    store.create(path)
+    with contextlib.suppress(KeyboardInterrupt), store.transaction(path) as con:
+        con.execute("DELETE FROM schema_version")
+        raise KeyboardInterrupt
+    with store.connect_readonly(path) as con:
+        assert con.execute("SELECT count(*) FROM schema_version").fetchone() == (1,)
+    with store.transaction(path) as con:
+        con.execute("UPDATE schema_version SET auricle_version = 'x'")
+    assert not path.with_name("w.duckdb.wal").exists()
+
+
+@pytest.mark.outside
 def test_duckdb_1_4_reads_what_a_run_wrote(tmp_path):
     """Browsers' builds and many clients are behind: the previous long-term version must open the file."""
     old = tmp_path / "old"

@@ -258,6 +258,7 @@ def test_endpoint_tries_again_where_that_can_help(server):
     assert server.seen == {"busy 2": 3, "broken 2": 3, "slow 1": 2, "garbled 1": 2, "cut 1": 2, "fine": 1}
 
 
+@pytest.mark.slow
 def test_endpoint_answers_without_text_are_replies_with_a_reason(server):
     found = endpoint(server).complete(["fine", "broken", "refused", "garbled", "silent", "slow"])
     assert all(reply == Reply(None, "", reply.reason) for reply in found[1:])

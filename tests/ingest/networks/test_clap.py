@@ -23,6 +23,8 @@ from ingest.networks.registry import check_network, load_network
 from ingest.stages.recording import Recorder
 from warehouse.store import UserError
 
+pytestmark = pytest.mark.outside
+
 CLASSES = ["dog", "crying_baby", "rain"]
 TINY = {"bert-base-uncased": "2022", "gpt2": "2023"}
 

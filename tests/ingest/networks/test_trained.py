@@ -101,6 +101,7 @@ def test_frames_of_the_small_cnn_are_yamnets_in_pairs():
         np.testing.assert_allclose(found[:, 0, step].numpy(), expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_from_scratch_the_same_seed_gives_the_same_network(listing, tmp_path):
     torch.manual_seed(7)
     before = torch.get_rng_state()

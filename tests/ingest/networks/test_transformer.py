@@ -133,6 +133,7 @@ def test_layers_and_values_of_a_family(tmp_path, kind, family, blocks, modules, 
         torch.testing.assert_close(result, model(inputs).logits)
 
 
+@pytest.mark.slow
 def test_ast_base_has_the_neurons_of_the_paper():
     """AND (2024), Table 1: 55,296 in the blocks, and the 50 classes of ESC-50."""
     with torch.device("meta"):
@@ -330,6 +331,7 @@ def write_ctranslate2(path, encoder):
     path.write_bytes(content + struct.pack("<I", 1) + text("decoder/projection/weight") + text("decoder/embeddings/weight"))
 
 
+@pytest.mark.slow
 def test_whisper_tiny_reads_a_ctranslate2_model(tmp_path):
     torch.manual_seed(0)
     config = transformers.WhisperConfig(**DIMENSIONS)

@@ -183,6 +183,7 @@ def saved_model(folder, tensors):
     return variables
 
 
+@pytest.mark.slow
 def test_a_saved_model_gives_the_same_network(tmp_path, tensors, network):
     variables = saved_model(tmp_path, tensors)
     write_checkpoint(tmp_path / "variables", variables)

@@ -269,6 +269,7 @@ def test_surge_pitches_fall_into_nine_octaves_as_their_frequencies_do(tmp_path: 
     assert reasons(listing) == {f"surge/{preset}/{name}": wrong for name in ("note128.ogg", "silence.ogg")}
 
 
+@pytest.mark.slow
 def test_surge_in_the_warehouse_shares_its_octaves_with_the_notes(tmp_path: Path) -> None:
     folder = tmp_path / "surge"
     sounds(folder, *(f"{preset}-velocity64/note{pitch:03}.ogg" for preset in ("A", "B") for pitch in (36, 48, 108)))

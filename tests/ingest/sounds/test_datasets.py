@@ -397,8 +397,8 @@ def test_accents_are_found_by_either_spelling(tmp_path: Path) -> None:
     assert all(entry.path.is_file() and entry.path == tmp_path / entry.name for entry in listing.entries)
 
 
-def test_starter_is_written_and_read(tmp_path: Path) -> None:
-    listing = read_dataset("starter", tmp_path / "starter")
+def test_starter_is_written_and_read(starter: Path) -> None:
+    listing = read_dataset("starter", starter)
     assert (listing.name, listing.reader, len(listing.entries), listing.rejected) == ("starter", "starter", 225, [])
     assert list(listing.label_sets) == ["class", "octave", "course"]
     assert len(listing.label_sets["class"]) == 15

@@ -84,6 +84,7 @@ def test_timbres_have_the_harmonics_they_should() -> None:
     assert levels("plucked", 0.0)[4] > 2 * levels("plucked", 0.5)[4]
 
 
+@pytest.mark.slow
 def test_seeds_differ_and_one_seed_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
     write_notes(tmp_path / "again")
     assert contents(tmp_path / "again") == contents(folder)
@@ -93,6 +94,7 @@ def test_seeds_differ_and_one_seed_gives_the_same_bytes(folder: Path, tmp_path: 
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_damage_is_repaired_and_other_files_are_left_alone(folder: Path, tmp_path: Path) -> None:
     write_notes(tmp_path / "notes")
     (tmp_path / "notes" / "sine" / "A4.wav").unlink()

@@ -238,6 +238,7 @@ def test_reading_only_the_middle_gives_the_same_samples(tmp_path: Path, format_:
     np.testing.assert_allclose(part, mono[start : start + len(part)], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_hour_is_measured_and_cut_in_bounded_memory(tmp_path: Path) -> None:
     path = sparse_wav(tmp_path / "hour.wav", 3600, 16_000)
     tracemalloc.start()

@@ -16,13 +16,6 @@ from ingest.sounds.starter import CLIPS_PER_CLASS, SOUNDS, Clip, _move, octave_o
 from warehouse.store import UserError
 
 
-@pytest.fixture(scope="module")
-def starter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sounds") / "deep" / "starter"
-    write_starter(folder)
-    return folder
-
-
 def table(folder: Path) -> list[dict[str, str]]:
     with (folder / "metadata.csv").open(newline="") as file:
         return list(csv.DictReader(file))
@@ -70,6 +63,7 @@ def test_written_again_nothing_changes(starter: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in starter.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_damage_is_repaired_with_the_same_bytes_and_other_files_are_left_alone(starter: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(starter, tmp_path / "starter"))
     old, new = tmp_path / ".starter.1.tmp", tmp_path / ".starter.2.tmp"

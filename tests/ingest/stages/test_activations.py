@@ -165,6 +165,7 @@ def test_neighbors_equal_the_correlation_matrix(made):
     np.testing.assert_allclose(expected[rows["neuron_id"] - first, rows["neighbor_id"] - first], rows["correlation"], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_again_does_nothing_and_a_changed_parameter_says_why(tmp_path):
     sounds = write_sounds(tmp_path / "sounds", 6)
     first = ingest(tmp_path / "w.duckdb", sounds)

@@ -26,6 +26,8 @@ from warehouse import store
 from warehouse.check import check
 from warehouse.store import UserError
 
+pytestmark = pytest.mark.slow
+
 SPEC = f"{__file__.rpartition('/ingest/')[0]}/small.py:small_network"
 CONCEPTS = ["high", "low", "noise", "silence"]
 

@@ -19,6 +19,8 @@ from warehouse import store
 from warehouse.check import check
 from warehouse.store import UserError
 
+pytestmark = pytest.mark.slow
+
 SPEC = f"{__file__.rpartition('/ingest/')[0]}/small.py:planted_network"
 REPEATS = 3
 

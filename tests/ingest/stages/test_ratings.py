@@ -119,6 +119,7 @@ def test_own_words_are_compared_with_all_that_was_said(tmp_path, warehouse):
     assert found["Ada", 2, "description"] == pytest.approx((1, 1), abs=1e-5)
 
 
+@pytest.mark.slow
 @needs_minilm
 def test_raters_are_compared_with_each_other_whenever_one_arrives(tmp_path, warehouse):
     odd = "\x00 [SEP] <script>alert(1)</script> \ud800"

@@ -50,6 +50,8 @@ from warehouse import store
 from warehouse.check import check
 from warehouse.store import UserError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[3]
 SMALL = f"{ROOT}/tests/small.py:planted_network"
 DRAWS = 3
@@ -148,8 +150,9 @@ def test_draws_have_as_many_live_others_of_every_layer_and_follow_from_the_neuro
 
 
 @pytest.fixture(scope="module")
-def planted(tmp_path_factory):
+def planted(starter, tmp_path_factory):
     folder = tmp_path_factory.mktemp("planted")
+    shutil.copytree(starter, folder / "starter")
     with open(folder / "map.csv", "w", newline="") as file:
         csv.writer(file).writerows([("class", "names"), *((name, name) for name in SOUNDS)])
     study = Study(

@@ -1,5 +1,7 @@
 """`auricle validate`: what methods must find on planted neurons, they find; what fails is said to fail."""
 
+import shutil
+
 import pytest
 
 from analyze import tables
@@ -10,12 +12,15 @@ from tests.kill_points import Silent
 from warehouse import store
 from warehouse.check import check
 
+pytestmark = pytest.mark.slow
+
 ACOUSTIC = ("band", "octave", "loudness", "noisiness", "modulation", "onsets", "impulsiveness", "bandwidth")
 
 
 @pytest.fixture(scope="module")
-def table(tmp_path_factory, minilm_folder):
+def table(starter, tmp_path_factory, minilm_folder):
     warehouse = tmp_path_factory.mktemp("validation") / "w.duckdb"
+    shutil.copytree(starter, warehouse.parent / "starter")
     for table in studies():
         run_study(warehouse, make_study(table, "validate"), Silent())
     assert list(check(warehouse)) == []
