@@ -25,7 +25,7 @@ test: install
 
 # With a cache that is not there, a test that needs weights and does not say so fails.
 test-fast: install
-	AURICLE_CACHE=/nonexistent $(BIN)/python -m pytest -m "not slow and not outside" --durations=5
+	AURICLE_CACHE=/dev/null/none $(BIN)/python -m pytest -m "not slow and not outside" --durations=5
 
 # Several gigabytes; vLLM needs an environment of its own, and works without the packages removed, whose builds may not fit this torch.
 VLLM := .venv-vllm

@@ -20,6 +20,8 @@ from tests.small import write_label_map, write_sounds
 from tests.test_resume import content
 from warehouse.check import check
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 BEFORE = HERE / "before"
 STUDIES = ("study.toml", "positions.toml")
@@ -68,7 +70,7 @@ def pages(site):
 
 
 @pytest.fixture(scope="module")
-def before(tmp_path_factory):
+def before(tmp_path_factory, minilm_folder):
     return unpacked(tmp_path_factory.mktemp("before"))
 
 

@@ -20,6 +20,8 @@ from warehouse import ledger, store
 from warehouse.check import check
 from warehouse.store import UserError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 STAGE = '''"""Stage `loudness`: how far each neuron follows the level of the clips."""
 
