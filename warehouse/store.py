@@ -146,14 +146,9 @@ def transaction(path: Path, patience_s: float = PATIENCE_S) -> Iterator[duckdb.D
 
 
 def extend(path: Path, sql: str) -> None:
-    """Create what SQL of a package outside Auricle creates where it is missing; nothing is written where it is there."""
-    with connect_readonly(path) as con, duckdb.connect() as memory:
-        memory.execute(sql)
-        there = {name for (name,) in con.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
-        missing = {name for (name,) in memory.execute("SELECT table_name FROM duckdb_tables()").fetchall()} - there
-    if missing:
-        with transaction(path) as con:
-            con.execute(sql)
+    """Create the tables that SQL of a package outside Auricle creates where they are missing."""
+    with transaction(path) as con:
+        con.execute(sql)
 
 
 @contextlib.contextmanager

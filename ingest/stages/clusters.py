@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -33,19 +32,12 @@ class Settings:
 
 
 def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
-    """Cluster the layers recorded, on the device of activations."""
-    device = pick_device(context.settings("activations").device)
-    return ingest_clusters(context.warehouse, context.runs["activations"], backend=settings.backend, device=device, progress=progress)
-
-
-def ingest_clusters(
-    warehouse: Path, activation_run: int, *, backend: str = "exact", device: str = "cpu", progress: Progress = silent
-) -> Outcome:
-    """Cluster every layer of a finished run of activations; a layer is a unit of work, and so is the choice of partitions at the end.
+    """Cluster every layer recorded, on the device of activations; a layer is a unit of work, and so is the choice of partitions at the end.
 
     A layer without two living neurons has a failure row and no clusters.
     """
-    recorded = read_recorded(warehouse, activation_run)
+    recorded, backend = read_recorded(context.warehouse, context.runs["activations"]), settings.backend
+    device = pick_device(context.settings("activations").device)
     run = recorded.begin(STAGE, CODE_VERSION, {"backend": backend}, device=device)
     worked = 0
     for item, layer in run.pending(recorded.plan(), progress):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 
@@ -22,17 +21,14 @@ STANDARDISED_NEURONS = 8192
 
 @dataclass(frozen=True)
 class Settings:
-    """Nothing to choose: the k of the neighbours, the linear probe and the folds are those of the paper, see ingest.methods.probes."""
+    """How layers are probed; the linear probe is ingest.methods.probes.fit_linear. ks: numbers of neighbours."""
+
+    ks: tuple[int, ...] = probes.KS
 
 
 def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
-    """Probe the layers recorded."""
-    return ingest_probes(context.warehouse, context.runs["activations"], progress=progress)
-
-
-def ingest_probes(warehouse: Path, activation_run: int, *, ks: tuple[int, ...] = probes.KS, progress: Progress = silent) -> Outcome:
-    """Probe every layer of a finished run of activations; a layer is a unit of work. A k that has too few training clips is a failure row."""
-    recorded = read_recorded(warehouse, activation_run)
+    """Probe every layer recorded; a layer is a unit of work. A k that has too few training clips is a failure row."""
+    recorded, ks = read_recorded(context.warehouse, context.runs["activations"]), settings.ks
     parameters = {"ks": list(ks), "folds": "drawn" if recorded.drawn_folds else "official"}
     run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=FOLD_SEED if recorded.drawn_folds else None)
     worked = 0

@@ -104,20 +104,12 @@ def measure(
     pairs = []
     for name, (chosen, matrix) in found.items():
         rows, columns = np.nonzero(chosen)
-        pairs.append(
-            pl.DataFrame(
-                {
-                    "measure": pl.Series([name] * len(rows), dtype=pl.String), "neuron_id": neuron_ids[rows], "class_id": class_ids[columns],
-                    "value": matrix[rows, columns].astype(np.float64),
-                }
-            )
-        )  # fmt: skip
+        named, value = pl.Series([name] * len(rows), dtype=pl.String), matrix[rows, columns].astype(np.float64)
+        pairs.append(pl.DataFrame({"measure": named, "neuron_id": neuron_ids[rows], "class_id": class_ids[columns], "value": value}))
     mean = np.nanmean(np.where(np.isnan(p).all(axis=1, keepdims=True), 0, p), axis=1)
     agreed = specificity.rank_agreement({"aape": -entropy, "probability": p, **values})
     return {
-        "specificity": pl.DataFrame({"neuron_id": neuron_ids, "probability": mean, "entropy": entropy}).with_columns(
-            pl.col("entropy").fill_nan(None)
-        ),
+        "specificity": pl.DataFrame({"neuron_id": neuron_ids, "probability": mean, "entropy": pl.Series(entropy).fill_nan(None)}),
         "specific_neuron": pl.concat(pairs),
         "measure_agreement": pl.DataFrame(
             [(a.a, a.b, a.pairs, float(a.spearman), float(a.top_jaccard)) for a in agreed],

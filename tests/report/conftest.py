@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from ingest.stages.clusters import ingest_clusters
-from ingest.stages.probes import ingest_probes
+from ingest.stages import Context, activations, clusters, probes
 from report import site as atlas
 from tests.report import small_warehouse as small
 from tests.report.chromium import BINARY, Chromium
@@ -107,10 +106,14 @@ def clustered(tmp_path_factory) -> tuple[Path, Path, atlas.Built]:
         )
         positions = small.add_positions(con, "toy net", dataset, "conv/1", CLIP_S)
         small.add_run(con, "probes", None, None, status="running")
-    run = ingest_clusters(warehouse, channels).run.run_id
-    ingest_clusters(warehouse, positions)
-    ingest_probes(warehouse, positions, ks=(1, 3))
-    ingest_probes(warehouse, channels, ks=(1, 3, 5))
+    of_channels, of_positions = (
+        Context(warehouse, None, {"activations": activations.Settings(device="cpu")}.get, runs={"activations": run})
+        for run in (channels, positions)
+    )
+    run = clusters.run(of_channels, clusters.Settings()).run.run_id
+    clusters.run(of_positions, clusters.Settings())
+    probes.run(of_positions, probes.Settings(ks=(1, 3)))
+    probes.run(of_channels, probes.Settings(ks=(1, 3, 5)))
     with duckdb.connect(str(warehouse)) as con:
         small.add_interventions(con, run, 3)
     return warehouse, root / "site", atlas.build(warehouse, root / "site")
