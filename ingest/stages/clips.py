@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
-from ingest.sounds.listing import Entry, Listing
+from ingest.sounds.listing import Entry, Listing, Rejected
 from ingest.sounds.sound import MAX_SAMPLE, SoundError, measure_file, read_by_streams
 from ingest.stages import Context, Outcome, Progress, silent
 from warehouse import ledger, store
@@ -44,7 +44,8 @@ def ingest_clips(warehouse: Path, listing: Listing, progress: Progress = silent)
     with ThreadPoolExecutor(WORKERS) as pool:
         hashes = dict(zip((entry.name for entry in listing.entries), pool.map(_file_hash, listing.entries), strict=True))
         streamed = [entry.name for entry, found in zip(listing.entries, pool.map(_streamed, listing.entries), strict=True) if found]
-        content, parameters = content_sha256(listing, hashes), {"dataset": listing.name, "reader": listing.reader}
+        content = content_sha256(listing, hashes)
+        parameters: dict[str, object] = {"dataset": listing.name, "reader": listing.reader}
         if streamed:  # versions before took another length, or less of the sound, for them
             content, parameters = store.sha256_json([content, "streams", streamed]), parameters | {"decoding": "whole streams"}
         run = ledger.begin(warehouse, STAGE, parameters=parameters, code_version=CODE_VERSION, dataset_sha256=content)
@@ -56,7 +57,7 @@ def ingest_clips(warehouse: Path, listing: Listing, progress: Progress = silent)
             return Outcome(run, 0, run.failures())
         done = run.done()
         if LISTING not in done:
-            with run.commit([LISTING], ((rejected.item, rejected.reason) for rejected in listing.rejected)) as con:
+            with run.commit([LISTING], ((item.item, _reason(item)) for item in listing.rejected)) as con:
                 _insert_dataset(con, run, listing)
         pending = [entry for entry in listing.entries if entry.name not in done]
         for start in range(0, len(pending), BATCH):
@@ -82,6 +83,10 @@ def content_sha256(listing: Listing, hashes: dict[str, str | None]) -> str:
     entries = [(entry.name, hashes[entry.name], entry.labels, entry.fold, entry.group) for entry in listing.entries]
     rejected = [(item.item, item.reason) for item in listing.rejected]
     return store.sha256_json([listing.reader, entries, rejected, listing.label_sets])
+
+
+def _reason(rejected: Rejected) -> str:
+    return f"{rejected.reason}; {rejected.advice}" if rejected.advice else rejected.reason
 
 
 def _file_hash(entry: Entry) -> str | None:
