@@ -113,6 +113,15 @@ def measure_file(path: Path) -> dict[str, float | int | None]:
         return meter.result() | {"sample_rate_hz": file.samplerate, "channels": file.channels}
 
 
+def sought_amiss(path: Path) -> bool:
+    """Whether a part of this file, sought by libsndfile, could not be had or could differ from that of the whole: MP3, and what has no seeking."""
+    try:
+        with soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else str(path)) as file:
+            return file.format == "MP3" or not file.seekable()
+    except (OSError, TypeError, ValueError, soundfile.SoundFileError):
+        return False
+
+
 def read_by_streams(path: Path) -> bool:
     """Whether libsndfile by itself would take the file for another length than it has, so that it is read (or refused) by its streams."""
     try:
