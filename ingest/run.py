@@ -31,7 +31,9 @@ def run_study(warehouse: Path, study: Study, reporter: Reporter) -> int:
     planned = study.planned()
     with store.writer(warehouse):
         for dataset in study.dataset:
-            listing = read_dataset(dataset.reader, dataset.source or warehouse.parent / dataset.reader, dataset.name)
+            listing = read_dataset(dataset.reader, dataset.source or warehouse.parent / dataset.reader, dataset.name, dataset.reading)
+            for note in listing.notes:
+                reporter.say(f"data set {listing.name}: {note}")
             listing = draw(listing, per_class=dataset.per_class, folds=dataset.folds, seed=dataset.seed)
             heard = Context(warehouse, listing, study.of)
             failures += _run(planned[0], heard, reporter)

@@ -11,6 +11,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ingest import stages
+from ingest.sounds.listing import Reading
 from ingest.sounds.readers import READERS, SYNTHESISED
 from warehouse.store import UserError
 
@@ -19,7 +20,8 @@ from warehouse.store import UserError
 class DatasetChoice:
     """A data set: `reader`, `source` folder (starter and notes need none), and a `name` other than the reader's own.
 
-    `per_class` clips of each class and `folds` grouped folds are drawn by `seed`: see ingest.sounds.draws.draw.
+    `per_class` clips of each class and `folds` grouped folds are drawn by `seed`: see ingest.sounds.draws.draw. `labels`, `separator` and
+    `splits` stand in place of what readers guess: see ingest.sounds.listing.Reading.
     """
 
     reader: str
@@ -28,6 +30,14 @@ class DatasetChoice:
     per_class: int | None = None
     folds: int | None = None
     seed: int = 0
+    labels: tuple[str, ...] | None = None
+    separator: str | None = None
+    splits: bool = True
+
+    @property
+    def reading(self) -> Reading:
+        """What is said of metadata and folders."""
+        return Reading(self.labels, self.separator, self.splits)
 
 
 @dataclass(frozen=True)

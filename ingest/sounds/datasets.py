@@ -4,9 +4,27 @@ from __future__ import annotations
 
 import math
 import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from ingest.sounds.listing import AUDIO_ENDINGS, RESERVED, WHOLE_NUMBER, Gathered, Listing, raise_unreadable, relative
+from ingest.sounds.columns import label_columns, part_cells
+from ingest.sounds.listing import (
+    AUDIO_ENDINGS,
+    GUESSED,
+    OTHER_ENDINGS,
+    RESERVED,
+    WHOLE_NUMBER,
+    Gathered,
+    Listing,
+    Reading,
+    begins_like_sound,
+    files_in,
+    raise_unreadable,
+    relative,
+)
 from ingest.sounds.metadata import read_rows, show
 from ingest.sounds.starter import write_starter
 from warehouse.store import UserError
@@ -20,6 +38,13 @@ ESC50_LICENSE = (
     "ESC-50: Dataset for Environmental Sound Classification, K. J. Piczak (2015), CC BY-NC 3.0, its ESC-10 part CC BY 3.0; "
     "the sounds are by users of freesound.org"
 )
+METADATA_ENDINGS = ("csv", "jsonl", "parquet")
+SPLIT = re.compile(
+    r"(?i)(train|training|test|testing|val|valid|validation|dev|development|eval|evaluation|holdout)([-_ ]?(set|split|data|audio))?"
+)
+FOLD = re.compile(r"(?i)(?:fold|split)[-_ ]?([0-9]{1,3})")
+WRAPPERS = {"audio", "audios", "clips", "data", "dataset", "sounds", "wav", "wavs"}
+BESIDE = {"README", "LICENSE", "LICENCE", "CHANGELOG", "COPYING", "Thumbs.db"}
 STARTER_LICENSE = "CC0 1.0: synthesised by Auricle, free for any use"
 
 
@@ -59,52 +84,119 @@ def read_esc50(source: Path, name: str | None = None) -> Listing:
     return listing
 
 
-def read_audiofolder(source: Path, name: str | None = None) -> Listing:
-    """Hugging Face's AudioFolder: metadata.csv or metadata.jsonl with `file_name`, relative to `source`.
+def read_audiofolder(source: Path, name: str | None = None, reading: Reading = GUESSED) -> Listing:
+    """Hugging Face's AudioFolder: metadata.csv, .jsonl or .parquet with `file_name`, relative to it; here, or in each of several folders.
 
-    `fold` (whole number) and `group` are what they say; every other column is a label set in the order of the columns, its classes
-    sorted (as numbers where all are). An empty cell gives no label; in JSON lines a list gives several.
+    `fold` (whole number) and `group` are what they say; every other column that looks like labels is a label set in the order of the columns,
+    its classes sorted (as numbers where all are). An empty cell gives no label; a list, or a cell that looks like one, gives several.
     """
-    tables = [path for path in (source / "metadata.csv", source / "metadata.jsonl") if path.exists()]
-    if len(tables) != 1:
-        problem = "holds both metadata.csv and metadata.jsonl: remove one" if tables else "holds no metadata.csv or metadata.jsonl"
-        raise UserError(f"folder {show(source)} {problem}" + ("" if tables else "; for one folder a class use reader folder"))
-    table = tables[0]
-    gathered = Gathered(table, source)
-    for line, row in read_rows(table, required=("file_name",)):
+    tables = [table for ending in METADATA_ENDINGS if (table := source / f"metadata.{ending}").exists()]
+    if len(tables) > 1:
+        raise UserError(f"folder {show(source)} holds both {tables[0].name} and {tables[1].name}: remove one")
+    notes: list[str] = []
+    if not tables:
+        for folder in files_in(source, r".+"):
+            tables += [table for ending in METADATA_ENDINGS if (table := source / folder / f"metadata.{ending}").exists()][:1]
+        notes += [f"metadata in each of {', '.join(show(table.parent.name) for table in tables)}, read as one data set"] if tables else []
+    if not tables:
+        problem = "holds no metadata.csv or metadata.jsonl; for one folder a class use reader folder"
+        raise UserError(f"folder {show(source)} {problem}")
+    gathered = Gathered(tables[0], source)
+    found = [(table, line, row) for table in tables for line, row in read_rows(table, required=("file_name",))]
+    rows = [row for _, _, row in found if not isinstance(row, str)]
+    columns = label_columns(rows, reading, notes)
+    part_cells(rows, columns, reading, notes)
+    for table, line, row in found:
+        gathered.table, gathered.below = table, "" if table.parent == source else f"{table.parent.name}/"
         if isinstance(row, str):
             gathered.reject(line, None, row)
             continue
-        labels = {column: value for column, value in row.items() if column not in RESERVED}
+        if columns is None:
+            labels = {column: value for column, value in row.items() if column not in RESERVED}
+        else:
+            labels = {column: row.get(column) for column in columns}
         gathered.add(line, row.get("file_name"), labels, row.get("fold"), row.get("group"))
-    return gathered.listing(name or source.resolve().name, "audiofolder", source, None)
+    listed = {entry.name for entry in gathered.entries}
+    unlisted = sum(file not in listed for file in _sound_files(source))
+    if unlisted and not gathered.rejected:
+        notes.append(f"left out: {unlisted} sound files that the metadata does not list")
+    return gathered.listing(name or source.resolve().name, "audiofolder", source, None, notes)
 
 
-def read_folder(source: Path, name: str | None = None) -> Listing:
+def read_folder(source: Path, name: str | None = None, reading: Reading = GUESSED) -> Listing:
     """One folder a class: files anywhere below source/CLASS/ have that class in label set `class`; files directly in `source` have none.
 
-    Only names with an audio ending count; hidden files and folders are skipped. Folders are not followed through symbolic links.
+    Where all folders are named like parts of a data set (train, test, fold1, ...), the folders in them are the classes, and fold1, fold2, ...
+    are folds. Names with an audio ending count, and files that begin like a sound; hidden files and folders are skipped. Folders are not
+    followed through symbolic links.
     """
     gathered = Gathered(None, source)
-    for folder, folders, files in os.walk(source, onerror=raise_unreadable):
+    notes: list[str] = []
+    found: list[tuple[str, bool]] = []  # files, and links to folders, in the order of the folders
+    others = Counter[str]()
+    for folder, folders, items in os.walk(source, onerror=raise_unreadable):
         links = [item for item in folders if os.path.islink(os.path.join(folder, item))]
         folders[:] = sorted(item for item in folders if not item.startswith((".", "__MACOSX")) and item not in links)
         for item in sorted(links):
             if not item.startswith("."):
-                gathered.reject(None, relative(folder, item, source), "a symbolic link to a folder; give the folder itself")
-        for item in sorted(files):
-            if Path(item).suffix.lower() in AUDIO_ENDINGS and not item.startswith("."):
-                file = relative(folder, item, source)
-                top, _, below = file.partition("/")
-                gathered.add(None, file, {"class": top if below else None}, None, None)
-    if not gathered.entries and not gathered.rejected:
+                found.append((relative(folder, item, source), True))
+        for item in sorted(items):
+            ending = Path(item).suffix.lower()
+            if item.startswith(".") or ending in OTHER_ENDINGS or item in BESIDE:
+                continue
+            if ending in AUDIO_ENDINGS or begins_like_sound(Path(folder, item)):
+                found.append((relative(folder, item, source), False))
+            else:
+                others[ending or "without ending"] += 1
+    if not found:
         raise UserError(f"folder {show(source)} holds no sound files (.wav, .flac, .mp3, ...): give one that holds a folder for each class")
+    if others:
+        kinds = ", ".join(f"{count} {show(ending, 20)}" for ending, count in others.most_common(5)) + (", ..." if len(others) > 5 else "")
+        notes.append(f"left out: {others.total()} files that neither end nor begin like sounds ({kinds})")
+    depth = _class_depth([file for file, is_link in found if not is_link], notes) if reading.splits else 0
+    for file, is_link in found:
+        if is_link:
+            gathered.reject(None, file, "a symbolic link to a folder; give the folder itself")
+            continue
+        parts = file.split("/")
+        fold = next((number[1] for part in parts[:depth] if (number := FOLD.fullmatch(part))), None)
+        gathered.add(None, file, {"class": parts[depth] if len(parts) > depth + 1 else None}, fold, None)
     gathered.entries.sort(key=lambda entry: entry.name)
-    return gathered.listing(name or source.resolve().name, "folder", source, None)
+    return gathered.listing(name or source.resolve().name, "folder", source, None, notes)
+
+
+def _class_depth(files: list[str], notes: list[str]) -> int:
+    """How many folders above those of the classes only part the data set; 0 where the first are the classes. A guess is said."""
+    folders = [file.split("/")[:-1] for file in files if "/" in file]
+    depth = 0
+    tops = {parts[0] for parts in folders}
+    if len(tops) == 1 and tops <= WRAPPERS and all(len(parts) > 1 for parts in folders):
+        depth = 1
+    parts_of = sorted({parts[depth] for parts in folders})
+    below = any(len(parts) > depth + 1 for parts in folders)
+    if parts_of and all(SPLIT.fullmatch(part) or FOLD.fullmatch(part) for part in parts_of) and (below or len(parts_of) > 1):
+        depth += 1
+        named = ", ".join(map(show, parts_of[:5])) + (", ..." if len(parts_of) > 5 else "")
+        classes = "the folders in them are the classes" if below else "there are no folders in them, so that no clip has a class"
+        notes.append(
+            f"folders {named} are taken for splits of the data set: {classes}; `splits = false` in the study makes them the classes"
+        )
+    elif depth:
+        notes.append(f"the classes are the folders in {show(min(tops))}, the only one; `splits = false` in the study makes it the class")
+    return depth
+
+
+def _sound_files(source: Path) -> Iterator[str]:
+    """Files with an audio ending below a folder, hidden ones and those behind links to folders left out."""
+    for folder, folders, files in os.walk(source):
+        folders[:] = [item for item in folders if not item.startswith((".", "__MACOSX"))]
+        yield from (
+            relative(folder, file, source) for file in files if Path(file).suffix.lower() in AUDIO_ENDINGS and not file.startswith(".")
+        )
 
 
 def read_starter(source: Path, name: str | None = None) -> Listing:
     """Auricle's own synthesised sounds, written to `source` unless they are there, then read as an audiofolder."""
     write_starter(source)
     listing = read_audiofolder(source, name or "starter")
-    return Listing(listing.name, "starter", source, listing.entries, listing.rejected, listing.label_sets, STARTER_LICENSE)
+    return replace(listing, reader="starter", license=STARTER_LICENSE)

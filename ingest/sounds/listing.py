@@ -19,8 +19,38 @@ AUDIO_ENDINGS = frozenset(
     for ending in (
         *("aac", "aif", "aifc", "aiff", "au", "caf", "flac", "m4a", "mp2", "mp3"),
         *("oga", "ogg", "opus", "rf64", "snd", "w64", "wav", "wave", "wma"),
+        *("3gp", "amr", "ape", "mka", "mp4", "nist", "sph", "voc", "webm", "wv"),
     )
 )
+OTHER_ENDINGS = frozenset(
+    f".{ending}"
+    for ending in (
+        *(
+            "csv",
+            "db",
+            "docx",
+            "gif",
+            "gz",
+            "html",
+            "ini",
+            "ipynb",
+            "jpeg",
+            "jpg",
+            "json",
+            "jsonl",
+            "lab",
+            "lnk",
+            "log",
+            "m3u",
+            "mat",
+            "md",
+        ),
+        *("mid", "npy", "npz", "parquet", "pdf", "png", "py", "rst", "sh", "svg", "tar", "textgrid", "tsv", "txt", "xls", "xlsx", "xml"),
+        *("yaml", "yml", "zip"),
+    )
+)
+"""Of what lies beside sounds and is no sound; any other file that is left out is told of."""
+SOUND_BEGINS = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"ID3", b"FORM", b".snd", b"NIST_1A", b"caff", b"riff\x2e\x91\xcf\x11", b"\xff\xfb")
 RESERVED = ("file_name", "fold", "group")
 MAX_FOLD = 2**31 - 1
 WHOLE_NUMBER = re.compile(r"[0-9]{1,10}")
@@ -47,6 +77,21 @@ class Rejected:
 
     item: str
     reason: str
+    advice: str = ""  # what to do about it, where the reason does not tell; what was read does not depend on it
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a study says of how metadata and folders are to be read, in place of a guess: `labels`, the columns that are label sets (None: those
+    that look so); `separator` of several labels in a cell (None: as they look; empty: none); `splits`, whether folders named like train, test
+    and fold1 are parts of the data set and not classes."""
+
+    labels: tuple[str, ...] | None = None
+    separator: str | None = None
+    splits: bool = True
+
+
+GUESSED = Reading()
 
 
 @dataclass(frozen=True)
@@ -55,6 +100,7 @@ class Listing:
 
     `label_sets` are the class names that occur, by label set, in the reader's order; the first set is the main one; empty when no file
     has a label. `license` is the text to print beside the sounds, None when unknown. Entries may be empty when every row was rejected.
+    `notes` say in a line each what was guessed or left out.
     """
 
     name: str
@@ -64,6 +110,11 @@ class Listing:
     rejected: list[Rejected]
     label_sets: dict[str, list[str]]
     license: str | None
+    notes: tuple[str, ...] = ()
+
+
+class Linked(ValueError):
+    """A file that is refused because a symbolic link leads out of the data set."""
 
 
 class Gathered:
@@ -72,19 +123,21 @@ class Gathered:
     def __init__(self, table: Path | None, audio: Path) -> None:
         self.table = table
         self.audio = audio
+        self.below = ""  # the folder of the table, where that is not the data set's
         self.root = os.path.realpath(audio)
+        self.roots = [self.root, *_stores(Path(self.root))]
         self.entries: list[Entry] = []
         self.rejected: list[Rejected] = []
         self.classes: dict[str, set[str]] = {}
         self.seen: dict[str, int | None] = {}
 
-    def reject(self, line: int | None, file: object, reason: str) -> None:
+    def reject(self, line: int | None, file: object, reason: str, advice: str = "") -> None:
         """Record what cannot become an entry. The line number keeps items apart where a name is missing, repeated or cut."""
         if self.table:
             shown = show(file) if file else ""
-            self.rejected.append(Rejected(f"{self.table.name} line {line}" + (f": {shown}" if shown else ""), reason))
+            self.rejected.append(Rejected(f"{self.below}{self.table.name} line {line}" + (f": {shown}" if shown else ""), reason, advice))
         else:
-            self.rejected.append(Rejected(show(file, limit=5000), reason))
+            self.rejected.append(Rejected(show(file, limit=5000), reason, advice))
 
     def add(
         self, line: int | None, file: object, labels: dict[str, object], fold: object, group: object, folds: range | None = None
@@ -98,7 +151,7 @@ class Gathered:
             classes = {label_set: found for label_set, value in labels.items() if (found := _class_names(label_set, value))}
             entry = Entry(name, path, classes, _fold(fold, folds), next(iter(_class_names("group", group)), None))
         except ValueError as error:
-            self.reject(line, file, str(error))
+            self.reject(line, file, str(error), "copy the files there (cp -rL)" if isinstance(error, Linked) else "")
             return False
         for label_set in labels:
             self.classes.setdefault(label_set, set()).update(classes.get(label_set, ()))
@@ -108,14 +161,14 @@ class Gathered:
         self.entries.append(entry)
         return True
 
-    def listing(self, name: str, reader: str, source: Path, license_: str | None) -> Listing:
+    def listing(self, name: str, reader: str, source: Path, license_: str | None, notes: Iterable[str] = ()) -> Listing:
         """The data set gathered, with the classes of each label set sorted, as numbers where all are numbers."""
         label_sets = {}
         for label_set, classes in self.classes.items():
             if classes:
                 numbers = all(re.fullmatch(r"-?[0-9]{1,15}(\.[0-9]+)?", class_) for class_ in classes)
                 label_sets[label_set] = sorted(classes, key=(lambda class_: (float(class_), class_)) if numbers else None)
-        return Listing(name, reader, source, self.entries, self.rejected, label_sets, license_)
+        return Listing(name, reader, source, self.entries, self.rejected, label_sets, license_, tuple(notes))
 
     def _locate(self, file: object) -> tuple[str, Path]:
         """Find a listed file below the audio folder: its name with forward slashes and its path. Raises ValueError saying why not."""
@@ -132,6 +185,7 @@ class Gathered:
                 raise ValueError("leads out of the data set's folder")
         # macOS writes accents as separate characters, tables mostly do not; take the file by either spelling.
         for form in dict.fromkeys((file, unicodedata.normalize("NFC", file), unicodedata.normalize("NFD", file))):
+            form = self.below + form
             path = self.audio / form
             try:
                 is_file = stat.S_ISREG(path.stat().st_mode)
@@ -139,12 +193,21 @@ class Gathered:
                 continue
             except OSError as error:
                 raise ValueError(f"cannot be read: {error.strerror or error}") from None
-            if os.path.commonpath([os.path.realpath(path), self.root]) != self.root:
-                raise ValueError("a symbolic link that leads out of the data set's folder")
+            if not any(os.path.commonpath([os.path.realpath(path), root]) == root for root in self.roots):
+                raise Linked("a symbolic link that leads out of the data set's folder")
             if not is_file:
                 raise ValueError("not a file")
             return PurePosixPath(form).as_posix(), path
         raise ValueError("file not found")
+
+
+def _stores(root: Path) -> list[str]:
+    """Where the files lie that a data set's folder links to as its own: huggingface_hub's blobs, git-annex's objects, DVC's cache."""
+    found = [parent.parent / "blobs" for parent in root.parents if parent.name == "snapshots"]
+    found += [
+        parent / store for parent in (root, *root.parents) for store in (".git/annex/objects", ".dvc/cache") if (parent / store).is_dir()
+    ]
+    return [os.path.realpath(store) for store in found]
 
 
 def _label_set(name: str) -> str:
@@ -185,6 +248,17 @@ def _fold(value: object, folds: range | None) -> int | None:
 def relative(folder: str, item: str, source: Path) -> str:
     """A file's path below the data set's folder, with forward slashes."""
     return Path(folder, item).relative_to(source).as_posix()
+
+
+def begins_like_sound(path: Path) -> bool:
+    """Whether a file, whatever its name, begins as sounds do."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
+        with path.open("rb") as file:
+            return file.read(12).startswith(SOUND_BEGINS)
+    except OSError:
+        return False
 
 
 def raise_unreadable(error: OSError) -> None:

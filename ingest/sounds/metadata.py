@@ -1,4 +1,4 @@
-"""Metadata tables, CSV or JSON lines, that strangers wrote: read row by row within bounds, and their texts made safe to keep."""
+"""Metadata tables, CSV, JSON lines or Parquet, that strangers wrote: read row by row within bounds, and their texts made safe to keep."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import stat
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+
+import polars as pl
 
 from warehouse.store import UserError
 
@@ -23,18 +25,19 @@ Row = dict[str, object]
 
 
 def read_rows(table: Path, required: tuple[str, ...]) -> Iterator[tuple[int, Row | str]]:
-    """Yield the rows of a .csv or .jsonl file (UTF-8): the number of the row's last line and its cells by column, or why it has none.
+    """Yield the rows of a .csv or .jsonl file (UTF-8), or .parquet: the number of the row's last line and its cells by column, or why it has none.
 
     CSV cells are texts, missing ones are empty, columns without a name are left out; `required` columns are all there. JSON values
     are as written, and any member may be missing. Raises UserError where the file as a whole is missing, unreadable, not UTF-8, not
     proper CSV, out of bounds, or without any row.
     """
-    return _csv_rows(table, required) if table.suffix == ".csv" else _json_rows(table, required)
+    rows = {".csv": _csv_rows, ".parquet": _parquet_rows}.get(table.suffix, _json_rows)
+    return rows(table, required)
 
 
 def clean(text: str, what: str) -> str:
     """A name in one line: Unicode form NFC, single spaces. Raises ValueError, naming `what`, for a text that cannot be a name."""
-    text = unicodedata.normalize("NFC", " ".join(text.split()))
+    text = unicodedata.normalize("NFC", " ".join(text.replace("\ufeff", "").split()))
     if len(text) > MAX_TEXT:
         raise ValueError(f"{what} has {len(text)} characters; the limit is {MAX_TEXT}")
     refuse_odd_characters(text, what)
@@ -80,7 +83,7 @@ class _Lines:
                         raise self.error(f"a row of more than {MAX_ROW_CHARACTERS} characters: is a quotation mark missing?")
                     if self.number > MAX_LINES:
                         raise self.error(f"more than {MAX_LINES} lines: split the data set")
-                    yield line
+                    yield line.replace("\ufeff", "")  # joined tables have a byte order mark inside
         except FileNotFoundError:
             raise UserError(f"{show(self.path)} does not exist: the reader needs it") from None
         except OSError as error:
@@ -129,6 +132,29 @@ def _header(table: Path, cells: list[str], required: tuple[str, ...]) -> list[st
     if twice := [column for column in header if column and header.count(column) > 1]:
         raise UserError(f"{show(table)} has two columns {show(twice[0])}: rename one")
     return header
+
+
+def _parquet_rows(table: Path, required: tuple[str, ...]) -> Iterator[tuple[int, Row | str]]:
+    try:
+        if not table.is_file():
+            raise UserError(f"{show(table)} is not a file: put the metadata there")
+        if table.stat().st_size > MAX_BYTES:
+            raise UserError(f"{show(table)} has {table.stat().st_size >> 20} MiB; the limit is {MAX_BYTES >> 20}: split the data set")
+        schema = pl.read_parquet_schema(table)
+        header = _header(table, list(schema), required)
+        if pl.scan_parquet(table).select(pl.len()).collect().item() > MAX_LINES:
+            raise UserError(f"{show(table)} has more than {MAX_LINES} rows: split the data set")
+        heavy = [column for column, kind in schema.items() if isinstance(kind, pl.Struct | pl.Binary)]  # sounds themselves, as a rule
+        frame = pl.read_parquet(table, columns=[column for column in schema if column not in heavy])
+    except OSError as error:
+        raise UserError(f"{show(table)} cannot be read: {error.strerror or error}") from None
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise UserError(f"{show(table)} is not Parquet that can be read ({show(str(error).splitlines()[0])}): write it again") from None
+    names = {column: name for column, name in zip(schema, header, strict=True) if column not in heavy}
+    for line, row in enumerate(frame.iter_rows(named=True), 1):
+        yield line, {names[column]: cell for column, cell in row.items() if names[column]}
+    if not len(frame):
+        raise UserError(f"{show(table)} lists no files: give it a column {', '.join(required)} and one row a file")
 
 
 def _json_rows(table: Path, required: tuple[str, ...]) -> Iterator[tuple[int, Row | str]]:

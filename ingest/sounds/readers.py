@@ -6,15 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ingest.sounds.datasets import read_audiofolder, read_esc50, read_folder, read_starter
-from ingest.sounds.listing import Listing
+from ingest.sounds.listing import GUESSED, Listing, Reading
 from ingest.sounds.metadata import show
 from warehouse.store import UserError
 
 SYNTHESISED = ("starter", "notes")  # readers that write the sounds they read
 
 
-def read_dataset(reader: str, source: Path, name: str | None = None) -> Listing:
-    """List the sounds of the data set in folder `source`. `name` defaults to the reader's (esc50, starter) or the folder's name.
+def read_dataset(reader: str, source: Path, name: str | None = None, reading: Reading = GUESSED) -> Listing:
+    """List the sounds of the data set in folder `source`. `name` defaults to the reader's (esc50, starter) or the folder's name; readers
+    that have to guess (GUESSING) keep to `reading`.
 
     Raises UserError where the data set as a whole cannot be read; a single bad file or row becomes a Rejected item.
     """
@@ -23,8 +24,14 @@ def read_dataset(reader: str, source: Path, name: str | None = None) -> Listing:
     if reader not in SYNTHESISED and not source.is_dir():
         problem = "is not a folder" if source.exists() else "does not exist"
         raise UserError(f"data set folder {show(source)} {problem}: give the folder that holds the sounds")
-    return READERS[reader](source, name)
+    if reading == GUESSED:
+        return READERS[reader](source, name)
+    if not (guessing := GUESSING.get(reader)):
+        raise UserError(f"reader {reader} takes no labels, separator or splits: only {', '.join(GUESSING)} guess these")
+    return guessing(source, name, reading)
 
+
+GUESSING: dict[str, Callable[[Path, str | None, Reading], Listing]] = {"folder": read_folder, "audiofolder": read_audiofolder}
 
 READERS: dict[str, Callable[[Path, str | None], Listing]] = {
     "esc50": read_esc50,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import stat
@@ -13,11 +14,15 @@ import numpy as np
 import soundfile
 import soxr
 
+from ingest.sounds.streams import Opened, SoundError, Stream, streams
+
 MIN_RATE_HZ = 1_000
 MAX_RATE_HZ = 768_000
 MAX_DURATION_S = 24 * 3600
-# Un-normalised 32-bit integers stored as floats reach this; anything beyond is not sound but damage.
-MAX_SAMPLE = 2.0**31
+# 24 dB above full scale: mixes and overshoots of lossy codecs stay below, integers stored as floats do not.
+MAX_SAMPLE = 16.0
+DAMAGE = 2.0**31  # beyond the largest integers, too
+AT_SCALE = "divide them by the largest integer (32768 for 16 bits) and write the file again"
 SILENCE_POWER = 1e-6  # -60 dBFS
 SILENCE_FRAME_S = 0.02
 SPECTRUM_FRAME_S = 0.08
@@ -26,23 +31,22 @@ MARGIN_S = 0.25
 BLOCK_SAMPLES = 1 << 21
 # Programs that write to a pipe leave a size like these in the header, because they cannot come back to fill it in.
 UNKNOWN_SIZE = 0x7FFF0000
+# Libsndfile finds a place in these exactly; in others it has none, or sound there that differs from the whole file's.
+EXACT = frozenset(("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"))
 # How libsndfile's log reports that a WAV, AIFF or AU file holds fewer bytes of sound than its header promises.
 SHORT_DATA = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
-
-
-class SoundError(Exception):
-    """A file that cannot be used as a clip; the message is the reason in one line, without the path."""
 
 
 def decode(path: Path, *, middle_s: float | None = None) -> tuple[np.ndarray, int, int]:
     """Decode a sound file and mix it to mono by the mean over its channels.
 
     Returns the samples (float32 [samples], full scale 1, at least one), the file's sample rate in hertz and its number of channels.
-    With `middle_s` only the middle `middle_s` seconds of a longer file are read, one sample more where the file's middle needs it; without,
-    memory is 4 bytes a sample for the whole file. The content decides the format, not the ending of the name (but .raw is refused).
+    With `middle_s` only the middle `middle_s` seconds of a longer file are given, one sample more where the file's middle needs it: the same
+    samples as those of the whole. Without, memory is 4 bytes a sample for the whole file. The content decides the format, not the ending of
+    the name (but .raw is refused). Joined MP3, Ogg and FLAC files are one sound.
 
     Raises SoundError for a file that is missing, unreadable, empty, not audio, truncated, longer than 24 hours, without samples, with a
-    sample rate outside 1 to 768 kHz, or with samples that are not finite.
+    sample rate outside 1 to 768 kHz, or with samples that are not finite or far above full scale.
     """
     with _opened(path) as file:
         start, count = 0, None
@@ -109,6 +113,27 @@ def measure_file(path: Path) -> dict[str, float | int | None]:
         return meter.result() | {"sample_rate_hz": file.samplerate, "channels": file.channels}
 
 
+def sought_amiss(path: Path) -> bool:
+    """Whether a part of this file, sought by libsndfile, could not be had or could differ from that of the whole: MP3, and what has no seeking."""
+    try:
+        with soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else str(path)) as file:
+            return file.format == "MP3" or not file.seekable()
+    except (OSError, TypeError, ValueError, soundfile.SoundFileError):
+        return False
+
+
+def read_by_streams(path: Path) -> bool:
+    """Whether libsndfile by itself would take the file for another length than it has, so that it is read (or refused) by its streams."""
+    try:
+        found = streams(path)
+        plain = [stream.samples for stream in found] if len(found) == 1 and found[0].endless else []
+        return bool(found) and plain != [soundfile.info(os.fsencode(path) if os.name == "posix" else str(path)).frames]
+    except SoundError:
+        return True
+    except (OSError, TypeError, ValueError, soundfile.SoundFileError):
+        return False
+
+
 def _middle(total: int, wanted: int) -> tuple[int, int]:
     """First sample and length of the middle of `total` samples: `wanted` of them, or one more so that both sides lose the same.
 
@@ -118,8 +143,66 @@ def _middle(total: int, wanted: int) -> tuple[int, int]:
     return ((total - wanted) // 2, wanted) if total > wanted else (0, total)
 
 
+class _Sound:
+    """An opened sound file, or its streams one after the other."""
+
+    def __init__(self, path: Path, file: soundfile.SoundFile, found: list[Stream]) -> None:
+        self.path = path
+        self.file = file
+        self.streams = found
+        self.samplerate, self.channels = file.samplerate, file.channels
+
+    @functools.cached_property
+    def endless(self) -> bool:
+        """Whether only decoding tells the length."""
+        return any(stream.endless for stream in self.streams)
+
+    @functools.cached_property
+    def frames(self) -> int:
+        """Samples in all, a channel."""
+        if not self.streams:
+            return self.file.frames
+        size = max(1, BLOCK_SAMPLES // self.channels)
+        return sum(len(block) for block in self.blocks(size)) if self.endless else sum(part.frames for part in self._parts())
+
+    def blocks(self, size: int, start: int = 0) -> Iterator[np.ndarray]:
+        """Blocks (float32 [samples] or [samples, channels]) of at most `size` from sample `start` on: where seeking is not exact, what lies
+        before is decoded, too."""
+        exact = not self.streams and self.file.subtype in EXACT and self.file.seekable()
+        done = start if exact else 0
+        try:
+            if exact:
+                self.file.seek(start)
+            for part in self._parts():
+                read = 0
+                while len(block := part.read(size, dtype="float32")):
+                    read += len(block)
+                    done += len(block)
+                    if done > start:
+                        yield block[max(0, len(block) - done + start) :]
+                    if len(block) < size:
+                        break
+                if self.streams and not self.endless and read < 0.99 * part.frames:
+                    raise SoundError(f"truncated: {read / self.samplerate:.2f} of {part.frames / self.samplerate:.2f} s are there")
+        except (soundfile.SoundFileError, ValueError) as error:
+            reason = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
+            raise SoundError(f"broken after {done / self.samplerate:.2f} s: {_one_line(reason)}") from None
+
+    def _parts(self) -> Iterator[soundfile.SoundFile]:
+        if not self.streams:
+            yield self.file
+        for stream in self.streams:
+            with open(self.path, "rb") as file, soundfile.SoundFile(Opened(file, stream)) as part:
+                if (part.samplerate, part.channels) != (self.samplerate, self.channels):
+                    raise SoundError(
+                        f"joins sounds of {self.samplerate} Hz x {self.channels} and {part.samplerate} Hz x {part.channels} channels; "
+                        "part them"
+                    )
+                yield part
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
+def _opened(path: Path) -> Iterator[_Sound]:
     """Open a file that looks whole, turning whatever goes wrong, also later in the block, into SoundError."""
     try:
         found = os.stat(path)
@@ -127,35 +210,40 @@ def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
             raise SoundError("not a file")
         if found.st_size == 0:
             raise SoundError("empty file (0 bytes)")
+        raw, parts = open(path, "rb"), streams(path)  # noqa: SIM115  # closed below
         # A path in bytes also serves names that are not valid UTF-8.
-        file = soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else str(path))
+        plain = os.fsencode(path) if os.name == "posix" else str(path)
+        file = soundfile.SoundFile(Opened(raw, parts[0]) if parts else plain)
     except FileNotFoundError:
         raise SoundError("file not found") from None
+    except PermissionError:
+        raise SoundError("cannot be read: permission denied") from None
     except OSError as error:
         raise SoundError(f"cannot be read: {error.strerror or error}") from None
     except soundfile.LibsndfileError as error:
-        if not os.access(path, os.R_OK):
-            raise SoundError("cannot be read: permission denied") from None
         raise SoundError(f"not audio that libsndfile can read: {_one_line(error.error_string)}") from None
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
         raise SoundError(f"not audio that libsndfile can read: {_one_line(str(error))}") from None
-    with file:
-        _check_header(file, path)
-        yield file
+    with raw, file:
+        sound = _Sound(path, file, parts)
+        _check_header(sound)
+        yield sound
 
 
-def _check_header(file: soundfile.SoundFile, path: Path) -> None:
+def _check_header(sound: _Sound) -> None:
     """Refuse a file whose header shows that it cannot be used, before anything is read or allocated."""
+    file = sound.file
     if not MIN_RATE_HZ <= file.samplerate <= MAX_RATE_HZ:
         raise SoundError(f"sample rate {file.samplerate} Hz is outside {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz")
     if file.frames == 0:
-        raise SoundError("no samples")
+        size = os.path.getsize(sound.path)
+        raise SoundError("no samples" if size < 4096 else f"no samples, its header says, though it has {size} bytes; encode it again")
     if file.frames >= 1 << 62:
         raise SoundError("its header does not say how long it is, which libsndfile needs; encode it again")
-    if file.frames > MAX_DURATION_S * file.samplerate:
+    if not sound.endless and file.frames > MAX_DURATION_S * file.samplerate:
         raise SoundError(f"{file.frames / file.samplerate / 3600:.0f} hours long; the limit is {MAX_DURATION_S // 3600}")
     if file.format == "OGG":
-        if not _ogg_ends(path):
+        if not _ogg_ends(sound.path):
             raise SoundError("truncated: the Ogg stream has no last page")
     elif file.format != "FLAC" and (short := SHORT_DATA.search(file.extra_info)):
         promised, present = int(short[1]), int(short[2])
@@ -172,46 +260,38 @@ def _ogg_ends(path: Path) -> bool:
     return page < 0 or page + 5 >= len(tail) or bool(tail[page + 5] & 4)
 
 
-def _mono_blocks(file: soundfile.SoundFile, start: int, count: int | None) -> Iterator[np.ndarray]:
-    """Yield mono blocks (float32 [samples]) from frame `start`, `count` frames or to the end; raise in the end if these were no sound."""
-    whole = start == 0 and (count is None or count == file.frames)
-    remaining = file.frames - start if count is None else count
-    size = max(1, BLOCK_SAMPLES // file.channels)
+def _mono_blocks(sound: _Sound, start: int, count: int | None) -> Iterator[np.ndarray]:
+    """Yield mono blocks (float32 [samples]) from sample `start`, `count` or to the end; raise in the end if these were no sound."""
     done = bad = 0
-    peak = 0.0
-    try:
-        if start:
-            file.seek(start)
-        while remaining > 0:
-            block = file.read(min(size, remaining), dtype="float32")
-            if not len(block):
-                break
-            top = max(float(block.max()), -float(block.min()))
-            if top < np.inf:
-                peak = max(peak, top)
-            else:  # also where the comparison is with NaN
-                bad += int(np.count_nonzero(~np.isfinite(block)))
-            done += len(block)
-            remaining -= len(block)
-            yield _mix(block)
-    except (soundfile.SoundFileError, ValueError) as error:
-        reason = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
-        raise SoundError(f"broken after {(start + done) / file.samplerate:.2f} s: {_one_line(reason)}") from None
+    peak, whole_numbers = 0.0, sound.file.subtype in ("FLOAT", "DOUBLE")
+    for block in sound.blocks(max(1, BLOCK_SAMPLES // sound.channels), start):
+        if count is not None:
+            block = block[: count - done]
+        top = max(float(block.max()), -float(block.min()))
+        if top < np.inf:
+            peak = max(peak, top)
+        else:  # also where the comparison is with NaN
+            bad += int(np.count_nonzero(~np.isfinite(block)))
+        whole_numbers = whole_numbers and top < np.inf and not np.any(block - np.rint(block))
+        done += len(block)
+        if done > MAX_DURATION_S * sound.samplerate:
+            raise SoundError(f"more than {MAX_DURATION_S // 3600} hours long, which is the limit")
+        yield _mix(block)
+        if done == count:
+            break
     if not done:
         raise SoundError("no samples")
     if bad:
         raise SoundError(f"holds {bad} non-finite samples (NaN or infinite)")
-    if peak > MAX_SAMPLE:
+    if peak > DAMAGE:
         raise SoundError(f"samples reach {peak:.0e} times full scale")
-    # An MP3 without a Xing or Info header only lets libsndfile guess its length; what was read is then all there is.
-    if whole and done < 0.99 * file.frames and not (file.format == "MP3" and _length_is_guess(file)):
-        raise SoundError(f"truncated: {done / file.samplerate:.2f} of {file.frames / file.samplerate:.2f} s are there")
-
-
-def _length_is_guess(file: soundfile.SoundFile) -> bool:
-    with open(file.name, "rb") as raw:
-        head = raw.read(1 << 20)
-    return not any(mark in head for mark in (b"Xing", b"Info", b"VBRI"))
+    if peak > MAX_SAMPLE:
+        raise SoundError(f"samples reach {peak:.0f} times full scale; if they are integers stored as floats, {AT_SCALE}")
+    whole = start == 0 and (count is None or count == sound.frames)
+    if whole and whole_numbers and peak > 1:
+        raise SoundError(f"samples are integers up to {peak:.0f} stored as floats, whose full scale is 1; {AT_SCALE}")
+    if whole and not sound.streams and done < 0.99 * sound.frames:
+        raise SoundError(f"truncated: {done / sound.samplerate:.2f} of {sound.frames / sound.samplerate:.2f} s are there")
 
 
 def _mix(block: np.ndarray) -> np.ndarray:

@@ -205,7 +205,7 @@ def _nsynth_examples(table: Path) -> dict[str, object]:
     try:
         if table.stat().st_size > MAX_BYTES:
             raise UserError(f"{show(table)} has more than {MAX_BYTES >> 20} MiB: not NSynth's")
-        found = json.loads(table.read_text(encoding="utf-8"), object_hook=_nsynth_note)
+        found = json.loads(table.read_text(encoding="utf-8-sig"), object_hook=_nsynth_note)
     except OSError as error:
         raise UserError(f"{show(table)} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
@@ -249,7 +249,7 @@ def _phonemes(table: Path) -> tuple[list[str], list[str]]:
     names = [str(i) for i in range(1, PCVC_CONSONANTS + 1)] + [str(i) for i in range(1, PCVC_VOWELS + 1)]
     if table.exists():
         try:
-            names = table.read_text(encoding="utf-8").split()
+            names = table.read_text(encoding="utf-8-sig").split()
         except (OSError, UnicodeDecodeError):
             raise UserError(f"{show(table)} cannot be read as UTF-8 text") from None
         if len(names) != count or len(set(names[:PCVC_CONSONANTS])) < PCVC_CONSONANTS or len(set(names[PCVC_CONSONANTS:])) < PCVC_VOWELS:

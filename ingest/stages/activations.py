@@ -19,7 +19,7 @@ import torch
 
 from ingest.methods.extremes import Extremes
 from ingest.networks.network import Layer, Network, course_steps, keep_freed_memory, pick_device
-from ingest.sounds.sound import SoundError, load
+from ingest.sounds.sound import MARGIN_S, SoundError, load, sought_amiss
 from ingest.stages import Context, Outcome, Progress, layer_tables, silent
 from ingest.stages.recording import Recorder
 from warehouse import ledger, store
@@ -122,6 +122,7 @@ def ingest_activations(
             "layers": layers,
             "positions": positions,
             **settings.parameters(),
+            **_windows(warehouse, dataset, content_sha256, paths, network.clip_s),
         },
         code_version=CODE_VERSION,
         dataset_sha256=content_sha256,
@@ -151,6 +152,16 @@ def ingest_activations(
     run.finish()
     _remove_shards(folder)
     return Outcome(run, worked, run.failures())
+
+
+def _windows(warehouse: Path, dataset: str, content_sha256: str, paths: dict[str, Path], clip_s: float) -> dict[str, object]:
+    """The parameter of runs in which some clip's window was another, or none, before windows were taken from a decode of the whole."""
+    with store.connect_readonly(warehouse) as con:
+        long = con.execute(
+            "SELECT clip.name FROM clip JOIN dataset USING (dataset_id) WHERE dataset.name = ? AND content_sha256 = ? AND duration_s > ?",
+            [dataset, content_sha256, clip_s + 2 * MARGIN_S],
+        ).fetchall()
+    return {"windows": "of the whole decode"} if any(name in paths and sought_amiss(paths[name]) for (name,) in long) else {}
 
 
 class Extraction:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
-from ingest.sounds.listing import Entry, Listing
-from ingest.sounds.sound import SoundError, measure_file
+from ingest.sounds.listing import Entry, Listing, Rejected
+from ingest.sounds.sound import MAX_SAMPLE, SoundError, measure_file, read_by_streams
 from ingest.stages import Context, Outcome, Progress, silent
 from warehouse import ledger, store
 
@@ -42,19 +43,21 @@ def ingest_clips(warehouse: Path, listing: Listing, progress: Progress = silent)
     """
     with ThreadPoolExecutor(WORKERS) as pool:
         hashes = dict(zip((entry.name for entry in listing.entries), pool.map(_file_hash, listing.entries), strict=True))
-        run = ledger.begin(
-            warehouse,
-            STAGE,
-            parameters={"dataset": listing.name, "reader": listing.reader},
-            code_version=CODE_VERSION,
-            dataset_sha256=content_sha256(listing, hashes),
-        )
+        streamed = [entry.name for entry, found in zip(listing.entries, pool.map(_streamed, listing.entries), strict=True) if found]
+        content = content_sha256(listing, hashes)
+        parameters: dict[str, object] = {"dataset": listing.name, "reader": listing.reader}
+        if streamed:  # versions before took another length, or less of the sound, for them
+            content, parameters = store.sha256_json([content, "streams", streamed]), parameters | {"decoding": "whole streams"}
+        run = ledger.begin(warehouse, STAGE, parameters=parameters, code_version=CODE_VERSION, dataset_sha256=content)
+        if run.finished and _above_scale(run):
+            content, parameters = store.sha256_json([content, "scale"]), parameters | {"largest_sample": f"{MAX_SAMPLE:g} times full scale"}
+            run = ledger.begin(warehouse, STAGE, parameters=parameters, code_version=CODE_VERSION, dataset_sha256=content)
         if run.finished:
             _follow_source(run, listing)
             return Outcome(run, 0, run.failures())
         done = run.done()
         if LISTING not in done:
-            with run.commit([LISTING], ((rejected.item, rejected.reason) for rejected in listing.rejected)) as con:
+            with run.commit([LISTING], ((item.item, _reason(item)) for item in listing.rejected)) as con:
                 _insert_dataset(con, run, listing)
         pending = [entry for entry in listing.entries if entry.name not in done]
         for start in range(0, len(pending), BATCH):
@@ -82,11 +85,27 @@ def content_sha256(listing: Listing, hashes: dict[str, str | None]) -> str:
     return store.sha256_json([listing.reader, entries, rejected, listing.label_sets])
 
 
+def _reason(rejected: Rejected) -> str:
+    return f"{rejected.reason}; {rejected.advice}" if rejected.advice else rejected.reason
+
+
 def _file_hash(entry: Entry) -> str | None:
     try:
         return store.sha256_file(entry.path)
     except OSError:
         return None
+
+
+def _streamed(entry: Entry) -> bool:
+    return read_by_streams(entry.path)
+
+
+def _above_scale(run: ledger.Run) -> bool:
+    """Whether a version before took clips that are refused now."""
+    with store.connect_readonly(run.warehouse) as con:
+        query = "SELECT count(*) FROM clip JOIN dataset USING (dataset_id) WHERE run_id = ? AND peak_dbfs > ?"
+        row = con.execute(query, [run.run_id, 20 * math.log10(MAX_SAMPLE) + 0.01]).fetchone()
+    return bool(row and row[0])
 
 
 def _measured(entry: Entry) -> dict[str, float | int | None] | str:

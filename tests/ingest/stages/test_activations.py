@@ -6,6 +6,7 @@ from dataclasses import replace
 import duckdb
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from ingest.sounds.readers import read_dataset
@@ -14,7 +15,7 @@ from ingest.stages import activations, clips
 from ingest.stages.activations import Settings
 from ingest.stages.recording import Recorder, course_weights
 from tests.small import small_network, spectrogram, write_sounds
-from warehouse import store
+from warehouse import ledger, store
 from warehouse.check import check
 from warehouse.store import UserError
 
@@ -268,3 +269,24 @@ def test_course_weights_average_overlapping_windows():
     np.testing.assert_allclose(weights.sum(axis=0), 1)
     assert np.flatnonzero(weights[:, 0]).tolist() == [0]
     assert np.flatnonzero(weights[:, 8]).tolist() == [8, 16]  # 0.5 s: in the first window and the second
+
+
+def test_a_window_sought_amiss_before_is_said_in_the_runs_parameters_and_only_there(tmp_path, monkeypatch):
+    sounds, network = tmp_path / "sounds", small_network()
+    (sounds / "a").mkdir(parents=True)
+    sound = np.random.default_rng(0).normal(0, 0.1, round(8000 * (network.clip_s + 2))).astype(np.float32)
+    soundfile.write(sounds / "a" / "long.wav", sound, 8000, subtype="GSM610")
+    with monkeypatch.context() as before:
+        before.setattr(activations, "_windows", lambda *_: {})
+        ingest(tmp_path / "w.duckdb", sounds)
+    runs = [ingest(tmp_path / "w.duckdb", sounds) for _ in range(2)]
+    assert [run.worked > 0 for run in runs] == [True, False]
+    assert runs[0].run.why == 'not run 2 again: windows was null, is "of the whole decode"'
+    soundfile.write(sounds / "a" / "long.wav", sound[: round(8000 * network.clip_s)], 8000, subtype="GSM610")
+    assert "windows" not in activations_parameters(ingest(tmp_path / "short.duckdb", sounds))
+    soundfile.write(sounds / "a" / "long.wav", sound, 8000)
+    assert "windows" not in activations_parameters(ingest(tmp_path / "plain.duckdb", sounds))
+
+
+def activations_parameters(outcome):
+    return ledger.finished(outcome.run.warehouse, outcome.run.run_id, "activations")[1]
