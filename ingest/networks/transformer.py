@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ingest.networks.checkpoints import tensor_sha256
-from ingest.networks.masking import PreparePadded, after_filter_bank
+from ingest.networks.masking import Masking, PreparePadded, after_filter_bank, masked
 from ingest.networks.network import Layer, Network
 from warehouse.store import UserError, first_line
 
@@ -29,17 +29,23 @@ Prepare = Callable[[torch.Tensor], torch.Tensor]
 
 
 class FirstOutput(nn.Module):
-    """A transformers model with one tensor in and one out: the logits, or the last hidden states [clips, tokens, units]."""
+    """A transformers model with one tensor in and one out: the logits, or the last hidden states [clips, tokens, units].
+
+    With `masking` what is NaN in the input is no part of a clip, and NaN in hidden states.
+    """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        self.masking: Masking | None = None
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Prepared inputs to logits [clips, classes] or hidden states."""
-        outputs = self.model(**{self.model.main_input_name: inputs})
+        given = self.masking(inputs) if self.masking else {"inputs": inputs}
+        outputs = self.model(**{self.model.main_input_name: given.pop("inputs")}, **given)
         logits = getattr(outputs, "logits", None)
-        return outputs.last_hidden_state if logits is None else logits
+        result = outputs.last_hidden_state if logits is None else logits
+        return self.masking.blank(result, inputs.shape[1]) if self.masking else result
 
 
 @dataclass
@@ -217,6 +223,9 @@ def build_network(
     padding = None
     if prepare_padded and input_s:
         padding = after_filter_bank(prepare_padded, sample_rate_hz, stride) if stride else None
+    elif prepare_padded:
+        module.masking = Masking(model)
+        padding = masked(module.masking, prepare_padded, round(clip_s * sample_rate_hz))
     return Network(
         name,
         str(model.config.model_type),
@@ -358,7 +367,7 @@ def preparation(transformers: Any, extractor: Any, spec: str) -> tuple[Prepare, 
     one, two = (prepare(torch.zeros(1, seconds * extractor.sampling_rate)).shape for seconds in (1, 2))
     if one == two:
         raise UserError(f"{spec}: {type(extractor).__name__} pads every clip to one length that Auricle does not know: {OWN_FILE}")
-    return prepare, None, None
+    return prepare, prepare_padded, None
 
 
 def whisper_features(extractor: Any) -> Prepare:
