@@ -208,9 +208,7 @@ def _train_head(network: Network, clips: Clips, recipe: Recipe, progress: Progre
     classifier = network.module.get_submodule(network.layers[-1].module)
     assert isinstance(classifier, nn.Linear)
     found: list[torch.Tensor] = []
-    handle = classifier.register_forward_pre_hook(
-        lambda _module, given: found.append(given[0].unflatten(0, (-1, network.windows)).mean(dim=1))
-    )
+    handle = classifier.register_forward_pre_hook(lambda _module, given: found.append(network.mean_over_windows(given[0])))
     try:
         class_logits(network, (part.flatten(0, 1) for part in clips.inputs.split(BATCH_CLIPS)))
     finally:
@@ -236,7 +234,9 @@ def _fine_tune(network: Network, clips: Clips, recipe: Recipe, progress: Progres
     inside = nn.functional.pad(torch.ones(3, 3), (1, 0, 1, 0)).to(padded[0].device)
 
     def logits(rows: torch.Tensor) -> torch.Tensor:
-        shown = torch.rand(len(rows), network.windows).argsort(dim=1)[:, :WINDOWS]
+        held = ~clips.inputs[rows, :, 0, 0, 0].isnan()  # windows of sound, which come first
+        shown = (torch.rand(len(rows), network.windows) + ~held).argsort(dim=1)[:, :WINDOWS]
+        shown = shown.where(held.gather(1, shown), shown[:, :1])
         values = clips.inputs[rows[:, None], shown] + GAIN_DEVIATION * torch.randn(len(rows), 1, 1, 1, 1)
         return module(values.flatten(0, 1).to(inside.device)).unflatten(0, (-1, WINDOWS)).mean(dim=1)
 

@@ -1,13 +1,16 @@
 """Clips shorter than, equal to and longer than a network's: the values are those of its published preparation and forward pass on the sound
 alone, and means over time are over the steps that the sound alone has. docs/networks.md has the differences found."""
 
+import copy
+
 import numpy as np
 import pytest
 import soundfile
 import torch
 import transformers
 
-from ingest.networks import passes
+from ingest.methods import interventions
+from ingest.networks import passes, yamnet
 from ingest.networks.registry import load_network
 from ingest.stages.recording import Recorder
 from tests.ingest.networks.test_transformer import AST, LABELS, SPEECH, WHISPER
@@ -16,8 +19,8 @@ CLIP_S = 1.0
 SECONDS = (0.31, 0.62, 1.0, 1.5)
 
 
-def write_sounds(folder, rate=16000, seconds=SECONDS):
-    """Noise that swells, one file for each length; returns paths by name, and of each sound the middle second at the most [samples]."""
+def write_sounds(folder, rate=16000, seconds=SECONDS, clip_s=CLIP_S):
+    """Noise that swells, one file for each length; returns paths by name, and of each sound the middle `clip_s` at the most [samples]."""
     rng = np.random.default_rng(0)
     paths, sounds = {}, {}
     for index, length in enumerate(seconds):
@@ -25,8 +28,8 @@ def write_sounds(folder, rate=16000, seconds=SECONDS):
         sound = (0.1 * rng.standard_normal(samples) * (1.2 + np.sin(np.arange(samples) / rate * 9 * (index + 1)))).astype(np.float32)
         path = folder / f"{length}.wav"
         soundfile.write(path, sound, rate, subtype="FLOAT")
-        start = max(0, (samples - round(CLIP_S * rate)) // 2)
-        paths[path.name], sounds[path.name] = path, sound[start : start + round(CLIP_S * rate)]
+        start = max(0, (samples - round(clip_s * rate)) // 2)
+        paths[path.name], sounds[path.name] = path, sound[start : start + round(clip_s * rate)]
     return paths, sounds
 
 
@@ -161,3 +164,69 @@ def test_whisper_is_padded_with_silence_and_counts_its_own_steps(tmp_path):
         for layer in network.layers[:-1]:  # 50 tokens a second
             counted = layers[layer.name][: -(-len(sound) // 320)]
             torch.testing.assert_close(means[layer.name][row], counted.mean(dim=0), rtol=0, atol=2e-5)
+
+
+def patchwise(network, sounds):
+    """Per layer the mean over the patches that the sound alone has, one sound after the other."""
+    found = {layer.name: [] for layer in network.layers}
+    for sound in sounds:
+        recorder = Recorder(network, network.layers)
+        recorder.network = plain = copy.copy(network)
+        recorder.valid_s, plain.padding, plain.windows = None, None, yamnet.window_count(len(sound))
+        recorder._courses = {}
+        with torch.inference_mode(), recorder:
+            plain.forward(yamnet.patches(torch.from_numpy(sound)[None]))
+        for layer in network.layers:
+            found[layer.name].append(recorder.batch[layer.name].reductions["mean"][0])
+    return {name: torch.stack(rows) for name, rows in found.items()}
+
+
+@pytest.fixture(scope="module")
+def random_yamnet():
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for name, shape in yamnet.expected_shapes().items():
+        values = torch.randn(shape, generator=generator)
+        tensors[name] = values.abs() + 0.5 if name.endswith("variance") else values / max(1, values[0].numel()) ** 0.5
+    return yamnet.Yamnet(tensors, None, 3.0)
+
+
+def test_yamnet_counts_the_patches_of_the_sound_alone(random_yamnet, tmp_path):
+    paths, sounds = write_sounds(tmp_path, seconds=(0.3, 0.975, 0.98, 1.455, 1.46, 2.0, 3.0, 4.0), clip_s=3.0)
+    network = random_yamnet
+    means, outputs = recorded(network, paths)
+    for name, rows in patchwise(network, sounds.values()).items():
+        for row, wanted in enumerate(rows):
+            torch.testing.assert_close(means[name][row], wanted, rtol=1e-4, atol=1e-5)
+    windows = (~outputs[:, 0].isnan()).view(len(sounds), -1).sum(dim=1).tolist()
+    # Patches of 0.975 s (96 frames of 25 ms every 10 ms) every 0.48 s, the last filled up.
+    assert windows == [1, 1, 2, 2, 3, 4, 6, 6]
+    assert network.mean_over_windows(outputs).isfinite().all()
+
+
+def test_the_same_beeps_short_and_long_have_one_mean(random_yamnet, tmp_path):
+    """However much silence follows, a clip's mean, highest tag and class scores are those of its own patches."""
+    [(name, path)] = write_sounds(tmp_path, seconds=(0.9,))[0].items()
+    long = yamnet.Yamnet.__new__(yamnet.Yamnet)
+    long.__dict__.update(random_yamnet.__dict__)
+    long.clip_s, long.windows = 9.0, yamnet.window_count(9 * 16000)
+    (short, one), (longer, other) = recorded(random_yamnet, {name: path}), recorded(long, {name: path})
+    assert (len(one), len(other)) == (6, 18)
+    for layer in random_yamnet.layers:
+        torch.testing.assert_close(short[layer.name], longer[layer.name])
+    torch.testing.assert_close(random_yamnet.mean_over_windows(one), long.mean_over_windows(other))
+
+
+def test_disturbed_windows_come_from_windows_of_sound(random_yamnet, tmp_path):
+    paths, _ = write_sounds(tmp_path, seconds=(0.5, 3.0), clip_s=3.0)
+    inputs = passes.prepare_clips(random_yamnet, passes.read_waveforms(random_yamnet, list(paths), paths), 2)
+    layer = random_yamnet.layers[-3]
+    [cache] = interventions.cache_layers(random_yamnet, [layer], [inputs], 2)
+    outputs = random_yamnet.mean_over_windows(random_yamnet.forward(inputs)).numpy()
+    np.testing.assert_allclose(interventions.run_changed(cache, np.zeros(0, dtype=np.int64), None), outputs, atol=1e-6)
+    # All of a layer from the other clip, which has one window of sound and six: the same one six times, and the first of six.
+    every = interventions.channel_positions(layer, np.arange(layer.neurons))
+    changed = interventions.run_changed(cache, every, np.array([1, 0]))
+    np.testing.assert_allclose(changed[1], outputs[0], atol=1e-6)
+    np.testing.assert_allclose(changed[0], random_yamnet.forward(inputs)[6].numpy(), atol=1e-6)
+    assert np.isfinite(interventions.run_changed(cache, every, None)).all()
