@@ -23,6 +23,7 @@ from warehouse.store import UserError, first_line
 DEFAULT_CLIP_S, LONGEST_DEFAULT_CLIP_S = 5.0, 10.24
 # Vectors that only masking in training reads: a checkpoint may lack them without any effect on what the network computes.
 TRAINING_ONLY = ("masked_spec_embed",)
+FILLED = " Its classifier reads the whole input of {:g} s, with what clips are filled up with, as published."
 OWN_FILE = "describe the network in a file of your own and give FILE.py:FUNCTION"
 
 Prepare = Callable[[torch.Tensor], torch.Tensor]
@@ -317,7 +318,7 @@ def _load(transformers: Any, spec: str, clip_s: float | None) -> Network:
         clip_s=clip_s,
         input_s=input_s,
         output_names=output_names,
-        note=f"Loaded with transformers as {architecture.__name__}.",
+        note=f"Loaded with transformers as {architecture.__name__}." + (FILLED.format(input_s) if input_s and output_names else ""),
     )
 
 

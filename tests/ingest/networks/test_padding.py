@@ -11,8 +11,14 @@ import transformers
 
 from ingest.methods import interventions
 from ingest.networks import passes, yamnet
+from ingest.networks.beats import filter_bank, load_beats, position_buckets
+from ingest.networks.m2d import load_m2d
 from ingest.networks.registry import load_network
 from ingest.stages.recording import Recorder
+from tests.ingest.networks.test_beats import SMALL as SMALL_BEATS
+from tests.ingest.networks.test_beats import save, small_tensors
+from tests.ingest.networks.test_m2d import SMALL as SMALL_M2D
+from tests.ingest.networks.test_m2d import STATS, plain_clip, weights_of
 from tests.ingest.networks.test_transformer import AST, LABELS, SPEECH, WHISPER
 
 CLIP_S = 1.0
@@ -230,3 +236,65 @@ def test_disturbed_windows_come_from_windows_of_sound(random_yamnet, tmp_path):
     np.testing.assert_allclose(changed[1], outputs[0], atol=1e-6)
     np.testing.assert_allclose(changed[0], random_yamnet.forward(inputs)[6].numpy(), atol=1e-6)
     assert np.isfinite(interventions.run_changed(cache, every, None)).all()
+
+
+def plain_beats(tensors, cfg, frames):
+    """Microsoft's BEATs on one sound's normalised filter bank [frames, 128], in double precision: logits, and fc1 of the first block."""
+    w = {name: tensor.double() for name, tensor in tensors.items()}
+    functional = torch.nn.functional
+
+    def linear(values, name):
+        return values @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    def norm(values, name):
+        return functional.layer_norm(values, values.shape[-1:], w[f"{name}.weight"], w[f"{name}.bias"])
+
+    patches = functional.conv2d(frames.double()[None, None], w["patch_embedding.weight"], stride=16)
+    x = linear(norm(patches.flatten(2).transpose(1, 2), "layer_norm"), "post_extract_proj")[0]
+    length, direction = w["encoder.pos_conv.0.weight_g"], w["encoder.pos_conv.0.weight_v"]
+    kernel = length * direction / direction.norm(dim=(0, 1), keepdim=True)
+    groups, half = cfg["conv_pos_groups"], cfg["conv_pos"] // 2
+    places = functional.conv1d(x.T[None], kernel, w["encoder.pos_conv.0.bias"], padding=half, groups=groups)[0, :, : len(x)].T
+    x = norm(x + functional.gelu(places), "encoder.layer_norm")
+    buckets = position_buckets(len(x), cfg["num_buckets"], cfg["max_distance"])
+    alpha, heads, hidden = (2 * cfg["encoder_layers"]) ** 0.25, cfg["encoder_attention_heads"], []
+    for block in range(cfg["encoder_layers"]):
+        at = f"encoder.layers.{block}"
+        q, k, v = (linear(x, f"{at}.self_attn.{part}_proj").unflatten(1, (heads, -1)).transpose(0, 1) for part in "qkv")
+        update, reset = linear(q, f"{at}.self_attn.grep_linear").unflatten(2, (2, 4)).sum(dim=3).sigmoid().split(1, dim=2)
+        gate = update * (reset * w[f"{at}.self_attn.grep_a"][0] - 1) + 2
+        bias = w[f"{at}.self_attn.relative_attention_bias.weight"][buckets].permute(2, 0, 1)
+        mixed = (q @ k.transpose(1, 2) / q.shape[2] ** 0.5 + gate * bias).softmax(dim=2) @ v
+        x = norm(x * alpha + linear(mixed.transpose(0, 1).flatten(1), f"{at}.self_attn.out_proj"), f"{at}.self_attn_layer_norm")
+        hidden.append(linear(x, f"{at}.fc1"))
+        x = norm(x * alpha + linear(functional.gelu(hidden[-1]), f"{at}.fc2"), f"{at}.final_layer_norm")
+    return linear(x, "predictor").mean(dim=0), hidden[0]
+
+
+def test_beats_hears_a_short_clip_as_if_alone(tmp_path):
+    tensors = small_tensors()
+    network = load_beats(save(tmp_path / "beats.pt", tensors), clip_s=CLIP_S)
+    assert network.padding.shortest == 400 + 15 * 160
+    paths, sounds = write_sounds(tmp_path)
+    means, outputs = recorded(network, paths)
+    for row, sound in enumerate(sounds.values()):
+        logits, fc1 = plain_beats(tensors, SMALL_BEATS, filter_bank(torch.from_numpy(sound)[None])[0])
+        torch.testing.assert_close(outputs[row].double(), logits, rtol=0, atol=2e-5)
+        torch.testing.assert_close(means["block1/fc1"][row].double(), fc1.mean(dim=0), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("padding", ["masked", "attended"])
+def test_m2d_hears_a_short_clip_as_if_alone(tmp_path, padding):
+    tensors = weights_of()
+    torch.save(tensors | {"norm_stats": torch.tensor(STATS)}, tmp_path / "m2d.pth")
+    for clip_s, seconds in ((2.0, (0.31, 1.3, 2.0, 3.0)), (14.0, (1.0, 7.0, 13.9, 14.0, 15.0))):
+        network = load_m2d(tmp_path / "m2d.pth", clip_s, padding=padding, size=SMALL_M2D)
+        paths, sounds = write_sounds(tmp_path, seconds=seconds, clip_s=clip_s)
+        means, outputs = recorded(network, paths)
+        valid_s = torch.tensor([len(sound) / 16000 for sound in sounds.values()])
+        embeddings = network.embeddings(outputs, valid_s)
+        for row, sound in enumerate(sounds.values()):
+            hidden, tokens = plain_clip(tensors, torch.from_numpy(sound), padding)
+            for layer, values in zip(network.layers, hidden, strict=True):
+                torch.testing.assert_close(means[layer.name][row].double(), values.mean(dim=(0, 1)), rtol=0, atol=2e-5)
+            torch.testing.assert_close(embeddings[row].double(), tokens.permute(1, 0, 2).flatten(1).mean(0), rtol=0, atol=1e-4)
