@@ -82,24 +82,27 @@ class Tags:
             except SoundError as error:
                 sounds.append(str(error))
         heard = [sound for sound in sounds if not isinstance(sound, str)]
-        scores = iter(
-            self.scores([fit(*sound, sample_rate_hz=self.network.sample_rate_hz, clip_s=self.network.clip_s)[0] for sound in heard])
-        )
+        fitted = [fit(*sound, sample_rate_hz=self.network.sample_rate_hz, clip_s=self.network.clip_s) for sound in heard]
+        scores = iter(self.scores([waveform for waveform, _ in fitted], [valid_s for _, valid_s in fitted]))
         for sound in sounds:
             yield Caption(None, "", sound) if isinstance(sound, str) else self._said(*sound, next(scores))
 
-    def scores(self, waveforms: Sequence[np.ndarray]) -> np.ndarray:
-        """Scores [clips, classes] from 0 to 1 of waveforms of the network's length [samples]."""
+    def scores(self, waveforms: Sequence[np.ndarray], valid_s: Sequence[float] | None = None) -> np.ndarray:
+        """Scores [clips, classes] from 0 to 1 of waveforms of the network's length [samples], the highest over a clip's windows; `valid_s` are
+        the seconds of sound in each, by default all."""
         import torch
+
+        from ingest.networks.passes import prepared, stack
 
         if not waveforms:
             return np.zeros((0, len(self.names)))
-        device = next((parameter.device for parameter in self.network.module.parameters()), torch.device("cpu"))
+        lengths = valid_s or [self.network.clip_s] * len(waveforms)
         with torch.inference_mode():
-            outputs = self.network.forward(self.network.prepare(torch.from_numpy(np.stack(waveforms)).to(device))).float()
+            outputs = self.network.forward(prepared(self.network, stack(list(zip(waveforms, lengths, strict=True))))).float()
             if self.activation != "none":
                 outputs = outputs.sigmoid() if self.activation == "sigmoid" else outputs.softmax(dim=-1)
-            return outputs.unflatten(0, (len(waveforms), self.network.windows)).amax(dim=1).cpu().double().numpy()
+            windows = outputs.unflatten(0, (len(waveforms), self.network.windows)).cpu().double().numpy()
+        return np.fmax.reduce(windows, axis=1)  # windows without sound are NaN
 
     def _said(self, mono: np.ndarray, rate_hz: int, scores: np.ndarray) -> Caption:
         ranked = [int(index) for index in np.argsort(-scores, kind="stable")]  # NaN comes last and is never said

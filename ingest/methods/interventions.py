@@ -119,9 +119,10 @@ def cache_layers(
                     else inputs
                 )
                 inputs[rows] = batch.unflatten(0, (-1, network.windows)).cpu()
+            held = ~batch.flatten(1).isnan().all(dim=1) if network.padding and network.windows > 1 else None  # see Padding
             for cache in caches:
                 output = found.pop(cache.layer.name).float()
-                if not output.isfinite().all():
+                if not (output if held is None else output[held.to(output.device)]).isfinite().all():
                     raise UserError(f"layer {cache.layer.name} of {network.name} puts out values that are not finite: leave such clips out")
                 laid = output.permute(0, 2, 3, 1) if cache.layer.axes == "channel,time,frequency" else output
                 cache.values[rows] = laid.reshape(-1, network.windows, cache.values.shape[2]).cpu()
@@ -200,18 +201,32 @@ def run_changed(
                     values[:, :, rows] = 0
                 else:
                     clips = torch.from_numpy(np.asarray(donors[start : start + batch]))
-                    values[:, :, rows] = cache.values[clips[:, None, None], torch.arange(values.shape[1])[:, None], rows]
+                    # A clip of fewer windows gives them again and again.
+                    windows = torch.arange(values.shape[1]) % (~cache.values[clips, :, 0].isnan()).sum(dim=1, keepdim=True)
+                    values[:, :, rows] = cache.values[clips[:, None, None], windows[:, :, None], rows]
             inputs = cache.inputs[start : start + batch].flatten(0, 1) if cache.inputs is not None else torch.empty(0)
             result = network.tail(cache.layer, cache.activations(values).to(device), inputs.to(device))
             if module:
                 if len(caught) != 1:
                     raise ValueError(f"{module} ran {len(caught)} times above layer {cache.layer.name} instead of once")
                 result = caught.pop()
-            outputs.append(result.float().unflatten(0, (-1, network.windows)).mean(dim=1).cpu())
+            empty = cache.values[start : start + batch, :, 0].isnan().flatten()
+            result = result.float() if not empty.any() else result.float().masked_fill(_like(empty, result), torch.nan)
+            outputs.append(network.mean_over_windows(result).cpu())
     finally:
         if handle:
             handle.remove()
     return torch.cat(outputs).numpy()
+
+
+def _like(rows: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    return rows.to(values.device).view(-1, *[1] * (values.dim() - 1))
+
+
+def mean_over_tokens(outputs: np.ndarray) -> np.ndarray:
+    """Outputs [clips, ..., units] to [clips, units]: the mean over what lies between, without the tokens that hold nothing of a clip (NaN)."""
+    axes = tuple(range(1, outputs.ndim - 1))
+    return np.nanmean(outputs, axis=axes) if axes else outputs
 
 
 # --- Which clusters to change -------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ingest.networks.network import Network
+from ingest.networks.passes import prepared, stack
 from ingest.sounds.sound import SoundError, load
 from warehouse.store import UserError
 
@@ -39,22 +40,21 @@ def audio_embeddings(network: Network, names: Sequence[str], paths: Mapping[str,
     text, and when no clip is left.
     """
     check_reads_text(network)
-    device = next((parameter.device for parameter in network.module.parameters()), torch.device("cpu"))
     result: np.ndarray | None = None
     for start in range(0, len(names), BATCH_CLIPS):
-        rows, waveforms = [], []
+        rows, sounds = [], []
         for row, name in enumerate(names[start : start + BATCH_CLIPS], start):
             try:
-                waveforms.append(load(paths[name], sample_rate_hz=network.sample_rate_hz, clip_s=network.clip_s)[0])
+                sounds.append(load(paths[name], sample_rate_hz=network.sample_rate_hz, clip_s=network.clip_s))
                 rows.append(row)
             except (KeyError, SoundError):
                 continue
         if not rows:
             continue
-        output = network.forward(network.prepare(torch.from_numpy(np.stack(waveforms)).to(device)))
+        output = network.forward(prepared(network, stack(sounds)))
         if not isinstance(output, torch.Tensor) or output.dim() != 2:
             raise UserError(f"{network.name} puts out no embedding of a clip: choose an audio-text network, such as clap-2022")
-        found = output.float().unflatten(0, (len(rows), network.windows)).mean(dim=1).cpu().numpy()
+        found = network.mean_over_windows(output.float()).cpu().numpy()
         if result is None:
             result = np.full((len(names), found.shape[1]), np.nan, dtype=np.float32)
         usable = np.isfinite(found).all(axis=1) & found.any(axis=1)

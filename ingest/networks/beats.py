@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ingest.networks.checkpoints import check_exactly, tensor_sha256, unpickled
-from ingest.networks.network import Layer, Network
+from ingest.networks.network import Layer, Network, Padding
 from warehouse.store import UserError
 
 SAMPLE_RATE_HZ = 16000
@@ -88,6 +88,18 @@ def filter_bank(waveforms: torch.Tensor) -> torch.Tensor:
     return (energies.log() - FBANK_MEAN) / (2 * FBANK_DEVIATION)
 
 
+def padded_filter_bank(waveforms: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
+    """As `filter_bank`, of waveforms whose first `samples` [clips] are sound: frames that reach beyond it are NaN."""
+    frames = filter_bank(waveforms)
+    beyond = torch.arange(frames.shape[1], device=frames.device) >= frames_in(samples)[:, None]
+    return frames.masked_fill(beyond[:, :, None], torch.nan)
+
+
+def frames_in(samples: torch.Tensor) -> torch.Tensor:
+    """Whole frames in so many samples, at least one."""
+    return 1 + (samples - FRAME).clamp_min(0) // HOP
+
+
 # --- The network --------------------------------------------------------------------------------------------------------------------------
 
 
@@ -114,14 +126,18 @@ class Attention(nn.Module):
         self.grep_a = nn.Parameter(torch.ones(1, self.heads, 1, 1))
         self.relative_attention_bias = relative_attention_bias
 
-    def forward(self, tokens: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Tokens [clips, tokens, width] and bias [heads, tokens, tokens] to [clips, tokens, width]."""
+    def forward(self, tokens: torch.Tensor, bias: torch.Tensor, absent: torch.Tensor | None = None) -> torch.Tensor:
+        """Tokens [clips, tokens, width] and bias [heads, tokens, tokens] to [clips, tokens, width]; nobody attends to those that are
+        `absent` [clips, tokens]."""
         query, key, value = (
             part(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2) for part in (self.q_proj, self.k_proj, self.v_proj)
         )
         update, reset = self.grep_linear(query).unflatten(3, (2, 4)).sum(dim=4).sigmoid().split(1, dim=3)
         gate = update * (reset * self.grep_a - 1) + 2
-        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=gate * bias)
+        bias = gate * bias
+        if absent is not None:
+            bias = bias.masked_fill(absent[:, None, None], -torch.inf)
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
@@ -138,9 +154,9 @@ class Block(nn.Module):
         self.final_layer_norm = nn.LayerNorm(width)
         self.alpha = (2 * config.encoder_layers) ** 0.25 if config.deep_norm else 1.0
 
-    def forward(self, tokens: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    def forward(self, tokens: torch.Tensor, bias: torch.Tensor, absent: torch.Tensor | None = None) -> torch.Tensor:
         """See `Attention.forward`."""
-        tokens = self.self_attn_layer_norm(tokens * self.alpha + self.self_attn(tokens, bias))
+        tokens = self.self_attn_layer_norm(tokens * self.alpha + self.self_attn(tokens, bias, absent))
         return self.final_layer_norm(tokens * self.alpha + self.fc2(nn.functional.gelu(self.fc1(tokens))))
 
 
@@ -157,24 +173,26 @@ class Encoder(nn.Module):
         self.table = [table]  # in a list, so that it is not a second entry of the state dict
         self.max_distance = config.max_distance
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
-        """[clips, tokens, width] to the same."""
+    def forward(self, tokens: torch.Tensor, absent: torch.Tensor | None = None) -> torch.Tensor:
+        """[clips, tokens, width] to the same. Tokens that are `absent` [clips, tokens] are no part of a clip, as if it ended before them."""
+        if absent is not None:
+            tokens = tokens.masked_fill(absent[:, :, None], 0)
         # An even kernel gives one token more than went in.
         places = self.pos_conv(tokens.transpose(1, 2))[..., : tokens.shape[1]].transpose(1, 2)
         tokens = self.layer_norm(tokens + places)
         [table] = self.table
         bias = table(position_buckets(tokens.shape[1], table.num_embeddings, self.max_distance).to(tokens.device)).permute(2, 0, 1)
         for block in self.layers:
-            tokens = block(tokens, bias)
+            tokens = block(tokens, bias, absent)
         return tokens
 
 
 class MeanOverTokens(nn.Module):
-    """Mean over the second dimension."""
+    """Mean over the second dimension, without the tokens that are no part of a clip (NaN)."""
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """[clips, tokens, classes] to [clips, classes]."""
-        return tokens.mean(dim=1)
+        return tokens.nanmean(dim=1) if tokens.isnan().any() else tokens.mean(dim=1)
 
 
 class Beats(nn.Module):
@@ -192,9 +210,20 @@ class Beats(nn.Module):
         self.pool = MeanOverTokens() if tuned else nn.Identity()
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        """[clips, frames, 128] to logits [clips, classes], each the mean over tokens, or to tokens [clips, tokens, width]."""
-        tokens = self.layer_norm(self.patch_embedding(frames[:, None]).flatten(2).transpose(1, 2))
-        return self.pool(self.predictor(self.encoder(self.post_extract_proj(tokens))))
+        """[clips, frames, 128] to logits [clips, classes], each the mean over tokens, or to tokens [clips, tokens, width].
+
+        Frames that are NaN are no part of a clip, nor are patches with such a frame; a clip of nothing else puts out NaN.
+        """
+        size = self.patch_embedding.kernel_size[0]
+        tokens = self.layer_norm(self.patch_embedding(frames.nan_to_num(0)[:, None]).flatten(2).transpose(1, 2))
+        unheard = frames[:, : frames.shape[1] // size * size, 0].isnan().unflatten(1, (-1, size)).any(dim=2)
+        absent = unheard.repeat_interleave(MEL_BANDS // size, dim=1) if unheard.any() else None
+        if absent is None:
+            return self.pool(self.predictor(self.encoder(self.post_extract_proj(tokens))))
+        nothing = absent.all(dim=1, keepdim=True)
+        tokens = tokens.masked_fill(nothing[:, :, None], torch.nan)
+        tokens = self.encoder(self.post_extract_proj(tokens), absent & ~nothing)
+        return self.pool(self.predictor(tokens.masked_fill(absent[:, :, None], torch.nan)))
 
 
 # --- Loading ------------------------------------------------------------------------------------------------------------------------------
@@ -236,6 +265,9 @@ def load_beats(path: Path, clip_s: float | None = None) -> Network:
         output_names=output_names,
         note=NOTE,
         prepare=filter_bank,
+        padding=Padding(
+            "masked", padded_filter_bank, lambda layer, samples: (frames_in(samples) // size).clamp(max=steps), FRAME + (size - 1) * HOP
+        ),
     )
 
 

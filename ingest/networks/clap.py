@@ -21,7 +21,7 @@ from torch import nn
 
 from ingest.networks.checkpoints import load_exactly, read_checkpoint, tensor_sha256
 from ingest.networks.msclap_wrapper import VERSIONS, build_wrapper, import_msclap
-from ingest.networks.network import Layer, Network
+from ingest.networks.network import Layer, Network, Padding
 from ingest.networks.transformer import trace
 from warehouse.store import UserError, first_line
 
@@ -172,6 +172,15 @@ def htsat_token_times(tokens: int, segments: int) -> tuple[int, ...]:
 # --- The network with its text side -------------------------------------------------------------------------------------------------------
 
 
+def repeated(waveforms: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
+    """Waveforms [clips, samples] filled with their first `samples` [clips] again and again, as msclap's `load_audio_into_tensor` does."""
+    return waveforms.gather(1, torch.arange(waveforms.shape[1], device=waveforms.device) % samples[:, None])
+
+
+PADDING = Padding("repeated", repeated, lambda layer, samples: torch.full_like(samples, layer.time_steps))
+"""Every step holds the clip, some of them once more."""
+
+
 class Clap(Network):
     """CLAP's audio encoder as a network to dissect, with both embeddings [n, 1024] for zero-shot classification."""
 
@@ -186,6 +195,7 @@ class Clap(Network):
             layers=cnn14_layers(clip_s) if version == "2022" else htsat_layers(module, clip_s),
             checkpoint_sha256=checkpoint_sha256,
             note=VERSIONS[version].note,
+            padding=PADDING,
             tail=partial(cnn14_tail, module) if version == "2022" else None,
         )
         self._version = VERSIONS[version]

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from ingest.networks.checkpoints import load_exactly, read_checkpoint, tensor_sha256
 from ingest.networks.network import Layer, Network, frame_times
+from ingest.networks.network import Padding as ShortClips
 from warehouse.store import UserError
 
 SAMPLE_RATE_HZ = 16000
@@ -86,7 +87,8 @@ class Encoder(nn.Module):
     """The transformer: windows [clips * windows, 1, 80 bands, frames] to normalised tokens [clips * windows, 1 + 5 * times, width].
 
     Token 0 is CLS; the patches follow band by band, each band from first to last time. `grid_times` are the times that the position
-    embedding knows, of which shorter windows take the first. In the last of a clip's windows only `last_times` times are attended to.
+    embedding knows, of which shorter windows take the first. In the last of a clip's windows only `last_times` times are attended to, and
+    nowhere those that are NaN, which put out NaN.
     """
 
     def __init__(self, size: Size, grid_times: int, windows: int = 1, last_times: int | None = None) -> None:
@@ -100,15 +102,24 @@ class Encoder(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """See the class."""
-        patches = self.patch_embed["proj"](inputs)
+        absent = inputs[:, 0, 0, ::PATCH].isnan()  # rows, times
+        nothing = absent.all(dim=1, keepdim=True)
+        absent &= ~nothing  # a window of nothing stays NaN throughout
+        masked = bool(absent.any())
+        patches = self.patch_embed["proj"](
+            inputs.masked_fill(absent.repeat_interleave(PATCH, dim=1)[:, None, None], 0) if masked else inputs
+        )
         times = patches.shape[3]
         position = self.pos_embed[:, 1:].unflatten(1, (PATCH_ROWS, -1))[:, :, :times].flatten(1, 2)
         tokens = patches.flatten(2).transpose(1, 2) + position
         tokens = torch.cat([(self.cls_token + self.pos_embed[:, :1]).expand(len(tokens), -1, -1), tokens], dim=1)
         mask = self._mask(len(inputs), times, inputs.device)
+        gone = functional.pad(absent.repeat(1, PATCH_ROWS), (1, 0))  # of tokens
+        if masked:
+            mask = ~gone[:, None, None] if mask is None else mask & ~gone[:, None, None]
         for block in self.blocks:
             tokens = block(tokens, mask)
-        return self.norm(tokens)
+        return self.norm(tokens).masked_fill(gone[:, :, None], torch.nan) if masked else self.norm(tokens)
 
     def _mask(self, rows: int, times: int, device: torch.device) -> torch.Tensor | None:
         if self.last_times is None or self.last_times >= times:
@@ -191,18 +202,30 @@ class M2D(Network):
             window_hop_s=self.grid_times * PATCH_S if windows > 1 else None,
             note=NOTE,
             counts_padding=False,
+            padding=ShortClips(padding, self.prepare, lambda layer, samples: -(-samples // PATCH_SAMPLES), shortest=STFT_WINDOW // 2 + 1),
         )
+        self.padding_mode = padding
         self.patches = patches
         self.norm_stats = norm_stats
         self._mel = mel_matrix()
 
-    def prepare(self, waveforms: torch.Tensor) -> torch.Tensor:
-        """Windows [clips * windows, 1, 80 bands, frames] of normalised log-mel values from waveforms [clips, samples]."""
+    def prepare(self, waveforms: torch.Tensor, samples: torch.Tensor | None = None) -> torch.Tensor:
+        """Windows [clips * windows, 1, 80 bands, frames] of normalised log-mel values from waveforms [clips, samples], of which the first
+        `samples` [clips] are sound: the spectrogram is that of the sound alone, what lies beyond its patches or windows is NaN."""
+        if samples is not None and bool((samples < waveforms.shape[1]).any()):
+            return torch.cat([self._windows(clip[None, :count]) for clip, count in zip(waveforms, samples.tolist(), strict=True)])
+        return self._windows(waveforms)
+
+    def _windows(self, waveforms: torch.Tensor) -> torch.Tensor:
         self._mel = self._mel.to(waveforms.device)
         mean, deviation = self.norm_stats
         values = (log_mel(waveforms, self._mel) - mean) / deviation
-        values = values[:, :, : self.patches * PATCH]
-        values = functional.pad(values, (0, self.windows * self.times * PATCH - values.shape[2]))
+        patches = min(-(-waveforms.shape[1] // PATCH_SAMPLES), self.patches)
+        # Behind the sound's last patch the rest of a window is filled up as in a clip that ends there.
+        filled = patches if patches < self.patches and self.padding_mode == "masked" else -(-patches // self.times) * self.times
+        values = functional.pad(values[:, :, : patches * PATCH], (0, max(0, patches * PATCH - values.shape[2])))
+        values = functional.pad(values, (0, (filled - patches) * PATCH))
+        values = functional.pad(values, (0, (self.windows * self.times - filled) * PATCH), value=torch.nan)
         return values.unflatten(2, (self.windows, -1)).transpose(1, 2).flatten(0, 1)[:, None]
 
     def embeddings(self, tokens: torch.Tensor, valid_s: torch.Tensor | None = None) -> torch.Tensor:
@@ -217,7 +240,7 @@ class M2D(Network):
         if valid_s is None:
             valid_s = torch.full((len(grid),), self.clip_s, device=grid.device)
         counted = (starts < valid_s.clamp(min=1e-6, max=self.clip_s)[:, None])[:, :, None]
-        return (grid * counted).sum(dim=1) / counted.sum(dim=1)
+        return grid.where(counted, 0).sum(dim=1) / counted.sum(dim=1)
 
 
 def _grid_times(tensors: dict[str, torch.Tensor]) -> int:

@@ -49,11 +49,28 @@ class Layer:
         return self.shape[1]
 
 
+@dataclass(frozen=True)
+class Padding:
+    """How a network takes clips that end before `clip_s`, where its published program does more than add silence.
+
+    `prepare` makes the module's input of waveforms [clips, samples] and of how many samples of each are sound [clips]. In the input, and in
+    what the network puts out, NaN stands where there is nothing of the clip: the module must keep to the rest, and a window that is NaN puts
+    out NaN. `steps` says how many of a layer's windows x time steps, from the first, hold a clip of so many samples [clips]. Clips below
+    `shortest` samples, which the published program cannot take, are failures. `name` goes into the parameters of runs over shorter clips.
+    """
+
+    name: str
+    prepare: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    steps: Callable[[Layer, torch.Tensor], torch.Tensor]
+    shortest: int = 1
+
+
 class Network:
     """A network to dissect: a torch module, its layers in forward order, and how it takes sound.
 
     A clip of `clip_s` seconds at `sample_rate_hz` becomes `windows` windows of `window_s` seconds starting every `window_hop_s`; a network
-    that takes clips whole has one. `counts_padding=False` leaves the silence added to short clips out of every reduction over time.
+    that takes clips whole has one. `counts_padding=False` leaves the silence added to short clips out of every reduction over time;
+    `padding`, where there is one, says more exactly what of a short clip is heard and counted.
     Subclasses override `prepare`, and `tail` where they know a shorter way than the two general forms; or both are given as functions.
     """
 
@@ -73,6 +90,7 @@ class Network:
         output_names: list[str] | None = None,
         note: str | None = None,
         counts_padding: bool = True,
+        padding: Padding | None = None,
         prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
         tail: Callable[[Layer, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
@@ -89,6 +107,7 @@ class Network:
         self.output_names = output_names
         self.note = note
         self.counts_padding = counts_padding
+        self.padding = padding
         self._prepare = prepare
         self._tail = tail
 
@@ -100,6 +119,27 @@ class Network:
     def prepare(self, waveforms: torch.Tensor) -> torch.Tensor:
         """Turn waveforms [clips, samples] (float32, mono, full scale 1) into the module's input [clips * windows, ...]."""
         return self._prepare(waveforms) if self._prepare else waveforms
+
+    def prepare_padded(self, waveforms: torch.Tensor, valid_s: torch.Tensor) -> torch.Tensor:
+        """As `prepare`, of waveforms of which the first `valid_s` seconds [clips] are sound and the rest is silence added to it."""
+        if self.padding is None:
+            return self.prepare(waveforms)
+        samples = self.valid_samples(valid_s)
+        inputs = self.padding.prepare(waveforms, samples.clamp_min(self.padding.shortest))
+        short = samples < self.padding.shortest
+        if bool(short.any()):  # nothing is known of it, which no later value may hide
+            inputs = inputs.clone()
+            inputs.unflatten(0, (-1, self.windows))[short] = torch.nan
+        return inputs
+
+    def valid_samples(self, valid_s: torch.Tensor) -> torch.Tensor:
+        """Samples of sound, at least one, in clips with so many seconds of it [clips]."""
+        return (valid_s.double() * self.sample_rate_hz).round().long().clamp(1, self.samples)
+
+    def mean_over_windows(self, outputs: torch.Tensor) -> torch.Tensor:
+        """[clips * windows, ...] to [clips, ...]: the mean over the windows that hold something of the clip."""
+        windows = outputs.unflatten(0, (-1, self.windows))
+        return windows.nanmean(dim=1) if self.padding and self.windows > 1 else windows.mean(dim=1)
 
     @torch.inference_mode()
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from torch import nn
 
 from ingest.networks.checkpoints import load_exactly, read_safetensors, tensor_sha256
 from ingest.networks.network import Layer, Network
-from ingest.networks.yamnet import ChannelsLast, Yamnet, expected_shapes, patches
+from ingest.networks.yamnet import PADDING, ChannelsLast, Yamnet, expected_shapes, patches
 from warehouse.store import UserError
 
 CLIP_S = 5.0
@@ -76,7 +76,7 @@ def yamnet_network(classes: list[str], tensors: dict[str, torch.Tensor], origin:
     return Network(
         "yamnet", "mobilenet", module.requires_grad_(False), sample_rate_hz=bare.sample_rate_hz, clip_s=CLIP_S, windows=bare.windows,
         window_s=bare.window_s, window_hop_s=bare.window_hop_s, layers=[*bare.layers[:-1], Layer("classifier", "classifier", (len(classes),), "unit")],
-        checkpoint_sha256=tensor_sha256(tensors), output_names=classes, prepare=patches,
+        checkpoint_sha256=tensor_sha256(tensors), output_names=classes, prepare=patches, padding=PADDING,
     )  # fmt: skip
 
 

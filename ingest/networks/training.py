@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ingest.networks.network import Network
-from ingest.networks.passes import class_logits, prepare_clips
+from ingest.networks.passes import Sounds, class_logits, prepare_clips, stack
 from ingest.networks.registry import load_network
 from ingest.networks.trained import BASES, CLIP_S, CNN_DEVIATION, CNN_FRAMES, FEATURES, HEADER, NETWORKS, TOKENS_PER_S, cnn_module
 from ingest.sounds.listing import Entry, Listing
@@ -153,18 +153,18 @@ def _main_labels(listing: Listing, fold: int) -> tuple[list[str], list[Entry], l
     return classes, entries, labels
 
 
-def _waveforms(network: Network, entries: list[Entry]) -> Iterator[torch.Tensor]:
-    """Batches [clips, samples] in order."""
+def _waveforms(network: Network, entries: list[Entry]) -> Iterator[Sounds]:
+    """Batches in order."""
 
-    def read(entry: Entry) -> np.ndarray:
+    def read(entry: Entry) -> tuple[np.ndarray, float]:
         try:
-            return load(entry.path, sample_rate_hz=network.sample_rate_hz, clip_s=network.clip_s)[0]
+            return load(entry.path, sample_rate_hz=network.sample_rate_hz, clip_s=network.clip_s)
         except SoundError as error:
             raise UserError(f"{entry.path} cannot be learned from: {error}; take it out of the data set") from None
 
     with ThreadPoolExecutor(2) as pool:
         for start in range(0, len(entries), BATCH_CLIPS):
-            yield torch.from_numpy(np.stack(list(pool.map(read, entries[start : start + BATCH_CLIPS]))))
+            yield stack(list(pool.map(read, entries[start : start + BATCH_CLIPS])))
 
 
 def _start(base: str, classes: int) -> tuple[dict[str, torch.Tensor], str | None]:
@@ -208,9 +208,7 @@ def _train_head(network: Network, clips: Clips, recipe: Recipe, progress: Progre
     classifier = network.module.get_submodule(network.layers[-1].module)
     assert isinstance(classifier, nn.Linear)
     found: list[torch.Tensor] = []
-    handle = classifier.register_forward_pre_hook(
-        lambda _module, given: found.append(given[0].unflatten(0, (-1, network.windows)).mean(dim=1))
-    )
+    handle = classifier.register_forward_pre_hook(lambda _module, given: found.append(network.mean_over_windows(given[0])))
     try:
         class_logits(network, (part.flatten(0, 1) for part in clips.inputs.split(BATCH_CLIPS)))
     finally:
@@ -236,7 +234,9 @@ def _fine_tune(network: Network, clips: Clips, recipe: Recipe, progress: Progres
     inside = nn.functional.pad(torch.ones(3, 3), (1, 0, 1, 0)).to(padded[0].device)
 
     def logits(rows: torch.Tensor) -> torch.Tensor:
-        shown = torch.rand(len(rows), network.windows).argsort(dim=1)[:, :WINDOWS]
+        held = ~clips.inputs[rows, :, 0, 0, 0].isnan()  # windows of sound, which come first
+        shown = (torch.rand(len(rows), network.windows) + ~held).argsort(dim=1)[:, :WINDOWS]
+        shown = shown.where(held.gather(1, shown), shown[:, :1])
         values = clips.inputs[rows[:, None], shown] + GAIN_DEVIATION * torch.randn(len(rows), 1, 1, 1, 1)
         return module(values.flatten(0, 1).to(inside.device)).unflatten(0, (-1, WINDOWS)).mean(dim=1)
 

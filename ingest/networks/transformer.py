@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import math
@@ -15,29 +16,37 @@ import torch
 from torch import nn
 
 from ingest.networks.checkpoints import tensor_sha256
+from ingest.networks.masking import Masking, PreparePadded, after_filter_bank, masked
 from ingest.networks.network import Layer, Network
 from warehouse.store import UserError, first_line
 
 DEFAULT_CLIP_S, LONGEST_DEFAULT_CLIP_S = 5.0, 10.24
 # Vectors that only masking in training reads: a checkpoint may lack them without any effect on what the network computes.
 TRAINING_ONLY = ("masked_spec_embed",)
+FILLED = " Its classifier reads the whole input of {:g} s, with what clips are filled up with, as published."
 OWN_FILE = "describe the network in a file of your own and give FILE.py:FUNCTION"
 
 Prepare = Callable[[torch.Tensor], torch.Tensor]
 
 
 class FirstOutput(nn.Module):
-    """A transformers model with one tensor in and one out: the logits, or the last hidden states [clips, tokens, units]."""
+    """A transformers model with one tensor in and one out: the logits, or the last hidden states [clips, tokens, units].
+
+    With `masking` what is NaN in the input is no part of a clip, and NaN in hidden states.
+    """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        self.masking: Masking | None = None
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Prepared inputs to logits [clips, classes] or hidden states."""
-        outputs = self.model(**{self.model.main_input_name: inputs})
+        given = self.masking(inputs) if self.masking else {"inputs": inputs}
+        outputs = self.model(**{self.model.main_input_name: given.pop("inputs")}, **given)
         logits = getattr(outputs, "logits", None)
-        return outputs.last_hidden_state if logits is None else logits
+        result = outputs.last_hidden_state if logits is None else logits
+        return self.masking.blank(result, inputs.shape[1]) if self.masking else result
 
 
 @dataclass
@@ -172,6 +181,7 @@ def build_network(
     model: Any,
     prepare: Prepare,
     *,
+    prepare_padded: PreparePadded | None = None,
     sample_rate_hz: int,
     clip_s: float,
     input_s: float | None = None,
@@ -180,7 +190,8 @@ def build_network(
 ) -> Network:
     """A Network around a transformers model (classifier or encoder), its layers found in one forward pass over noise.
 
-    `prepare` takes waveforms [clips, samples] to the model's input. `input_s` is the fixed length that it pads every clip to, if it does:
+    `prepare` takes waveforms [clips, samples] to the model's input; `prepare_padded` takes beside them how many samples of each are sound,
+    where the model is to hear those alone (see Padding). `input_s` is the fixed length that it pads every clip to, if it does:
     then only what lies within a clip counts. Layers: per block `attention`, `mlp_in` and `mlp_out`, then `classifier` [classes].
     Raises UserError when the structure is not found.
     """
@@ -194,7 +205,7 @@ def build_network(
     ran = {call.path for call in calls}
     blocks = [block for block in find_blocks(module) if block in ran]
     layers: list[Layer] = []
-    window_s = input_s
+    window_s, stride = input_s, 0.0
     for number, block in enumerate(blocks, start=1):
         seen: Counter = Counter()
         for role, call in block_layers(block, calls):
@@ -205,10 +216,17 @@ def build_network(
             patches = patch_times(calls, blocks[0], shape[0], inputs)
             if patches and input_s:
                 window_s = (max(patches[0]) + 1) * patches[1] * input_s / inputs.shape[1]
+                stride = patches[1]
             label = f"block{number}/{role}" + (f"_{seen[role]}" if seen[role] > 1 else "")
             layers.append(Layer(label, call.path, shape, "token,unit", token_times=patches[0] if patches else None))
     if output_names is not None:
         layers.append(_classifier(name, blocks, calls, outputs, len(output_names)))
+    padding = None
+    if prepare_padded and input_s:
+        padding = after_filter_bank(prepare_padded, sample_rate_hz, stride) if stride else None
+    elif prepare_padded:
+        module.masking = Masking(model)
+        padding = masked(module.masking, prepare_padded, round(clip_s * sample_rate_hz))
     return Network(
         name,
         str(model.config.model_type),
@@ -221,6 +239,7 @@ def build_network(
         output_names=output_names,
         note=note,
         counts_padding=input_s is None,
+        padding=padding,
         prepare=prepare,
     )
 
@@ -286,7 +305,7 @@ def _load(transformers: Any, spec: str, clip_s: float | None) -> Network:
         model = model.base_model
         if getattr(model.config, "is_encoder_decoder", False):
             model = model.get_encoder()
-    prepare, input_s = preparation(transformers, extractor, spec)
+    prepare, prepare_padded, input_s = preparation(transformers, extractor, spec)
     clip_s = clip_s if clip_s is not None else min(input_s or DEFAULT_CLIP_S, LONGEST_DEFAULT_CLIP_S)
     if not 0 < clip_s < math.inf or (input_s and clip_s > input_s):
         raise UserError(f"{spec} cannot take clips of {clip_s:g} s: give " + (f"at most {input_s:g} s" if input_s else "a positive length"))
@@ -294,11 +313,12 @@ def _load(transformers: Any, spec: str, clip_s: float | None) -> Network:
         Path(spec).resolve().name if options["local_files_only"] else spec,
         model,
         prepare,
+        prepare_padded=prepare_padded,
         sample_rate_hz=int(extractor.sampling_rate),
         clip_s=clip_s,
         input_s=input_s,
         output_names=output_names,
-        note=f"Loaded with transformers as {architecture.__name__}.",
+        note=f"Loaded with transformers as {architecture.__name__}." + (FILLED.format(input_s) if input_s and output_names else ""),
     )
 
 
@@ -316,10 +336,11 @@ def _refuse_misfits(spec: str, info: dict[str, Any]) -> None:
         raise UserError(f"{spec} does not fit the network that its config.json describes: keys {'; '.join(faults)}")
 
 
-def preparation(transformers: Any, extractor: Any, spec: str) -> tuple[Prepare, float | None]:
-    """How a feature extractor turns waveforms [clips, samples] into inputs, and the seconds it pads them to; None when it does not pad."""
+def preparation(transformers: Any, extractor: Any, spec: str) -> tuple[Prepare, PreparePadded | None, float | None]:
+    """How a feature extractor turns waveforms [clips, samples] into inputs; how where only some samples of each are sound, None when it pads
+    the sound itself with silence; and the seconds it pads them to, None when it does not."""
     if isinstance(extractor, transformers.WhisperFeatureExtractor) and not extractor.dither:
-        return whisper_features(extractor), float(extractor.chunk_length)
+        return whisper_features(extractor), None, float(extractor.chunk_length)
     key = extractor.model_input_names[0]
 
     def prepare(waveforms: torch.Tensor) -> torch.Tensor:
@@ -327,12 +348,27 @@ def preparation(transformers: Any, extractor: Any, spec: str) -> tuple[Prepare, 
         features = extractor(clips, sampling_rate=extractor.sampling_rate, return_tensors="pt")[key]
         return features.to(device=waveforms.device, dtype=torch.float32)
 
+    def prepare_padded(waveforms: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
+        inputs: torch.Tensor | None = None
+        for row, (waveform, count) in enumerate(zip(waveforms, samples.tolist(), strict=True)):
+            whole = count == len(waveform)
+            found = None
+            with contextlib.suppress(RuntimeError, ValueError, AssertionError, IndexError):  # too short: NaN
+                found = prepare(waveform[None, :count])[0]
+            if inputs is None:
+                shape = found.shape if whole and found is not None else prepare(torch.zeros_like(waveform)[None]).shape[1:]
+                inputs = torch.full((len(waveforms), *shape), torch.nan, device=waveforms.device)
+            if found is not None:
+                inputs[row, : len(found)] = found
+        assert inputs is not None
+        return inputs
+
     if isinstance(extractor, transformers.ASTFeatureExtractor):
-        return prepare, extractor.max_length * 0.010  # its frames are 10 ms apart
+        return prepare, prepare_padded, extractor.max_length * 0.010  # its frames are 10 ms apart
     one, two = (prepare(torch.zeros(1, seconds * extractor.sampling_rate)).shape for seconds in (1, 2))
     if one == two:
         raise UserError(f"{spec}: {type(extractor).__name__} pads every clip to one length that Auricle does not know: {OWN_FILE}")
-    return prepare, None
+    return prepare, prepare_padded, None
 
 
 def whisper_features(extractor: Any) -> Prepare:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ingest.networks.checkpoints import check_exactly, read_checkpoint, read_safetensors, tensor_sha256
-from ingest.networks.network import Layer, Network
+from ingest.networks.network import Layer, Network, Padding
 from warehouse.store import UserError
 
 SAMPLE_RATE_HZ = 16000
@@ -147,6 +147,23 @@ def window_count(samples: int) -> int:
     return 1 + math.ceil(max(0, samples - FIRST_PATCH_SAMPLES) / PATCH_HOP_SAMPLES)
 
 
+def _windows_of_sound(samples: torch.Tensor) -> torch.Tensor:
+    return 1 - (FIRST_PATCH_SAMPLES - samples).clamp(max=0) // PATCH_HOP_SAMPLES
+
+
+def padded_patches(waveforms: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
+    """As `patches`, of waveforms whose first `samples` [clips] are sound: the patches beyond those of the sound alone are NaN."""
+    cut = patches(waveforms).unflatten(0, (len(waveforms), -1))
+    beyond = torch.arange(cut.shape[1], device=cut.device) >= _windows_of_sound(samples)[:, None]
+    return cut.masked_fill(beyond[:, :, None, None, None], torch.nan).flatten(0, 1)
+
+
+PADDING = Padding(
+    "patches of the sound", padded_patches, lambda layer, samples: _windows_of_sound(samples) * max(layer.time_steps, 1)
+)  # fmt: skip
+"""The published program cuts the recording alone into patches, and its users average over them."""
+
+
 class Yamnet(Network):
     """YAMNet as a network to dissect: 27 rectified convolutions and the 521 outputs."""
 
@@ -171,6 +188,7 @@ class Yamnet(Network):
             output_names=output_names,
             note=NOTE,
             prepare=patches,
+            padding=PADDING,
         )
         self._sequence = list(self.module.named_children())
 

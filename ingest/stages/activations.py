@@ -21,7 +21,7 @@ from ingest.methods.extremes import Extremes
 from ingest.networks.network import Layer, Network, course_steps, keep_freed_memory, pick_device
 from ingest.sounds.sound import MARGIN_S, SoundError, load, sought_amiss
 from ingest.stages import Context, Outcome, Progress, layer_tables, silent
-from ingest.stages.recording import Recorder
+from ingest.stages.recording import Recorder, padding_parameter
 from warehouse import ledger, store
 from warehouse.store import UserError
 
@@ -123,6 +123,7 @@ def ingest_activations(
             "positions": positions,
             **settings.parameters(),
             **_windows(warehouse, dataset, content_sha256, paths, network.clip_s),
+            **padding_parameter(warehouse, network, dataset, content_sha256),
         },
         code_version=CODE_VERSION,
         dataset_sha256=content_sha256,
@@ -258,7 +259,7 @@ class Extraction:
         with torch.inference_mode(), autocast:
             waveforms = torch.from_numpy(batch.waveforms).to(self.device)
             self.recorder.valid_s = torch.from_numpy(batch.valid_s).to(self.device)
-            self.network.forward(self.network.prepare(waveforms))
+            self.network.forward(self.network.prepare_padded(waveforms, self.recorder.valid_s))
         row = 0
         for layer, rows, extreme in zip(self.layers, self.rows, extremes, strict=True):
             recorded = self.recorder.batch.pop(layer.name, None)
@@ -290,9 +291,14 @@ class Extraction:
     def _loaded(self, pending: list[int]) -> Iterator[Iterator[Batch]]:
         """Batches of the pending shards in order, none across a shard's end, decoded ahead by worker threads."""
 
+        shortest_s = self.network.padding.shortest / self.network.sample_rate_hz if self.network.padding else 0
+
         def loaded(clip: tuple[int, str]) -> tuple[np.ndarray, float] | str:
             try:
-                return load(self.paths[clip[1]], sample_rate_hz=self.network.sample_rate_hz, clip_s=self.network.clip_s)
+                sound = load(self.paths[clip[1]], sample_rate_hz=self.network.sample_rate_hz, clip_s=self.network.clip_s)
+                if sound[1] < shortest_s - 0.5 / self.network.sample_rate_hz:
+                    return f"{sound[1]:.4f} s of sound: {self.network.name} takes no less than {shortest_s:.4f} s"
+                return sound
             except KeyError:
                 return "not in the data set's folder any more"
             except SoundError as error:
@@ -357,7 +363,7 @@ def collect(clips: list[tuple[int, str]], results: list[tuple[np.ndarray, float]
     read = [(position, result) for position, result in enumerate(results) if not isinstance(result, str)]
     failures = [(clip[1], result) for clip, result in zip(clips, results, strict=True) if isinstance(result, str)]
     waveforms = np.stack([result[0] for _, result in read]) if read else np.zeros((0, 0), dtype=np.float32)
-    valid_s = np.array([result[1] for _, result in read], dtype=np.float32)
+    valid_s = np.array([result[1] for _, result in read], dtype=np.float64)
     return Batch(len(clips), [position for position, _ in read], [clips[position][1] for position, _ in read], waveforms, valid_s, failures)
 
 

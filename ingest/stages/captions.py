@@ -14,6 +14,7 @@ from ingest.language.imported import Imported
 from ingest.language.tags import Tags
 from ingest.networks.registry import load_network
 from ingest.stages import Context, Outcome, Progress, silent
+from ingest.stages.recording import padding_parameter
 from warehouse import ledger, store
 from warehouse.store import UserError
 
@@ -56,6 +57,8 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
             "SELECT clip_id, clip.name FROM clip JOIN dataset USING (dataset_id) WHERE run_id = ? ORDER BY clip_id", [context.runs["clips"]]
         ).fetchall()
     parameters = {"dataset": dataset, "captioner": captioner.name, **captioner.parameters}
+    if isinstance(captioner, Tags):
+        parameters |= padding_parameter(context.warehouse, captioner.network, dataset, content)
     run = ledger.begin(context.warehouse, STAGE, parameters=parameters, code_version=CODE_VERSION, dataset_sha256=content)
     batches = [clips[start : start + BATCH] for start in range(0, len(clips), BATCH)]
     worked, paths = 0, context.paths

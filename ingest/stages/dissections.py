@@ -22,6 +22,7 @@ from ingest.networks.registry import load_audio_text
 from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.captions import read_captions
 from ingest.stages.recorded import Recorded, RecordedLayer, read_recorded
+from ingest.stages.recording import padding_parameter
 from warehouse import ledger, store
 from warehouse.ledger import Run
 from warehouse.store import UserError
@@ -143,7 +144,10 @@ def _read(context: Context, settings: Settings) -> tuple[dict[int, str], Sources
         captions, read["captions"] = read_captions(warehouse, runs["captions"])
     if "TAB" in settings.methods:
         network = load_audio_text(settings.tab_network, settings.tab_weights, context.settings("activations").device)
-        read["audio_text"] = {"name": network.name, "sha256": network.checkpoint_sha256, "clip_s": network.clip_s}
+        with store.connect_readonly(warehouse) as con:
+            [(content,)] = con.execute("SELECT content_sha256 FROM dataset WHERE run_id = ?", [runs["clips"]]).fetchall()
+        heard = padding_parameter(warehouse, network, context.dataset, content)
+        read["audio_text"] = {"name": network.name, "sha256": network.checkpoint_sha256, "clip_s": network.clip_s, **heard}
     if "ICL" in settings.methods:
         model = described.language_model()
         read["descriptions"], _, _ = ledger.finished(warehouse, runs["descriptions"], "descriptions")

@@ -13,8 +13,8 @@ import torch
 
 from ingest.language.word_lists import ESC50_AUDIOSET, read_label_map
 from ingest.methods import interventions, readouts
+from ingest.networks import passes
 from ingest.networks.network import Layer, Network, keep_freed_memory
-from ingest.networks.passes import read_waveforms
 from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.recorded import Recorded, RecordedLayer, read_recorded
 from warehouse import ledger, store
@@ -177,7 +177,7 @@ class Disturbed:
     def _outputs(self, neurons: np.ndarray, donors: np.ndarray | None) -> np.ndarray:
         positions = neurons if self.stored.kind == "position" else interventions.channel_positions(self.layer, neurons)
         outputs = interventions.run_changed(self.cache, positions, donors)
-        return outputs.mean(axis=tuple(range(1, outputs.ndim - 1)))  # over tokens, where there are any
+        return interventions.mean_over_tokens(outputs)
 
     def _counts(self, predictions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return readouts.class_counts(predictions, self.labels, len(self.recorded.class_ids), self.readable)
@@ -222,4 +222,4 @@ class Disturbed:
 
 def prepared(network: Network, names: list[str], paths: dict[str, Path]) -> Iterator[torch.Tensor]:
     """The network's inputs for clips by name, a batch at a time."""
-    return (network.prepare(waveforms) for waveforms in read_waveforms(network, names, paths))
+    return (passes.prepared(network, sounds) for sounds in passes.read_waveforms(network, names, paths))

@@ -220,7 +220,7 @@ def ranking(extremes: Extremes, neuron_ids: np.ndarray) -> pl.DataFrame:
     if extremes.courses is not None:
         steps = extremes.courses.shape[3]
         courses = extremes.courses.float().reshape(-1).numpy()
-        columns["course"] = pl.Series(courses).reshape((-1, steps)).arr.to_list()
+        columns["course"] = pl.Series(courses).fill_nan(None).reshape((-1, steps)).arr.to_list()
     else:
         columns["course"] = pl.Series([None] * ids.size, dtype=pl.List(pl.Float32))
     return pl.DataFrame(columns).filter(pl.col("clip_id") >= 0)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from ingest.networks.network import Layer, Network, course_steps, frame_times
+from warehouse import store
 from warehouse.store import UserError
 
 REDUCTIONS = ("mean", "max")
@@ -63,7 +66,7 @@ class Recorder:
 
     With `positions` every element of a convolution's output is a neuron, its value the mean over windows (reduction `window_mean`).
     With `shares` the share of a neuron's values above 0, over time, frequency and windows, is a third reduction (`active`).
-    `valid_s` [clips] must be set before each forward pass of a network that does not count padding.
+    `valid_s` [clips], the seconds of sound in each clip, must be set before each forward pass of a network that does not count padding.
     """
 
     def __init__(
@@ -119,22 +122,19 @@ class Recorder:
         return record
 
     def _reduce_positions(self, output: torch.Tensor) -> Recorded:
-        mean = output.float().unflatten(0, (-1, self.network.windows)).mean(dim=1)
-        return Recorded({"window_mean": mean.flatten(1)}, None)
+        return Recorded({"window_mean": self.network.mean_over_windows(output.float()).flatten(1)}, None)
 
     def _reduce(self, layer: Layer, output: torch.Tensor) -> Recorded:
         """Mean over frequency to frames [clips, windows * time, neurons], then mean, maximum and course over those."""
         frames = self._by_clip(self._mean_over_frequency(layer, output))
-        course = self._courses[layer.name](frames) if layer.name in self._courses else None
+        course = self._course(layer, frames)
         elements = self._frames(layer, output)
-        if self.network.counts_padding or self.valid_s is None or not layer.time_steps:
-            valid = None
+        valid = self._valid(layer, frames.shape[1])
+        if valid is None:
             mean = frames.mean(dim=1)
             peak = self._by_clip(elements).amax(dim=1)
         else:
-            starts = self._starts[layer.name][None, : frames.shape[1]]
-            valid = (starts < self.valid_s[:, None].clamp(min=1e-6))[:, :, None]
-            mean = (frames * valid).sum(dim=1) / valid.sum(dim=1)
+            mean = frames.where(valid, 0).sum(dim=1) / valid.sum(dim=1)
             peaks = elements.amax(dim=2) if elements.dim() == 4 else elements
             peak = self._by_clip(peaks).masked_fill(~valid, -torch.inf).amax(dim=1)
         reductions = {"mean": mean, "max": peak}
@@ -143,6 +143,28 @@ class Recorder:
             above = self._by_clip(above.mean(dim=2) if above.dim() == 4 else above)
             reductions["active"] = above.mean(dim=1) if valid is None else (above * valid).sum(dim=1) / valid.sum(dim=1)
         return Recorded(reductions, course)
+
+    def _valid(self, layer: Layer, frames: int) -> torch.Tensor | None:
+        """Which of that many frames hold a clip [clips, frames, 1]; None: all of them."""
+        if self.valid_s is None:
+            return None
+        if (padding := self.network.padding) and (layer.time_steps or self.network.windows > 1):
+            steps = padding.steps(layer, self.network.valid_samples(self.valid_s))
+            return (torch.arange(frames, device=steps.device) < steps[:, None])[:, :, None]
+        if self.network.counts_padding or not layer.time_steps:
+            return None
+        starts = self._starts[layer.name][None, :frames]
+        return (starts < self.valid_s[:, None].clamp(min=1e-6))[:, :, None]
+
+    def _course(self, layer: Layer, frames: torch.Tensor) -> torch.Tensor | None:
+        if layer.name not in self._courses:
+            return None
+        course = self._courses[layer.name]
+        valid = self._valid(layer, frames.shape[1]) if self.network.padding else None
+        if valid is None:
+            return course(frames)
+        weights = course(valid.float())
+        return (course(frames.where(valid, 0)) / weights).masked_fill(weights == 0, torch.nan)
 
     def _by_clip(self, elements: torch.Tensor) -> torch.Tensor:
         """[clips * windows, ..., neurons] to [clips, windows * ..., neurons], float32."""
@@ -175,3 +197,21 @@ class Recorder:
         order = np.argsort(times, kind="stable")
         order = order[times[order] >= 0]
         return torch.tensor(order.reshape(layer.time_steps, -1), device=device)
+
+
+def padding_parameter(warehouse: Path, network: Network, dataset: str, content_sha256: str) -> dict[str, object]:
+    """How the network takes short clips, where that changes a value: runs from before over whole clips stay what they are."""
+    if network.padding is None:
+        return {}
+    whole = torch.tensor([network.samples])
+    for layer in network.layers:
+        counted = frame_times(network, layer)[:, 0] < (math.inf if network.counts_padding else network.clip_s)
+        if (layer.time_steps or network.windows > 1) and int(network.padding.steps(layer, whole)) != counted.sum():
+            return {"padding": network.padding.name}
+    with store.connect_readonly(warehouse) as con:
+        [(shortest_s,)] = con.execute(
+            "SELECT min(duration_s) FROM clip JOIN dataset USING (dataset_id) WHERE dataset.name = ? AND content_sha256 = ?",
+            [dataset, content_sha256],
+        ).fetchall()
+    short = shortest_s is not None and shortest_s < network.clip_s - 0.5 / network.sample_rate_hz
+    return {"padding": network.padding.name} if short else {}

@@ -22,6 +22,7 @@ from ingest.networks.registry import load_audio_text
 from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.captions import read_captions
 from ingest.stages.recorded import Recorded, RecordedLayer, clip_groups, read_recorded
+from ingest.stages.recording import padding_parameter
 from warehouse import ledger, store
 from warehouse.ledger import Run
 from warehouse.store import UserError
@@ -126,7 +127,8 @@ def ingest_scores(
     if "audio" in scorers:
         if audio is None:
             raise UserError("scores: audio needs an audio-text network: give audio_network")
-        parameters["audio"] = {"network": audio.name, "sha256": audio.checkpoint_sha256, "clip_s": audio.clip_s}
+        heard = padding_parameter(warehouse, audio, recorded.dataset, recorded.dataset_sha256)
+        parameters["audio"] = {"network": audio.name, "sha256": audio.checkpoint_sha256, "clip_s": audio.clip_s, **heard}
     if "judge" in scorers:
         if judge is None:
             raise UserError("scores: judge needs a language model: give engine, model and, for an endpoint, url")

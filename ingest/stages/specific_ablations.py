@@ -18,6 +18,7 @@ from ingest.methods.ablations import ablated, inner_layers
 from ingest.methods.interventions import BATCH_CLIPS, Cache
 from ingest.methods.readouts import LinearHead
 from ingest.networks.network import Layer, Network, keep_freed_memory
+from ingest.networks.passes import module_device
 from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.interventions import READOUT, Reader, prepared, read_as
 from ingest.stages.recorded import Recorded, read_recorded
@@ -205,7 +206,9 @@ class Passes:
             cache = self._keep(first)
             if above.keys() <= self.reached:
                 with ablated(self.network, above):
-                    return _pooled(interventions.run_changed(cache, interventions.channel_positions(first, units[first.name]), None))
+                    return interventions.mean_over_tokens(
+                        interventions.run_changed(cache, interventions.channel_positions(first, units[first.name]), None)
+                    )
         with ablated(self.network, units):
             return forward(self.network, self.batches)
 
@@ -235,13 +238,9 @@ class Passes:
 
 def forward(network: Network, batches: Iterable[torch.Tensor]) -> np.ndarray:
     """Outputs [clips, outputs] of prepared inputs, batches of [clips * windows, ...], means over windows and tokens."""
-    device = next((parameter.device for parameter in network.module.parameters()), torch.device("cpu"))
-    found = [network.forward(batch.to(device)).float().unflatten(0, (-1, network.windows)).mean(dim=1).cpu() for batch in batches]
-    return _pooled(torch.cat(found).numpy())
-
-
-def _pooled(outputs: np.ndarray) -> np.ndarray:
-    return outputs.mean(axis=tuple(range(1, outputs.ndim - 1)))
+    device = module_device(network)
+    found = [network.mean_over_windows(network.forward(batch.to(device)).float()).cpu() for batch in batches]
+    return interventions.mean_over_tokens(torch.cat(found).numpy())
 
 
 def _readout(

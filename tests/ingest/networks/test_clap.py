@@ -7,7 +7,9 @@ import sys
 import warnings
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 from torch import nn
 
@@ -17,7 +19,7 @@ if importlib.util.find_spec("msclap") is None:
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 from transformers.utils import logging as messages
 
-from ingest.networks import clap, msclap_wrapper
+from ingest.networks import clap, msclap_wrapper, passes
 from ingest.networks.network import Network
 from ingest.networks.registry import check_network, load_network
 from ingest.stages.recording import Recorder
@@ -453,3 +455,26 @@ def test_without_msclap(monkeypatch):
     message = refusal("2022")
     assert "CLAP needs the package msclap" in message
     assert "make install-clap" in message
+
+
+@pytest.mark.parametrize("version", ["2022", "2023"])
+def test_short_clips_are_repeated_as_msclap_does(published, cnn14, htsat, version, tmp_path):
+    """msclap reads the same files, but for those that are longer, of which it takes a random part: there it gets the middle."""
+    network, reference = {"2022": cnn14, "2023": htsat}[version], msclaps_own(published, version)
+    reference.read_audio = lambda path, resample: (torch.from_numpy(soundfile.read(path, dtype="float32")[0]), 44100)
+    rng, paths, middles = np.random.default_rng(0), {}, []
+    for seconds in (1.3, 4.0, network.clip_s, network.clip_s + 2):
+        sound = (0.1 * rng.standard_normal(round(seconds * 44100))).astype(np.float32)
+        paths[f"{seconds}.wav"] = tmp_path / f"{seconds}.wav"
+        soundfile.write(paths[f"{seconds}.wav"], sound, 44100, subtype="FLOAT")
+        middles.append(tmp_path / f"middle-{seconds}.wav")
+        start = max(0, len(sound) - network.samples) // 2
+        soundfile.write(middles[-1], sound[start : start + network.samples], 44100, subtype="FLOAT")
+    [sounds_] = passes.read_waveforms(network, list(paths), paths)
+    with Recorder(network, network.layers[-1:]) as recorder:
+        recorder.valid_s = sounds_[1]
+        found = network.forward(passes.prepared(network, sounds_))
+    assert recorder.batch[network.layers[-1].name].reductions["mean"].isfinite().all()
+    expected = torch.cat([reference.get_audio_embeddings([path], resample=False) for path in middles])
+    for row, wanted in enumerate(expected):
+        torch.testing.assert_close(found[row], wanted, rtol=0, atol=1e-5)

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 
+from ingest.networks.network import Padding
 from ingest.sounds.readers import read_dataset
 from ingest.sounds.sound import load
 from ingest.stages import activations, clips
@@ -259,6 +260,42 @@ def test_padding_is_left_out_where_a_network_does_not_count_it():
     for clip, frames in ((0, 8), (1, 32)):
         torch.testing.assert_close(mean[clip], output[clip, :, :frames].mean(dim=(1, 2)))
         torch.testing.assert_close(peak[clip], output[clip, :, :frames].amax(dim=(1, 2)))
+
+
+def shortened():
+    """The small network, hearing of each clip whole quarters of a second and nothing after them."""
+    network = small_network()
+
+    def steps(layer, samples):
+        return samples // 2000 * max(layer.time_steps, 1) // 4
+
+    network.padding = Padding("quarters", lambda waveforms, samples: spectrogram(waveforms), steps, shortest=4001)
+    return network
+
+
+def test_padding_is_a_parameter_only_over_clips_that_it_changes(tmp_path):
+    sounds = write_sounds(tmp_path / "sounds", 12)  # 0.5 to 1.25 s
+    before = ingest(tmp_path / "w.duckdb", sounds)
+    again = ingest(tmp_path / "w.duckdb", sounds, network=shortened())
+    assert again.run.why == f'not run {before.run.run_id} again: padding was null, is "quarters"'
+    with store.connect_readonly(tmp_path / "w.duckdb") as con:
+        failures = con.execute("SELECT DISTINCT reason FROM failure WHERE run_id = ?", [again.run.run_id]).fetchall()
+        courses = con.execute(
+            """SELECT course FROM top_clip JOIN clip USING (clip_id) WHERE run_id = ? AND duration_s = 0.75 AND course IS NOT NULL
+            AND neuron_id IN (SELECT neuron_id FROM neuron JOIN layer USING (layer_id) WHERE layer.name = 'conv2')""",
+            [again.run.run_id],
+        ).fetchall()
+    assert failures == [("0.5000 s of sound: small takes no less than 0.5001 s",)]
+    assert courses
+    for (course,) in courses:
+        assert [step is None for step in course] == [False] * 12 + [True] * 4
+    check(tmp_path / "w.duckdb")
+    whole = write_sounds(tmp_path / "whole" / "sounds", 12)
+    for path in sorted(whole.rglob("*.wav")):
+        if int(path.stem) % 4 < 2:  # shorter than a second
+            path.unlink()
+    first = ingest(tmp_path / "whole.duckdb", whole)
+    assert ingest(tmp_path / "whole.duckdb", whole, network=shortened()).run.run_id == first.run.run_id
 
 
 def test_course_weights_average_overlapping_windows():
