@@ -9,8 +9,9 @@ from typing import Literal
 import polars as pl
 
 from ingest.language.acoustic import Acoustic
-from ingest.language.captions import Captioner
+from ingest.language.captions import Captioner, accept
 from ingest.language.imported import Imported
+from ingest.language.models import THOUGHT
 from ingest.language.tags import Tags
 from ingest.networks.registry import load_network
 from ingest.stages import Context, Outcome, Progress, silent
@@ -56,6 +57,8 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
             "SELECT clip_id, clip.name FROM clip JOIN dataset USING (dataset_id) WHERE run_id = ? ORDER BY clip_id", [context.runs["clips"]]
         ).fetchall()
     parameters = {"dataset": dataset, "captioner": captioner.name, **captioner.parameters}
+    if _took_thinking(context.warehouse, captioner.name):
+        parameters["thinking"] = "left out"
     run = ledger.begin(context.warehouse, STAGE, parameters=parameters, code_version=CODE_VERSION, dataset_sha256=content)
     batches = [clips[start : start + BATCH] for start in range(0, len(clips), BATCH)]
     worked, paths = 0, context.paths
@@ -67,6 +70,17 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
         worked += 1
     run.finish()
     return Outcome(run, worked, run.failures())
+
+
+def _took_thinking(warehouse: Path, captioner: str) -> bool:
+    """Whether captions of the captioner that the warehouse holds were once taken with the thinking before them: they are made again."""
+    with store.connect_readonly(warehouse) as con:
+        rows = con.execute(
+            """SELECT caption.text, raw FROM caption JOIN run USING (run_id)
+               WHERE parameters::JSON ->> 'captioner' = ? AND regexp_matches(raw, '(?i)think|thought|reason')""",
+            [captioner],
+        ).fetchall()
+    return any(THOUGHT.search(raw) and accept(raw).text != text for text, raw in rows)
 
 
 def read_captions(warehouse: Path, caption_run: int) -> tuple[dict[int, str], str]:

@@ -12,7 +12,7 @@ import polars as pl
 
 from ingest.language.engines import load_language_model
 from ingest.language.models import LanguageModel
-from ingest.language.replies import Asker
+from ingest.language.replies import Asker, identity
 from ingest.language.text_encoders import TextEncoder, load_encoder
 from ingest.language.word_lists import word_list
 from ingest.methods import held_out
@@ -108,7 +108,7 @@ def ingest_descriptions(
     parameters = {
         "k": settings.k, "held_out": settings.held_out, "share": settings.share, "threshold": settings.threshold,
         "captions": captioner, "encoder": encoder.parameters,
-        "model": {"name": model.name, **model.parameters} if model else "commonalities",
+        "model": identity(warehouse, STAGE, model) if model else "commonalities",
     }  # fmt: skip
     run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=settings.seed if settings.held_out else None)
     if settings.held_out:

@@ -14,7 +14,7 @@ import polars as pl
 from ingest.language.engines import load_language_model
 from ingest.language.judge import draw_clips, draw_neurons, judge_prompt, rated
 from ingest.language.models import LanguageModel, read_prompt
-from ingest.language.replies import Asker
+from ingest.language.replies import Asker, identity
 from ingest.language.text_encoders import TextEncoder, load_encoder, readable
 from ingest.methods import held_out
 from ingest.networks.network import Network
@@ -131,7 +131,7 @@ def ingest_scores(
         if judge is None:
             raise UserError("scores: judge needs a language model: give engine, model and, for an endpoint, url")
         parameters["judge"] = {
-            "name": judge.name, **judge.parameters, "prompt": read_prompt("judge").sha256, "neurons": settings.judge_neurons,
+            **identity(warehouse, STAGE, judge, rated), "prompt": read_prompt("judge").sha256, "neurons": settings.judge_neurons,
             "clips": settings.judge_clips,
         }  # fmt: skip
     run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=settings.seed)

@@ -12,10 +12,11 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from ingest.language.captions import accept
 from ingest.language.endpoint import Endpoint
 from ingest.language.engines import Transformers, Vllm
 from ingest.language.loading import model_identity
-from ingest.language.models import CUT_OFF, Reply, ask, judged, prompt_sha256, read_prompt
+from ingest.language.models import CUT_OFF, Reply, ask, begins_thinking, judged, prompt_sha256, read_prompt
 from warehouse.store import UserError
 
 TEMPLATE = "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -33,6 +34,13 @@ TEMPLATE = "{% for message in messages %}<|{{ message['role'] }}|>{{ message['co
         ("", None, "empty reply"),
         (" \n\t", None, "empty reply"),
         ("<think>Let me see", None, "reply ends while thinking"),
+        ("Okay, a banana.\nHm.\n</think>\n\nLoud sounds.", "Loud sounds.", None),
+        ("<think>a</think> Well. <THINK>b</think>\nLoud sounds.", "Loud sounds.", None),
+        ("a</think> Loud <think>wait", None, "reply ends while thinking"),
+        ("Hm.</thinking>Loud sounds.", "Loud sounds.", None),
+        ("[THINK]Hm.[/THINK]Loud sounds.", "Loud sounds.", None),
+        ("I'm sorry, as an AI I think</think>Loud sounds.", "Loud sounds.", None),
+        ("Hm. Loud sounds.</think>", None, "empty reply"),
         ("x" * 20_001, None, "reply of 20001 bytes, more than 20000"),
         ("é" * 10_001, None, "reply of 20002 bytes, more than 20000"),
         ("loud \ud800 sound", None, "reply with lone surrogates"),
@@ -53,6 +61,16 @@ def test_replies_that_can_be_used(raw, text, reason):
     found.raw.encode()  # storable
     if reason is None:
         assert found.raw == raw
+
+
+def test_what_a_template_began_is_no_answer_without_its_end():
+    assert judged("Okay, let me hear", thinks=True) == Reply(None, "Okay, let me hear", "reply ends while thinking")
+    assert judged("Hm.</think>Loud sounds.", thinks=True).text == "Loud sounds."
+    assert accept("Okay, let me hear", thinks=True).reason == "reply ends while thinking"
+    assert accept("Okay, someone says I cannot.</think>Loud sounds.", thinks=True).text == "Loud sounds."
+    assert [begins_thinking(end) for end in ("<|assistant|><think>\n", "<think>\n\n</think>\n\n", "about <think> tags.<|assistant|>")] == [
+        True, False, False,
+    ]  # fmt: skip
 
 
 def test_raw_replies_are_kept_with_escapes():
