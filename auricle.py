@@ -33,7 +33,12 @@ app = typer.Typer(
 )
 out = Console(highlight=False, soft_wrap=True)
 
-Warehouse = Annotated[Path, typer.Option("--warehouse", envvar="AURICLE_WAREHOUSE", help="The warehouse's database file.")]
+Warehouse = Annotated[
+    Path,
+    typer.Option(
+        "--warehouse", envvar="AURICLE_WAREHOUSE", parser=store.warehouse_path, metavar="PATH", help="The warehouse's database file."
+    ),
+]
 WAREHOUSE = Path("warehouse/auricle.duckdb")
 SITE = Path("site")
 

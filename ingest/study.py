@@ -14,9 +14,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ingest import stages
 from ingest.sounds.readers import READERS, SYNTHESISED
-from warehouse.store import UserError, first_line
+from warehouse.store import UserError, first_line, is_special
 
 LONGEST_STUDY = 10_000_000  # bytes
+LONGEST_CLIP_S = 3600.0
 LARGEST = 2**63 - 1
 LONGEST_SHOWN = 200  # characters
 
@@ -47,6 +48,10 @@ class NetworkChoice:
     layers: tuple[str, ...] | None = None
     positions: bool = False
 
+    def __post_init__(self) -> None:
+        if self.clip_s is not None and not self.clip_s <= LONGEST_CLIP_S:
+            raise UserError(f"network: clip_s is {self.clip_s:g}, it must be at most {LONGEST_CLIP_S:g} seconds")
+
 
 @dataclass(frozen=True)
 class Study:
@@ -76,7 +81,7 @@ class Study:
 def read_study(path: Path) -> Study:
     """Read and check a study file. Paths in it are relative to its folder. Raises UserError for anything not understood."""
     try:
-        if path.exists() and not path.is_file():
+        if is_special(path):
             raise UserError(f"cannot read study {path}: it is no regular file")
         if (size := path.stat().st_size) > LONGEST_STUDY:
             raise UserError(f"{path} is no study: it has {size} bytes, more than {LONGEST_STUDY}")
@@ -162,6 +167,14 @@ def _shown(value: Any) -> str:
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _parse(kind: type, value: Any, where: str, folder: Path) -> Any:
     """Build a dataclass from a TOML table, or a value of a declared type from a TOML value."""
     if hasattr(kind, "__dataclass_fields__"):
@@ -183,12 +196,21 @@ def _parse(kind: type, value: Any, where: str, folder: Path) -> Any:
         return _parse(next(part for part in get_args(kind) if part is not type(None)), value, where, folder)
     if get_origin(kind) is Literal:
         return value
+    if get_origin(kind) is dict:
+        if not isinstance(value, dict):
+            raise UserError(f"{where}: a table is expected, not {_shown(value)}")
+        return value
     if get_origin(kind) is tuple:
         if not isinstance(value, list):
             raise UserError(f"{where}: a list is expected, not {_shown(value)}")
         return tuple(_parse(get_args(kind)[0], item, where, folder) for item in value)
+    if isinstance(value, str) and not _is_text(found := str(folder / value) if kind is Path else value):
+        raise UserError(f"{where}: {_shown(found)} is no UTF-8: give it another name")
     if kind is Path and isinstance(value, str):
-        return folder / value
+        path = folder / value
+        if is_special(path) and not path.is_dir():
+            raise UserError(f"{where}: {_shown(str(path))} is neither a regular file nor a folder")
+        return path
     if isinstance(value, int) and abs(value) > LARGEST:
         raise UserError(f"{where}: the number is too large, it must be at most {LARGEST}")
     if isinstance(value, float) and not math.isfinite(value):

@@ -6,9 +6,11 @@ import contextlib
 import errno
 import io
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -20,6 +22,8 @@ CONTINUES = ("ingest", "demo", "validate", "report")
 """Commands that go on where they were interrupted."""
 GRACE_S = 5.0
 """How long a command that was asked to end may tidy up."""
+FILES = 64
+"""Files that a command may have open at once. Libraries fail with less, each in its own words."""
 TOO_MANY = os.strerror(errno.EMFILE)
 
 _got: list[int] = []
@@ -38,6 +42,15 @@ def run(command: Callable[[], object]) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
+    try:
+        Path.home()
+    except RuntimeError:  # libraries ask where they could keep things, and need no more than an answer
+        os.environ["HOME"] = os.devnull
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < FILES:
+        _leave(f"no more than {hard} files may be open at once, Auricle needs {FILES}: allow more (ulimit -n 1024)", 2)
+    if soft != resource.RLIM_INFINITY and soft < FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, hard))
     try:
         code: object = 0
         try:
@@ -83,8 +96,10 @@ def _line(error: BaseException) -> str:
     """What is to be said of an error that a user or the surroundings can cause; nothing of any other."""
     if isinstance(error, (UserError, duckdb.Error)):
         return str(error)
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
         return "out of memory: close other programs, or give less at a time, as by --batch"
+    if isinstance(error, UnicodeEncodeError) and "surrogates not allowed" in error.reason:
+        return f"a name is no UTF-8 ({error.object[max(0, error.start - 60) : error.end + 20]!r}): give it another one"
     seen: BaseException | None = error
     while seen is not None:  # libraries raise errors of their own from it
         if isinstance(seen, OSError) or TOO_MANY in str(seen):
