@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +128,22 @@ class Transformers:
 
 
 def load_language_model(
-    where: str, engine: str | None, model: str | None, *, url: str | None, key_variable: str | None, seed: int, max_tokens: int
+    where: str,
+    engine: str | None,
+    model: str | None,
+    *,
+    url: str | None,
+    key_variable: str | None,
+    seed: int,
+    max_tokens: int,
+    extra: Mapping[str, object] | None = None,
 ) -> LanguageModel | None:
     """A language model by the names of a study's section `where`: engine vllm, transformers or endpoint; None for any other, which needs none.
 
     Raises UserError for what it lacks.
     """
+    if extra and engine != "endpoint":
+        raise UserError(f"{where}: extra goes into requests to an endpoint: set engine to endpoint, or leave it out")
     if engine not in ("vllm", "transformers", "endpoint"):
         return None
     if model is None:
@@ -141,5 +151,5 @@ def load_language_model(
     if engine == "endpoint":
         if url is None:
             raise UserError(f"{where}: endpoint needs an address: give url")
-        return Endpoint(url, model, key_variable=key_variable, seed=seed, max_tokens=max_tokens)
+        return Endpoint(url, model, key_variable=key_variable, seed=seed, max_tokens=max_tokens, extra=extra)
     return Vllm(model, seed=seed, max_tokens=max_tokens) if engine == "vllm" else Transformers(model, max_tokens=max_tokens)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
@@ -30,7 +30,8 @@ BATCH = 100
 class Settings:
     """Who captions. captioner: acoustic (measurements), tags (classes that the network `tagger` hears, with its `tagger_weights`, and
     measurements), import (from the CSV or Parquet `file`), clapcap (its checkpoint as `file`), transformers, vllm or endpoint; the last three
-    with `model` (a folder or hub name), endpoint with `url` and the environment variable `key_variable` that holds its key."""
+    with `model` (a folder or hub name), endpoint with `url`, the environment variable `key_variable` that holds its key, and a table `extra` of
+    what else the server wants in a request (an empty text takes a field out)."""
 
     captioner: Literal["acoustic", "tags", "import", "clapcap", "transformers", "vllm", "endpoint"] = "acoustic"
     tagger: str = "yamnet"
@@ -39,6 +40,7 @@ class Settings:
     model: str | None = None
     url: str | None = None
     key_variable: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
@@ -92,6 +94,8 @@ def read_captions(warehouse: Path, caption_run: int) -> tuple[dict[int, str], st
 
 def load_captioner(choice: Settings) -> Captioner:
     """The captioner of a choice. Raises UserError for what it lacks."""
+    if choice.extra and choice.captioner != "endpoint":
+        raise UserError("captions: extra goes into requests to an endpoint: set captioner to endpoint, or leave it out")
     if choice.captioner == "acoustic":
         return Acoustic()
     if choice.captioner == "tags":
@@ -110,5 +114,5 @@ def load_captioner(choice: Settings) -> Captioner:
     if choice.captioner == "endpoint":
         if choice.url is None:
             raise UserError("captions: endpoint needs an address: give url")
-        return AudioEndpoint(choice.url, choice.model, key_variable=choice.key_variable)
+        return AudioEndpoint(choice.url, choice.model, key_variable=choice.key_variable, extra=choice.extra)
     return (VllmAudio if choice.captioner == "vllm" else TransformersAudio)(choice.model)

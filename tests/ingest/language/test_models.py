@@ -17,6 +17,7 @@ from ingest.language.endpoint import Endpoint
 from ingest.language.engines import Transformers, Vllm
 from ingest.language.loading import model_identity
 from ingest.language.models import CUT_OFF, Reply, ask, begins_thinking, judged, prompt_sha256, read_prompt
+from ingest.stages import descriptions
 from warehouse.store import UserError
 
 TEMPLATE = "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -204,6 +205,11 @@ class Handler(BaseHTTPRequestHandler):
         if kind == "long":
             answer["choices"][0]["finish_reason"] = "length"
         status, headers, text = 200, {}, json.dumps(answer)
+        if kind == "newer" and "max_tokens" in body:
+            status, text = (
+                400,
+                json.dumps({"error": {"message": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."}}),
+            )
         if kind in ("busy", "broken", "refused", "unknown") and wrong:
             status = {"busy": 429, "broken": 500, "refused": 400, "unknown": 404}[kind]
             headers = {"Retry-After": "0"} if kind == "busy" else {}
@@ -264,6 +270,29 @@ def test_endpoint_sends_what_it_says(server, monkeypatch):
     assert server.requests == [("/v1/chat/completions", "Bearer secret", message)]
     assert "secret" not in json.dumps(model.parameters)
     assert model.parameters == {"engine": "endpoint", "url": model.url, "model": "small", "seed": 5, "max_tokens": 7, "top_p": 0.5}
+
+
+def test_a_server_that_wants_max_completion_tokens_gets_it(server):
+    model = endpoint(server, max_tokens=7, concurrency=1)
+    assert [reply.text for reply in model.complete(["newer a", "newer b"])] == ["You said newer a", "You said newer b"]
+    assert server.seen == {"newer a": 2, "newer b": 1}
+    assert [{"max_tokens", "max_completion_tokens"} & body.keys() for *_, body in server.requests[1:]] == [{"max_completion_tokens"}] * 2
+    assert model.parameters["max_tokens"] == 7
+
+
+def test_extra_of_a_study_goes_into_requests_and_parameters(server):
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    plain, more = ({"engine": "endpoint", "model": "small", "url": url, **extra} for extra in ({}, {"extra": {"top_p": 0.5, "seed": ""}}))
+    model = descriptions.Settings(**more).language_model()
+    model.complete(["fine"])
+    [(_, _, body)] = server.requests
+    assert (body["top_p"], "seed" in body) == (0.5, False)
+    assert model.parameters["top_p"] == 0.5
+    assert descriptions.Settings(**plain).language_model().parameters.keys() == model.parameters.keys() - {"top_p"} | {"seed"}
+    with pytest.raises(UserError, match="extra goes into requests to an endpoint"):
+        descriptions.Settings(extra={"top_p": 1}).language_model()
+    with pytest.raises(UserError, match="extra holds what JSON cannot"):
+        endpoint(server, extra={"a": float("nan")})
 
 
 def test_endpoint_marks_what_was_cut_off(server):
