@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from warehouse import store
+from warehouse import ending, store
 from warehouse.store import UserError
 
 if TYPE_CHECKING:
@@ -34,7 +33,12 @@ app = typer.Typer(
 )
 out = Console(highlight=False, soft_wrap=True)
 
-Warehouse = Annotated[Path, typer.Option("--warehouse", envvar="AURICLE_WAREHOUSE", help="The warehouse's database file.")]
+Warehouse = Annotated[
+    Path,
+    typer.Option(
+        "--warehouse", envvar="AURICLE_WAREHOUSE", parser=store.warehouse_path, metavar="PATH", help="The warehouse's database file."
+    ),
+]
 WAREHOUSE = Path("warehouse/auricle.duckdb")
 SITE = Path("site")
 
@@ -208,7 +212,7 @@ def query(
     if format is Format.table:
         _print_table(frame.column_names, list(zip(*(column.to_pylist() for column in frame.columns), strict=True)))
     elif format is Format.json:
-        json.dump(frame.to_pylist(), sys.stdout, ensure_ascii=False, default=str, indent=1)
+        json.dump(frame.to_pylist(), sys.stdout, ensure_ascii=sys.stdout.encoding.lower() != "utf-8", default=str, indent=1)
         print()
     else:
         with tempfile.TemporaryDirectory() as folder, duckdb.connect() as memory:
@@ -367,22 +371,7 @@ def _cell(value: object) -> str:
 
 def main() -> None:
     """Entry point: what a user can cause ends in one line and exit code 2."""
-    try:
-        app()
-    except UserError as error:
-        _fail(str(error))
-    except OSError as error:
-        _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
-    except duckdb.Error as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        _fail("interrupted: the next `auricle ingest` continues", 130)
-
-
-def _fail(message: str, code: int = 2) -> None:
-    print(f"auricle: {' '.join(message.split())}", file=sys.stderr)
-    sys.stdout.flush()
-    os._exit(code) if code == 130 else sys.exit(code)
+    ending.run(app)
 
 
 if __name__ == "__main__":

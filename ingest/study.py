@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -13,7 +15,12 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from ingest import stages
 from ingest.sounds.listing import Reading
 from ingest.sounds.readers import READERS, SYNTHESISED
-from warehouse.store import UserError
+from warehouse.store import UserError, first_line, is_special
+
+LONGEST_STUDY = 10_000_000  # bytes
+LONGEST_CLIP_S = 3600.0
+LARGEST = 2**63 - 1
+LONGEST_SHOWN = 200  # characters
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,10 @@ class NetworkChoice:
     layers: tuple[str, ...] | None = None
     positions: bool = False
 
+    def __post_init__(self) -> None:
+        if self.clip_s is not None and not self.clip_s <= LONGEST_CLIP_S:
+            raise UserError(f"network: clip_s is {self.clip_s:g}, it must be at most {LONGEST_CLIP_S:g} seconds")
+
 
 @dataclass(frozen=True)
 class Study:
@@ -80,11 +91,18 @@ class Study:
 def read_study(path: Path) -> Study:
     """Read and check a study file. Paths in it are relative to its folder. Raises UserError for anything not understood."""
     try:
-        table = tomllib.loads(path.read_text())
+        if is_special(path):
+            raise UserError(f"cannot read study {path}: it is no regular file")
+        if (size := path.stat().st_size) > LONGEST_STUDY:
+            raise UserError(f"{path} is no study: it has {size} bytes, more than {LONGEST_STUDY}")
+        data = path.read_bytes()
+        table = tomllib.loads(data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read study {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not TOML: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise UserError(f"{path} is nested too deeply for a study") from None
+    except ValueError as error:  # of TOML, of its characters, and of numbers with thousands of digits
+        raise UserError(f"{path} is not TOML: {first_line(error)}") from None
     return make_study(table, str(path), path.parent)
 
 
@@ -95,7 +113,7 @@ def make_study(table: Mapping[str, Any], where: str, folder: Path | None = None)
     for key in table:
         if key not in (*own, *sections):
             raise UserError(
-                f"{where}: {key!r} is not known:{_nearest(key, (*own, *sections))} it must be one of {', '.join((*own, *sections))}"
+                f"{where}: {_shown(key)} is not known:{_nearest(key, (*own, *sections))} it must be one of {', '.join((*own, *sections))}"
             )
     base = folder or Path()
     values = {key: _parse(hints[key], table[key], f"{where}: {key}", base) for key in own if key in table}
@@ -132,7 +150,7 @@ def _check_choices(settings: Any, where: str) -> None:
         items, what = (value, name.removesuffix("s")) if isinstance(value, tuple) else ((value,), name)
         for item in items if allowed else ():
             if item is not None:
-                _one_of(item if isinstance(item, str) else repr(item), allowed, f"{where}: {what}")
+                _one_of(item if isinstance(item, str) else _shown(item), allowed, f"{where}: {what}")
 
 
 def _parts(hint: Any) -> list[Any]:
@@ -142,24 +160,41 @@ def _parts(hint: Any) -> list[Any]:
 
 def _one_of(value: str, allowed: tuple[str, ...], what: str) -> None:
     if value not in allowed:
-        raise UserError(f"{what} {value!r} is not known:{_nearest(value, allowed)} it must be one of {', '.join(allowed)}")
+        raise UserError(f"{what} {_shown(value)} is not known:{_nearest(value, allowed)} it must be one of {', '.join(allowed)}")
 
 
 def _nearest(value: str, allowed: tuple[str, ...]) -> str:
-    near = difflib.get_close_matches(value, allowed, 1, 0.5)
+    near = difflib.get_close_matches(value[:LONGEST_SHOWN], allowed, 1, 0.5)
     return f" did you mean {near[0]!r}?" if near else ""
+
+
+def _shown(value: Any) -> str:
+    """A value as TOML's reader has it, at most so much of it as fits a line."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested deeply; a number of thousands of digits
+        text = "what is too large to show"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _parse(kind: type, value: Any, where: str, folder: Path) -> Any:
     """Build a dataclass from a TOML table, or a value of a declared type from a TOML value."""
     if hasattr(kind, "__dataclass_fields__"):
         if not isinstance(value, dict):
-            raise UserError(f"{where}: a table is expected, not {value!r}")
+            raise UserError(f"{where}: a table is expected, not {_shown(value)}")
         hints = get_type_hints(kind)
         known = tuple(item.name for item in fields(kind))
         for key in value:
             if key not in known:
-                raise UserError(f"{where}: {key!r} is not known:{_nearest(key, known)} it must be one of {', '.join(known)}")
+                raise UserError(f"{where}: {_shown(key)} is not known:{_nearest(key, known)} it must be one of {', '.join(known)}")
         values = {key: _parse(hints[key], item, f"{where}: {key}", folder) for key, item in value.items()}
         try:
             return kind(**values)
@@ -171,14 +206,29 @@ def _parse(kind: type, value: Any, where: str, folder: Path) -> Any:
         return _parse(next(part for part in get_args(kind) if part is not type(None)), value, where, folder)
     if get_origin(kind) is Literal:
         return value
+    if get_origin(kind) is dict:
+        if not isinstance(value, dict):
+            raise UserError(f"{where}: a table is expected, not {_shown(value)}")
+        return value
     if get_origin(kind) is tuple:
         if not isinstance(value, list):
-            raise UserError(f"{where}: a list is expected, not {value!r}")
+            raise UserError(f"{where}: a list is expected, not {_shown(value)}")
         return tuple(_parse(get_args(kind)[0], item, where, folder) for item in value)
+    if isinstance(value, str) and not _is_text(found := str(folder / value) if kind is Path else value):
+        raise UserError(f"{where}: {_shown(found)} is no UTF-8: give it another name")
     if kind is Path and isinstance(value, str):
-        return folder / value
+        path = folder / value
+        if is_special(path) and not path.is_dir():
+            raise UserError(f"{where}: {_shown(str(path))} is neither a regular file nor a folder")
+        return path
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise UserError(f"{where}: the number is too large, it must be at most {LARGEST}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where}: a number is expected, not {value}")
+    if isinstance(value, str) and "\0" in value:
+        raise UserError(f"{where}: {_shown(value)} holds a NUL character")
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UserError(f"{where}: {kind.__name__} is expected, not {value!r}")
+        raise UserError(f"{where}: {kind.__name__} is expected, not {_shown(value)}")
     return value

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
 import json
 import os
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import IO
 
@@ -12,6 +16,7 @@ from warehouse.store import UserError
 
 MANIFEST = "manifest.json"
 JOURNAL = "manifest.part"
+HOLDER = "manifest.held"
 GENERATOR = '<meta name="generator" content="Auricle">'
 
 
@@ -74,7 +79,7 @@ class Folder:
             os.makedirs(folder, exist_ok=True)
             self._folders.add(folder)
         try:
-            with open(file, "rb") as present:
+            with open(file, "rb", opener=_at_once) as present:
                 if os.fstat(present.fileno()).st_size == len(data) and present.read() == data:
                     self.unchanged += 1
                     return
@@ -113,17 +118,51 @@ class Folder:
         return 1
 
 
+@contextlib.contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Be the one report into a folder, which is made. Raises UserError naming the process that writes into it already.
+
+    The folder itself is locked, so that nothing is left of a report that was killed but who it was.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    folder, holder = os.open(root, os.O_RDONLY), root / HOLDER
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with contextlib.suppress(OSError, ValueError), open(holder, encoding="utf-8", opener=_at_once) as file:
+                raise UserError(f"{root} is being written by {file.read() or 'another report'}: wait for it to end, or stop it") from None
+            raise UserError(f"{root} is being written by another report: wait for it to end, or stop it") from None
+        except OSError:  # a file system without locks
+            pass
+        with contextlib.suppress(OSError):  # a folder that cannot be written may be up to date
+            replace(holder, f"process {os.getpid()} (since {datetime.now():%Y-%m-%d %H:%M:%S})".encode())
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                holder.unlink()
+    finally:
+        os.close(folder)
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open without waiting for the other end where there is a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)
+
+
 def replace(path: Path | str, data: bytes) -> None:
     """Write a file whole or not at all."""
     temporary = f"{path}.tmp"
-    with open(temporary, "wb") as out:
+    with open(temporary, "wb", opener=_at_once) as out:
         out.write(data)
     os.replace(temporary, path)
 
 
 def _read_manifest(path: Path) -> dict:
     try:
-        manifest = json.loads(path.read_text("utf-8"))
+        with open(path, encoding="utf-8", opener=_at_once) as file:
+            manifest = json.loads(file.read())
         return manifest if isinstance(manifest.get("files"), dict) else {}
     except (OSError, ValueError, AttributeError):
         return {}

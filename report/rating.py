@@ -13,7 +13,7 @@ import soundfile as sf
 
 from report import contents
 from report.contents import Layer, Study, runs_of
-from report.folder import replace
+from report.folder import alone, replace
 from report.media import audio_path, mp3, source_path
 from report.parts.page import templates
 from report.parts.texts import cut
@@ -57,17 +57,18 @@ def build_rating(warehouse: Path, folder: Path, neurons: int, seed: int = 0) -> 
     try:
         if page.is_file() and GENERATOR not in page.read_text("utf-8", "replace"):
             raise UserError(f"{page} was not made by Auricle and would be overwritten: name another folder with --site")
-        (target / "audio").mkdir(parents=True, exist_ok=True)
-        unreadable = _write_sounds(target, items)
-        for item in items:
-            item.sounds = {path: source for path, source in item.sounds.items() if path not in unreadable}
-        shown = [item for item in items if item.sounds]
-        if not shown:
-            raise UserError("none of the neurons' sounds can be read any more: ingest them again")
-        kit = hashlib.sha256(repr([(keys[item.run_id], item.neuron_id) for item in shown]).encode()).hexdigest()[:16]
-        text = templates().get_template("rating.html.j2").render(items=shown, runs={str(run): keys[run] for run in runs}, kit=kit)
-        replace(target / "style.css", (HERE / "static" / "style.css").read_bytes())
-        replace(page, text.encode("utf-8", "replace"))
+        with alone(target):
+            (target / "audio").mkdir(parents=True, exist_ok=True)
+            unreadable = _write_sounds(target, items)
+            for item in items:
+                item.sounds = {path: source for path, source in item.sounds.items() if path not in unreadable}
+            shown = [item for item in items if item.sounds]
+            if not shown:
+                raise UserError("none of the neurons' sounds can be read any more: ingest them again")
+            kit = hashlib.sha256(repr([(keys[item.run_id], item.neuron_id) for item in shown]).encode()).hexdigest()[:16]
+            text = templates().get_template("rating.html.j2").render(items=shown, runs={str(run): keys[run] for run in runs}, kit=kit)
+            replace(target / "style.css", (HERE / "static" / "style.css").read_bytes())
+            replace(page, text.encode("utf-8", "replace"))
     except OSError as error:
         raise UserError(f"cannot write the rating page: {error.strerror or error} ({error.filename or target})") from error
     return page

@@ -15,7 +15,7 @@ import duckdb
 
 from analyze import tables
 from report import contents, media, record, topics
-from report.folder import Folder
+from report.folder import Folder, alone
 from report.pages.networks import layers, network
 from report.pages.neurons import neurons
 from report.pages.overview import overview
@@ -58,35 +58,40 @@ def build(warehouse: Path, site: Path, *, progress: Progress | None = None) -> B
     report made are never touched. Raises UserError when the warehouse cannot be read or the folder not written.
     """
     started = time.perf_counter()
-    folder = Folder(site)
+    connect_readonly(warehouse).close()  # no folder is made where there is none
     try:
-        while True:
-            with connect_readonly(warehouse) as con:
-                state = fingerprint(con)
-                gone = folder.missing_sounds()
-                if folder.is_current(state) and not any(os.path.exists(path) for path in gone):
-                    return Built(0, folder.pages_before(), 0, 0, len(gone), time.perf_counter() - started, 0, 0.0)
-                shown = contents.read(con)
-            folder.begin()
-            # The warehouse is closed meanwhile: an open reader would keep an ingest from committing.
-            found = media.make(shown, folder, progress)
-            with connect_readonly(warehouse) as con:
-                if fingerprint(con) != state:
-                    continue
-                made = Site(Press(con, found), shown)
-                for path, text in made.pages():
-                    folder.put(path, text)
-                first = time.perf_counter()
-                for done, (path, text) in enumerate(made.neuron_pages(), 1):
-                    folder.put(path, text)
-                    if progress and (done % 500 == 0 or done == shown.neurons):
-                        progress("neuron pages", done, shown.neurons)
-            seconds = time.perf_counter() - first
-            removed = folder.finish(state, sorted(found.sources))
-            now = time.perf_counter() - started
-            return Built(folder.written, folder.unchanged, found.made, removed, len(found.missing), now, shown.neurons, seconds)
+        with alone(site):
+            return _build(warehouse, Folder(site), progress, started)
     except OSError as error:
         raise UserError(f"cannot write the atlas: {error.strerror or error} ({error.filename or site})") from error
+
+
+def _build(warehouse: Path, folder: Folder, progress: Progress | None, started: float) -> Built:
+    while True:
+        with connect_readonly(warehouse) as con:
+            state = fingerprint(con)
+            gone = folder.missing_sounds()
+            if folder.is_current(state) and not any(os.path.exists(path) for path in gone):
+                return Built(0, folder.pages_before(), 0, 0, len(gone), time.perf_counter() - started, 0, 0.0)
+            shown = contents.read(con)
+        folder.begin()
+        # The warehouse is closed meanwhile: an open reader would keep an ingest from committing.
+        found = media.make(shown, folder, progress)
+        with connect_readonly(warehouse) as con:
+            if fingerprint(con) != state:
+                continue
+            made = Site(Press(con, found), shown)
+            for path, text in made.pages():
+                folder.put(path, text)
+            first = time.perf_counter()
+            for done, (path, text) in enumerate(made.neuron_pages(), 1):
+                folder.put(path, text)
+                if progress and (done % 500 == 0 or done == shown.neurons):
+                    progress("neuron pages", done, shown.neurons)
+        seconds = time.perf_counter() - first
+        removed = folder.finish(state, sorted(found.sources))
+        now = time.perf_counter() - started
+        return Built(folder.written, folder.unchanged, found.made, removed, len(found.missing), now, shown.neurons, seconds)
 
 
 def fingerprint(con: duckdb.DuckDBPyConnection) -> str:

@@ -36,6 +36,21 @@ class UserError(Exception):
     """Something the user can mend; its text is one line: what is wrong, where, what to do."""
 
 
+def warehouse_path(text: str | Path) -> Path:
+    """A warehouse's path as a user gives it. Raises UserError for one that cannot be a file's."""
+    given = str(text)
+    if given.endswith("/") or Path(given).name in ("", ".."):
+        raise UserError(f"--warehouse {given!r} names no file: give one, like warehouse/auricle.duckdb")
+    if not given.isascii() and any("\ud800" <= character <= "\udfff" for character in given):
+        raise UserError(f"--warehouse {given!r} is no UTF-8: name another file")
+    return Path(given)
+
+
+def is_special(path: Path) -> bool:
+    """Whether something other than a regular file is at a path, such as a pipe, which waits for ever to be read."""
+    return path.exists() and not path.is_file()
+
+
 def first_line(error: BaseException) -> str:
     """What an error says, as one line of at most 200 characters."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
@@ -109,6 +124,8 @@ def connect_readonly(path: Path, patience_s: float = PATIENCE_S) -> duckdb.DuckD
     Raises UserError when there is no warehouse, it is no warehouse, or its schema version is not the present one.
     """
     if not path.is_file():
+        if is_special(path):
+            raise UserError(f"{path} is no regular file: name another with --warehouse")
         raise UserError(f"no warehouse at {path}: make one with `auricle ingest` or `auricle demo`, or name another with --warehouse")
     con = _open(path, patience_s=patience_s)
     try:
@@ -157,6 +174,8 @@ def writer(path: Path, command: str = "") -> Iterator[None]:
 
     Raises UserError naming the process that holds it, and for a folder or file that cannot be written.
     """
+    if is_special(path):
+        raise UserError(f"{path} is no regular file: name another with --warehouse")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(path.name + ".lock").open("a+") as lock:
         try:

@@ -13,7 +13,7 @@ import numpy as np
 from ingest.language.captions import Caption, accept, hear, in_batches
 from ingest.language.endpoint import Endpoint
 from ingest.language.loading import audio_model, audio_processor, model_identity, vllm_engine
-from ingest.language.models import read_prompt
+from ingest.language.models import begins_thinking, read_prompt
 from ingest.sounds.notes import wav
 
 LONGEST_S = 30.0  # what Whisper's encoder, which most audio language models listen with, takes
@@ -47,6 +47,11 @@ class _AudioLanguageModel:
     def processor(self) -> Any:
         """The model's processor of sound and text. Raises UserError for a model without one."""
         return audio_processor(self.model, self.revision)
+
+    @functools.cached_property
+    def thinks(self) -> bool:
+        """Whether the chat template begins the model's thinking."""
+        return begins_thinking(self.processor.apply_chat_template(self.conversation(), add_generation_prompt=True, tokenize=False))
 
     @property
     def rate_hz(self) -> int:
@@ -97,7 +102,7 @@ class TransformersAudio(_AudioLanguageModel):
         with torch.inference_mode():
             outputs = model.generate(**inputs, max_new_tokens=self.max_tokens, **greedy)
         texts = self.processor.batch_decode(outputs[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        return [accept(text) for text in texts]
+        return [accept(text, self.thinks) for text in texts]
 
 
 class VllmAudio(_AudioLanguageModel):
@@ -140,7 +145,7 @@ class VllmAudio(_AudioLanguageModel):
         from vllm import SamplingParams
 
         outputs = engine.generate(self.requests(sounds), SamplingParams(**self.sampling), use_tqdm=False)
-        return [accept(output.outputs[0].text) for output in outputs]
+        return [accept(output.outputs[0].text, self.thinks) for output in outputs]
 
 
 class AudioEndpoint:

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import soxr
 
-from ingest.language.models import MACHINE, MARKUP, REFUSAL, judged
+from ingest.language.models import MACHINE, MARKUP, REFUSAL, answer, judged
 from ingest.sounds.sound import SoundError, decode
 
 WINDOW = 8  # tokens; Audio Network Dissection, released program
@@ -51,13 +51,13 @@ class Captioner(Protocol):
 # --- From what a model said to a caption --------------------------------------------------------------------------------------------------
 
 
-def accept(raw: str) -> Caption:
+def accept(raw: str, thinks: bool = False) -> Caption:
     """The caption in what a model said, cleaned up; none when that is empty, a refusal, in another script, or longer than 4,000 characters.
 
-    Whatever the text asks a reader to do is left as it is: captions are only ever data.
+    Whatever the text asks a reader to do is left as it is: captions are only ever data. `thinks`: see ingest.language.models.judged.
     """
-    safe, visible = judged(raw).raw, _visible(raw)
-    reply = judged(visible)
+    safe, visible = judged(raw).raw, answer(_visible(raw))
+    reply = judged(_visible(raw), thinks)
     if reply.reason and not (reply.reason == "refusal" and _is_reported(visible)):
         return Caption(None, safe, reply.reason)
     text = clean_up(reply.text or visible)

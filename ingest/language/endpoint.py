@@ -31,9 +31,10 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 class Endpoint:
     """A server with OpenAI's chat completions: several prompts at once, patient with a server that is busy.
 
-    The key is read from an environment variable when prompts are sent and kept nowhere. `extra` goes into every request; a None in it takes
-    a field out (for servers that refuse `seed`, say). A prompt that stays unanswered (no usable answer, or one that takes longer than
-    `timeout_s`, in all attempts) has a reply with an empty `raw`; only when all stay so is it an error.
+    The key is read from an environment variable when prompts are sent and kept nowhere. `extra` goes into every request; a None or an
+    empty text in it takes a field out (for servers that refuse `seed`, say). A server that says it wants `max_completion_tokens` gets
+    it. A prompt that stays unanswered (no usable answer, or one that takes longer than `timeout_s`, in all attempts) has a reply with
+    an empty `raw`; only when all stay so is it an error.
     """
 
     def __init__(
@@ -59,7 +60,12 @@ class Endpoint:
         self.name, self.key_variable = model, key_variable
         self.concurrency, self.timeout_s, self.attempts, self.pause_s = concurrency, timeout_s, attempts, pause_s
         settings = {"model": model, "temperature": temperature, "seed": seed, "max_tokens": max_tokens} | dict(extra or {})
-        self.settings = {name: value for name, value in settings.items() if value is not None}
+        self.settings = {name: value for name, value in settings.items() if value not in (None, "")}
+        try:
+            json.dumps(self.settings, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            raise UserError("extra holds what JSON cannot: give texts, numbers, true or false, and lists and tables of them") from None
+        self._newer = False  # the server wants max_completion_tokens for max_tokens
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -88,11 +94,16 @@ class Endpoint:
         return {"Authorization": f"Bearer {key}"}
 
     def _reply(self, prompt: str, headers: dict[str, str]) -> Reply:
-        body = json.dumps(self.settings | {"messages": [{"role": "user", "content": prompt}]}).encode()
-        try:
-            return judged(self._answer(urllib.request.Request(f"{self.url}/chat/completions", body, headers)))
-        except _Unanswered as error:
-            return Reply(None, "", f"no answer: {error}")
+        while True:
+            newer = self._newer
+            sent = {("max_completion_tokens" if newer and name == "max_tokens" else name): value for name, value in self.settings.items()}
+            body = json.dumps(sent | {"messages": [{"role": "user", "content": prompt}]}).encode()
+            try:
+                return judged(self._answer(urllib.request.Request(f"{self.url}/chat/completions", body, headers)))
+            except _Unanswered as error:
+                if newer or "max_tokens" not in self.settings or "max_completion_tokens" not in str(error):
+                    return Reply(None, "", f"no answer: {error}")
+                self._newer = True
 
     def _answer(self, request: urllib.request.Request) -> str:
         opener = urllib.request.build_opener(_NoRedirect)

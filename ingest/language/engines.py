@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ingest.language.endpoint import Endpoint
 from ingest.language.loading import causal_model, chat_tokens, model_identity, vllm_engine
-from ingest.language.models import CUT_OFF, MAX_TOKENS, LanguageModel, Reply, judged
+from ingest.language.models import CUT_OFF, MAX_TOKENS, LanguageModel, Reply, begins_thinking, judged
 from warehouse.store import UserError
 
 
@@ -19,6 +19,11 @@ def _too_long(tokens: int, most: int) -> Reply:
 
 def _marked(text: str, is_cut: bool) -> str:
     return text + CUT_OFF if is_cut and text.strip() else text
+
+
+def _thinks(tokenizer: Any, prompt: Sequence[int]) -> bool:
+    """Whether a prompt's end, which the chat template wrote, begins the model's thinking."""
+    return begins_thinking(tokenizer.decode(prompt[-16:]))
 
 
 class Vllm:
@@ -65,7 +70,7 @@ class Vllm:
         fitting = [{"prompt_token_ids": ids} for ids in tokens if len(ids) < most]
         requests = engine.generate(fitting, SamplingParams(**self.sampling), use_tqdm=False) if fitting else []
         said = iter([_marked(request.outputs[0].text, request.outputs[0].finish_reason == "length") for request in requests])
-        return [judged(next(said)) if len(ids) < most else _too_long(len(ids), most) for ids in tokens]
+        return [judged(next(said), _thinks(tokenizer, ids)) if len(ids) < most else _too_long(len(ids), most) for ids in tokens]
 
 
 class Transformers:
@@ -116,17 +121,29 @@ class Transformers:
             ends = model.generation_config.eos_token_id
             ends = set(ends) if isinstance(ends, list) else {ends}
             is_cut = [ends.isdisjoint(row) for row in outputs[:, length:].tolist()]
-            replies |= {i: judged(_marked(text, cut)) for i, text, cut in zip(batch, texts, is_cut, strict=True)}
+            replies |= {
+                i: judged(_marked(text, cut), _thinks(tokenizer, tokens[i])) for i, text, cut in zip(batch, texts, is_cut, strict=True)
+            }
         return [replies[i] for i in range(len(prompts))]
 
 
 def load_language_model(
-    where: str, engine: str | None, model: str | None, *, url: str | None, key_variable: str | None, seed: int, max_tokens: int
+    where: str,
+    engine: str | None,
+    model: str | None,
+    *,
+    url: str | None,
+    key_variable: str | None,
+    seed: int,
+    max_tokens: int,
+    extra: Mapping[str, object] | None = None,
 ) -> LanguageModel | None:
     """A language model by the names of a study's section `where`: engine vllm, transformers or endpoint; None for any other, which needs none.
 
     Raises UserError for what it lacks.
     """
+    if extra and engine != "endpoint":
+        raise UserError(f"{where}: extra goes into requests to an endpoint: set engine to endpoint, or leave it out")
     if engine not in ("vllm", "transformers", "endpoint"):
         return None
     if model is None:
@@ -134,5 +151,5 @@ def load_language_model(
     if engine == "endpoint":
         if url is None:
             raise UserError(f"{where}: endpoint needs an address: give url")
-        return Endpoint(url, model, key_variable=key_variable, seed=seed, max_tokens=max_tokens)
+        return Endpoint(url, model, key_variable=key_variable, seed=seed, max_tokens=max_tokens, extra=extra)
     return Vllm(model, seed=seed, max_tokens=max_tokens) if engine == "vllm" else Transformers(model, max_tokens=max_tokens)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ingest.language.models import THINKING, Reply, read_prompt
+from ingest.language.models import Reply, answer, read_prompt
 
 HIGHEST = 10
 LONGEST = 2000  # characters of a description or caption
@@ -24,7 +24,7 @@ def judge_prompt(description: str, caption: str) -> str:
 def parse_rating(reply: str) -> int | None:
     """The rating, 0 to 10, that a reply gives on a line of its own ("Rating: 7", "7", "7/10"); None when it gives none or, on several lines, different
     ones, as one that repeats a rating out of a caption does."""
-    lines = THINKING.sub("", reply, count=1).splitlines()
+    lines = answer(reply).splitlines()
     found = {int(match[1]) for line in lines if (match := RATING.fullmatch(line))}
     return found.pop() if len(found) == 1 and max(found) <= HIGHEST else None
 
@@ -33,7 +33,7 @@ def rated(reply: Reply) -> Reply:
     """A judge's reply as a whole number from 0 to 10; one without a rating cannot be used."""
     rating = parse_rating(reply.text) if reply.text is not None else None
     # A number alone holds no word, which makes a reply unusable elsewhere.
-    if reply.text is None and (match := RATING.fullmatch(THINKING.sub("", reply.raw, count=1))) and int(match[1]) <= HIGHEST:
+    if reply.text is None and (match := RATING.fullmatch(answer(reply.raw))) and int(match[1]) <= HIGHEST:
         rating = int(match[1])
     if rating is None:
         return Reply(None, reply.raw, reply.reason or f"no rating from 0 to {HIGHEST} in the reply")

@@ -17,7 +17,12 @@ BEGINNING = 200  # characters in which a refusal stands
 
 CUT_OFF = " …"
 """What stands at the end of a reply that reached its most tokens."""
-THINKING = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
+_TAGS = r"<{0}(?:seed:)?(?:think(?:ing)?|thought|reason(?:ing)?)>|\[{0}THINK\]|◁{0}think▷"
+THINKS = re.compile(_TAGS.format(""), re.IGNORECASE)
+"""What begins a model's thinking."""
+THOUGHT = re.compile(_TAGS.format("/"), re.IGNORECASE)
+"""What ends it. The beginning may be missing from a reply: many chat templates end in it."""
+UNFINISHED = "reply ends while thinking"
 MARKUP = re.compile(r"<[^<>]{0,500}>|&\w{1,10};")
 REFUSAL = re.compile(
     r"\bi(?:'m| am) (?:sorry|unable|not able|afraid i can)\b|\bi (?:cannot|can't|can not|won't|will not)\b"
@@ -85,11 +90,24 @@ def ask(model: LanguageModel, prompts: Sequence[str], known: Mapping[str, Reply]
     return [known[key] if key in known else found[key] for key in hashes]
 
 
-def judged(raw: str) -> Reply:
+def answer(raw: str) -> str:
+    """What a model wrote after its thinking: all that follows the last end of one."""
+    *_, end = 0, *(match.end() for match in THOUGHT.finditer(raw))
+    return raw[end:]
+
+
+def begins_thinking(prompt: str) -> bool:
+    """Whether a prompt, as the chat template made it, ends in the beginning of the model's thinking."""
+    return any(not prompt[match.end() :].strip() for match in THINKS.finditer(prompt))
+
+
+def judged(raw: str, thinks: bool = False) -> Reply:
     """A reply from what a model wrote: without its thinking, or unusable when it is empty, over 20 kB, markup only, hardly in Latin
-    letters, a refusal, or holds lone surrogates or control characters."""
+    letters, a refusal, or holds lone surrogates or control characters. `thinks`: the prompt ended in the beginning of a thinking."""
     safe = "".join(_escaped(character) if _is_control(character) else character for character in raw)
-    text = THINKING.sub("", raw, count=1).strip()
+    if thinks and not THOUGHT.search(raw):
+        return Reply(None, safe, UNFINISHED)
+    text = answer(raw).strip()
     return Reply(None, safe, reason) if (reason := _fault(text)) else Reply(text, safe, None)
 
 
@@ -106,8 +124,8 @@ def _fault(text: str) -> str | None:
         return "reply with lone surrogates"
     if any(map(_is_control, text)):
         return "reply with control characters"
-    if "<think>" in text:
-        return "reply ends while thinking"
+    if THINKS.search(text):
+        return UNFINISHED
     if not letters:
         return "reply without a word"
     if sum(ord(letter) < 0x250 for letter in letters) < len(letters) / 2:

@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
-from ingest.language.models import LanguageModel, Reply, ask, prompt_sha256
+from ingest.language.models import CUT_OFF, THOUGHT, UNFINISHED, LanguageModel, Reply, ask, judged, prompt_sha256
 from warehouse import store
 from warehouse.ledger import Run
 
 ASKED_AT_ONCE = 64
 """Prompts between two commits of their replies."""
+
+
+def identity(warehouse: Path, stage: str, model: LanguageModel, judge: Callable[[Reply], Reply] | None = None) -> dict[str, object]:
+    """A model's name and parameters. Where the warehouse holds replies to the stage that were once taken with the thinking before the answer,
+    these say so: what was made of them is made again."""
+    found = {"name": model.name, **model.parameters}
+    with store.connect_readonly(warehouse) as con:
+        rows = con.execute(
+            "SELECT reply.text, raw FROM reply JOIN run USING (run_id) WHERE model_sha256 = ? AND stage = ?",
+            [store.sha256_json(found), stage],
+        ).fetchall()
+    taken = any(THOUGHT.search(raw) and _judged(raw, judge).text != text for text, raw in rows)
+    return found | {"thinking": "left out"} if taken else found
+
+
+def _judged(raw: str, judge: Callable[[Reply], Reply] | None) -> Reply:
+    return judge(judged(raw)) if judge else judged(raw)
+
+
+def _whole(reply: Reply, aloud: bool) -> Reply:
+    """A reply, unusable if it was cut off before the end of the thinking that others of the model's begin with, though none writes its beginning."""
+    unfinished = aloud and reply.text is not None and reply.raw.endswith(CUT_OFF) and not THOUGHT.search(reply.raw)
+    return replace(reply, text=None, reason=UNFINISHED) if unfinished else reply
 
 
 class Asker:
@@ -23,11 +48,16 @@ class Asker:
         """A reply per prompt, those that the warehouse holds from there."""
         with store.connect_readonly(self.run.warehouse) as con:
             rows = con.execute("SELECT prompt_sha256, text, raw, reason FROM reply WHERE model_sha256 = ?", [self.key]).fetchall()
-        known = {row[0]: Reply(*row[1:]) for row in rows if not (self.retry and row[1] is None)}
+        known = {row[0]: _judged(row[2], self.judge) if THOUGHT.search(row[2]) else Reply(*row[1:]) for row in rows}
+        aloud = any(THOUGHT.search(reply.raw) for reply in known.values())
+        if self.retry:
+            known = {key: reply for key, reply in known.items() if reply.text is not None}
         new = list(dict.fromkeys(prompt for prompt in prompts if prompt_sha256(prompt) not in known))
         for start in range(0, len(new), ASKED_AT_ONCE):
             batch = new[start : start + ASKED_AT_ONCE]
-            replies = [self.judge(reply) if self.judge else reply for reply in ask(self.model, batch)]
+            said = ask(self.model, batch)
+            aloud = aloud or any(THOUGHT.search(reply.raw) for reply in said)
+            replies = [self.judge(reply) if self.judge else reply for reply in (_whole(reply, aloud) for reply in said)]
             shown = [prompt.encode("utf-8", "backslashreplace").decode() for prompt in batch]
             rows = [
                 (self.key, prompt_sha256(prompt), self.run.run_id, text, reply.raw, reply.text, reply.reason)

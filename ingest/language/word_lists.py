@@ -61,9 +61,9 @@ def read_label_map(path: Path = ESC50_AUDIOSET) -> dict[str, list[str]]:
     """A data set's classes and the output names that mean each, from a CSV with two columns, names separated by semicolons; often several,
     and none where the network knows no such class. The default leads from ESC-50 to AudioSet (display names of YAMNet's class map)."""
     try:
-        with open(path, newline="", encoding="utf-8") as file:
+        with open(path, newline="", encoding="utf-8-sig") as file:
             header, *rows = list(csv.reader(file))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"label map {path} cannot be read: {str(error).splitlines()[0]}") from None
     for line, row in enumerate(rows, start=2):
         if len(row) != 2 or len(header) != 2:

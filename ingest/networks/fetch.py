@@ -68,7 +68,10 @@ def cache_folder() -> Path:
     """Folder of fetched weights: AURICLE_CACHE, else auricle in XDG_CACHE_HOME, else ~/.cache/auricle. Not created here."""
     if os.environ.get("AURICLE_CACHE"):
         return Path(os.environ["AURICLE_CACHE"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "auricle"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "auricle"
+    except RuntimeError:
+        raise UserError("this user has no home folder to keep fetched weights in: set AURICLE_CACHE to a folder") from None
 
 
 def cached_path(name: str) -> Path:

@@ -148,7 +148,7 @@ def ingest_activations(
     extraction = Extraction(run, network, chosen, positions, settings, paths, folder, device)
     worked = extraction.run_shards(done, progress)
     worked += layer_tables.finish_layers(
-        run, network, chosen, settings.top_k, folder, extraction.shard_files(), extraction.recorder.reductions, progress
+        run, network, chosen, extraction.top_k, folder, extraction.shard_files(), extraction.recorder.reductions, progress
     )
     run.finish()
     _remove_shards(folder)
@@ -190,8 +190,10 @@ class Extraction:
             self.clips: list[tuple[int, str]] = con.execute(
                 "SELECT clip_id, name FROM activation_clip JOIN clip USING (clip_id) WHERE run_id = ? ORDER BY column_index", [run.run_id]
             ).fetchall()
+        self.top_k = min(settings.top_k, max(1, len(self.clips)))  # there are no more to be ranked
         clip_bytes = sum(self.rows) * len(self.recorder.reductions) * self.dtype.itemsize
         self.shard = max(min(SHARD_CLIPS, SHARD_BYTES // clip_bytes), 8)
+        self.batch = min(self.batch, self.shard)
         self.shards = [self.clips[start : start + self.shard] for start in range(0, len(self.clips), self.shard)]
         needed = 2.2 * clip_bytes * len(self.clips) + 1e8
         if store.free_bytes(folder) < needed:
@@ -208,7 +210,7 @@ class Extraction:
         pending = [index for index in range(len(self.shards)) if f"shard {index:05d}" not in done]
         if not pending:
             return 0
-        extremes = new_extremes(self.network, self.layers, self.settings.top_k, self.batch)
+        extremes = new_extremes(self.network, self.layers, self.top_k, self.batch)
         if pending[0] > 0 and not self.positions:
             with np.load(self._state_file(pending[0] - 1)) as state:
                 for index, extreme in enumerate(extremes):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
 from ingest.language.acoustic import Acoustic
-from ingest.language.captions import Captioner
+from ingest.language.captions import Captioner, accept
 from ingest.language.imported import Imported
+from ingest.language.models import THOUGHT
 from ingest.language.tags import Tags
 from ingest.networks.registry import load_network
 from ingest.stages import Context, Outcome, Progress, silent
@@ -30,7 +31,8 @@ BATCH = 100
 class Settings:
     """Who captions. captioner: acoustic (measurements), tags (classes that the network `tagger` hears, with its `tagger_weights`, and
     measurements), import (from the CSV or Parquet `file`), clapcap (its checkpoint as `file`), transformers, vllm or endpoint; the last three
-    with `model` (a folder or hub name), endpoint with `url` and the environment variable `key_variable` that holds its key."""
+    with `model` (a folder or hub name), endpoint with `url`, the environment variable `key_variable` that holds its key, and a table `extra` of
+    what else the server wants in a request (an empty text takes a field out)."""
 
     captioner: Literal["acoustic", "tags", "import", "clapcap", "transformers", "vllm", "endpoint"] = "acoustic"
     tagger: str = "yamnet"
@@ -39,6 +41,7 @@ class Settings:
     model: str | None = None
     url: str | None = None
     key_variable: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
 def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
@@ -59,6 +62,8 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
     parameters = {"dataset": dataset, "captioner": captioner.name, **captioner.parameters}
     if isinstance(captioner, Tags):
         parameters |= padding_parameter(context.warehouse, captioner.network, dataset, content)
+    if _took_thinking(context.warehouse, captioner.name):
+        parameters["thinking"] = "left out"
     run = ledger.begin(context.warehouse, STAGE, parameters=parameters, code_version=CODE_VERSION, dataset_sha256=content)
     batches = [clips[start : start + BATCH] for start in range(0, len(clips), BATCH)]
     worked, paths = 0, context.paths
@@ -72,6 +77,17 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
     return Outcome(run, worked, run.failures())
 
 
+def _took_thinking(warehouse: Path, captioner: str) -> bool:
+    """Whether captions of the captioner that the warehouse holds were once taken with the thinking before them: they are made again."""
+    with store.connect_readonly(warehouse) as con:
+        rows = con.execute(
+            """SELECT caption.text, raw FROM caption JOIN run USING (run_id)
+               WHERE parameters::JSON ->> 'captioner' = ? AND regexp_matches(raw, '(?i)think|thought|reason')""",
+            [captioner],
+        ).fetchall()
+    return any(THOUGHT.search(raw) and accept(raw).text != text for text, raw in rows)
+
+
 def read_captions(warehouse: Path, caption_run: int) -> tuple[dict[int, str], str]:
     """Captions by clip id of a finished run, and the run's key. Raises UserError for any other run."""
     key, _, _ = ledger.finished(warehouse, caption_run, STAGE)
@@ -81,6 +97,8 @@ def read_captions(warehouse: Path, caption_run: int) -> tuple[dict[int, str], st
 
 def load_captioner(choice: Settings) -> Captioner:
     """The captioner of a choice. Raises UserError for what it lacks."""
+    if choice.extra and choice.captioner != "endpoint":
+        raise UserError("captions: extra goes into requests to an endpoint: set captioner to endpoint, or leave it out")
     if choice.captioner == "acoustic":
         return Acoustic()
     if choice.captioner == "tags":
@@ -99,5 +117,5 @@ def load_captioner(choice: Settings) -> Captioner:
     if choice.captioner == "endpoint":
         if choice.url is None:
             raise UserError("captions: endpoint needs an address: give url")
-        return AudioEndpoint(choice.url, choice.model, key_variable=choice.key_variable)
+        return AudioEndpoint(choice.url, choice.model, key_variable=choice.key_variable, extra=choice.extra)
     return (VllmAudio if choice.captioner == "vllm" else TransformersAudio)(choice.model)

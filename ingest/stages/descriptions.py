@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
 from ingest.language.engines import load_language_model
 from ingest.language.models import LanguageModel
-from ingest.language.replies import Asker
+from ingest.language.replies import Asker, identity
 from ingest.language.text_encoders import TextEncoder, load_encoder
 from ingest.language.word_lists import word_list
 from ingest.methods import held_out
@@ -40,7 +40,7 @@ CONCEPT = {"neuron_id": pl.Int64, "word": pl.String, "part_of_speech": pl.String
 @dataclass(frozen=True)
 class Settings:
     """How neurons are described. engine: commonalities (what captions share, no model), or a language model through transformers, vllm or
-    endpoint, with `model` (a folder or hub name), `url`, `key_variable` as for captions; max_tokens: the most of a reply; retry asks again for
+    endpoint, with `model` (a folder or hub name), `url`, `key_variable`, `extra` as for captions; max_tokens: the most of a reply; retry asks again for
     replies that could not be used. encoder: of sentences, minilm or a folder or hub name.
 
     k: clips on each side. held_out: share of the sources whose clips are kept out for stage scores. share: of the clips, that a point
@@ -52,6 +52,7 @@ class Settings:
     model: str | None = None
     url: str | None = None
     key_variable: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
     encoder: str = "minilm"
     k: int = 5
     held_out: float = 0.0
@@ -75,6 +76,7 @@ class Settings:
             key_variable=self.key_variable,
             seed=self.seed,
             max_tokens=self.max_tokens,
+            extra=self.extra,
         )
 
 
@@ -108,7 +110,7 @@ def ingest_descriptions(
     parameters = {
         "k": settings.k, "held_out": settings.held_out, "share": settings.share, "threshold": settings.threshold,
         "captions": captioner, "encoder": encoder.parameters,
-        "model": {"name": model.name, **model.parameters} if model else "commonalities",
+        "model": identity(warehouse, STAGE, model) if model else "commonalities",
     }  # fmt: skip
     run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=settings.seed if settings.held_out else None)
     if settings.held_out:

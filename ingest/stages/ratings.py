@@ -125,6 +125,8 @@ def read_answers(path: Path) -> list[tuple[str, int, int, int, str | None]]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{show(path)} has more than {MAX_BYTES >> 20} MiB: it is no file of answers")
+        if store.is_special(path):
+            raise UserError(f"cannot read {path}: it is no regular file")
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{show(path)} cannot be read: {error.strerror}") from None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -14,7 +14,7 @@ import polars as pl
 from ingest.language.engines import load_language_model
 from ingest.language.judge import draw_clips, draw_neurons, judge_prompt, rated
 from ingest.language.models import LanguageModel, read_prompt
-from ingest.language.replies import Asker
+from ingest.language.replies import Asker, identity
 from ingest.language.text_encoders import TextEncoder, load_encoder, readable
 from ingest.methods import held_out
 from ingest.networks.network import Network
@@ -41,7 +41,7 @@ SHORTEST_PROMPT = 40
 class Settings:
     """How descriptions are scored on held-out clips. scorers: captions (texts against captions), audio (texts against sounds, by the audio-text
     network `audio_network` with its `audio_weights`) and judge (a language model that rates single clips, with `engine`, `model`, `url`,
-    `key_variable` and `max_tokens` as for descriptions; retry asks it again for replies that could not be used).
+    `key_variable`, `extra` and `max_tokens` as for descriptions; retry asks it again for replies that could not be used).
 
     judge_neurons: how many neurons a judge judges, judge_clips: by how many clips each. seed: draws these, and the resamples of intervals.
     """
@@ -53,6 +53,7 @@ class Settings:
     model: str | None = None
     url: str | None = None
     key_variable: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
     judge_neurons: int = 200
     judge_clips: int = 20
     seed: int = 0
@@ -79,7 +80,7 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
     if "judge" in settings.scorers:
         judge = load_language_model(
             "scores", settings.engine, settings.model, url=settings.url, key_variable=settings.key_variable, seed=settings.seed,
-            max_tokens=settings.max_tokens,
+            max_tokens=settings.max_tokens, extra=settings.extra,
         )  # fmt: skip
     return ingest_scores(
         context.warehouse, context.runs["activations"], context.runs["captions"], context.runs["descriptions"], encoder, settings,
@@ -133,7 +134,7 @@ def ingest_scores(
         if judge is None:
             raise UserError("scores: judge needs a language model: give engine, model and, for an endpoint, url")
         parameters["judge"] = {
-            "name": judge.name, **judge.parameters, "prompt": read_prompt("judge").sha256, "neurons": settings.judge_neurons,
+            **identity(warehouse, STAGE, judge, rated), "prompt": read_prompt("judge").sha256, "neurons": settings.judge_neurons,
             "clips": settings.judge_clips,
         }  # fmt: skip
     run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=settings.seed)

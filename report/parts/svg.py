@@ -51,7 +51,7 @@ def histogram(counts: list[int], minimum: float, maximum: float, quantiles: tupl
     """A histogram with a line below it from the 5 % to the 95 % quantile, thick between the quartiles, with a mark at the median."""
     top = sqrt(max(counts)) or 1
     bars = "".join([f"M{10 * i} 60v-{60 * sqrt(c) / top:.1f}h9V60z" for i, c in enumerate(counts) if c])
-    scale = 10 * len(counts) / (maximum - minimum)
+    scale = 10 * len(counts) / ((maximum - minimum) or 1)
     a, b, median, c, d = [f"{(q - minimum) * scale:.1f}" for q in quantiles]
     zero = f'<path class="zero" d="M{-minimum * scale:.1f} 0V60"/>' if minimum < 0 < maximum else ""
     return (

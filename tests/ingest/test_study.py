@@ -1,6 +1,8 @@
 """Study files: what is understood, and what is refused."""
 
+import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +60,40 @@ def test_a_study_that_is_not_understood_is_refused(tmp_path, text, message):
         read_study(tmp_path / "study.toml")
     assert len(str(error.value).splitlines()) == 1
     assert str(tmp_path / "study.toml") in str(error.value)
+
+
+STARTER = "[[dataset]]\nreader = 'starter'\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_study_is_read_as_editors_save_it(tmp_path, encoding):
+    (tmp_path / "study.toml").write_bytes((STARTER + "name = 'Geräusche'\r\n").encode(encoding))
+    assert read_study(tmp_path / "study.toml") == Study((DatasetChoice("starter", name="Geräusche"),))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (STARTER + "x = " + "[" * 100_000, "is nested too deeply"),
+        (STARTER + "[activations]\ntop_k = " + "9" * 5000, "is not TOML: Exceeds the limit"),
+        (STARTER + "[activations]\ntop_k = 0x" + "f" * 5000, "top_k: the number is too large"),
+        (STARTER + "[scores]\nscorers = [0x" + "f" * 5000 + "]", "scorer 'what is too large to show' is not known"),
+        (STARTER + "[clusters]\nbackend = {a." + ".".join("a" * 5000) + " = 1}", "backend 'what is too large to show' is not known"),
+        (STARTER + "[activations]\ntop_k = '" + "x" * 5000 + "'", "top_k: int is expected, not 'xxx"),
+        (STARTER + "'" + "k" * 5000 + "' = 1", "'kkk"),
+        (STARTER + "[[network]]\nname = 'yamnet'\nclip_s = 1e999", "clip_s: a number is expected, not inf"),
+        (STARTER + 'name = "a\\u0000"', "holds a NUL character"),
+    ],
+)  # fmt: skip
+def test_what_no_line_could_hold_is_refused_in_a_short_one(tmp_path, text, message):
+    (tmp_path / "study.toml").write_text(text)
+    with pytest.raises(UserError, match=re.escape(message)) as error:
+        read_study(tmp_path / "study.toml")
+    assert len(str(error.value).removeprefix(str(tmp_path))) < 600
+
+
+def test_only_a_regular_file_is_opened_as_a_study(tmp_path):
+    os.mkfifo(tmp_path / "study.toml")
+    for path in (tmp_path / "study.toml", tmp_path, Path("/dev/zero")):
+        with pytest.raises(UserError, match="it is no regular file"):
+            read_study(path)

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import io
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile as sf
 from PIL import Image
 
+import report
 from report.addresses import slug, slugs
 from report.contents import Clip, View
 from report.media import HEIGHT, MAGMA, PADDING, WIDTH, mp3, spectrogram, spectrogram_png
 from report.parts import charts, svg
+
+TEMPLATES = Path(report.__file__).parent / "templates"
 
 
 def test_slugs_are_safe_short_and_different():
@@ -163,3 +168,13 @@ def test_mp3_keeps_length_and_rate(tmp_path, rate, expected):
     assert wave.ndim == 1
     assert abs(len(wave) / got - seconds) < 0.06
     assert np.sqrt((wave**2).mean()) == pytest.approx(0.25 / np.sqrt(2), rel=0.05)
+
+
+def test_what_scrolls_can_be_reached_by_keyboard():
+    """A region that may scroll sideways takes the focus, or holds something that does (axe-core's rule scrollable-region-focusable)."""
+    out_of_reach = []
+    for path in sorted(TEMPLATES.rglob("*.j2")):
+        for tag, text in re.findall(r'(<pre[^>]*>|<div class="scroll"[^>]*>)(.*?)(?=</pre>|</div>)', path.read_text("utf-8"), re.DOTALL):
+            if 'tabindex="0"' not in tag and not re.search(r"<button|<a href|\{\{ rows \}\}", text):
+                out_of_reach.append(f"{path.name}: {tag}")
+    assert out_of_reach == []

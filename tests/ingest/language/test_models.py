@@ -12,10 +12,12 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from ingest.language.captions import accept
 from ingest.language.endpoint import Endpoint
 from ingest.language.engines import Transformers, Vllm
 from ingest.language.loading import model_identity
-from ingest.language.models import CUT_OFF, Reply, ask, judged, prompt_sha256, read_prompt
+from ingest.language.models import CUT_OFF, Reply, ask, begins_thinking, judged, prompt_sha256, read_prompt
+from ingest.stages import descriptions
 from warehouse.store import UserError
 
 TEMPLATE = "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -33,6 +35,13 @@ TEMPLATE = "{% for message in messages %}<|{{ message['role'] }}|>{{ message['co
         ("", None, "empty reply"),
         (" \n\t", None, "empty reply"),
         ("<think>Let me see", None, "reply ends while thinking"),
+        ("Okay, a banana.\nHm.\n</think>\n\nLoud sounds.", "Loud sounds.", None),
+        ("<think>a</think> Well. <THINK>b</think>\nLoud sounds.", "Loud sounds.", None),
+        ("a</think> Loud <think>wait", None, "reply ends while thinking"),
+        ("Hm.</thinking>Loud sounds.", "Loud sounds.", None),
+        ("[THINK]Hm.[/THINK]Loud sounds.", "Loud sounds.", None),
+        ("I'm sorry, as an AI I think</think>Loud sounds.", "Loud sounds.", None),
+        ("Hm. Loud sounds.</think>", None, "empty reply"),
         ("x" * 20_001, None, "reply of 20001 bytes, more than 20000"),
         ("é" * 10_001, None, "reply of 20002 bytes, more than 20000"),
         ("loud \ud800 sound", None, "reply with lone surrogates"),
@@ -53,6 +62,16 @@ def test_replies_that_can_be_used(raw, text, reason):
     found.raw.encode()  # storable
     if reason is None:
         assert found.raw == raw
+
+
+def test_what_a_template_began_is_no_answer_without_its_end():
+    assert judged("Okay, let me hear", thinks=True) == Reply(None, "Okay, let me hear", "reply ends while thinking")
+    assert judged("Hm.</think>Loud sounds.", thinks=True).text == "Loud sounds."
+    assert accept("Okay, let me hear", thinks=True).reason == "reply ends while thinking"
+    assert accept("Okay, someone says I cannot.</think>Loud sounds.", thinks=True).text == "Loud sounds."
+    assert [begins_thinking(end) for end in ("<|assistant|><think>\n", "<think>\n\n</think>\n\n", "about <think> tags.<|assistant|>")] == [
+        True, False, False,
+    ]  # fmt: skip
 
 
 def test_raw_replies_are_kept_with_escapes():
@@ -186,6 +205,11 @@ class Handler(BaseHTTPRequestHandler):
         if kind == "long":
             answer["choices"][0]["finish_reason"] = "length"
         status, headers, text = 200, {}, json.dumps(answer)
+        if kind == "newer" and "max_tokens" in body:
+            status, text = (
+                400,
+                json.dumps({"error": {"message": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."}}),
+            )
         if kind in ("busy", "broken", "refused", "unknown") and wrong:
             status = {"busy": 429, "broken": 500, "refused": 400, "unknown": 404}[kind]
             headers = {"Retry-After": "0"} if kind == "busy" else {}
@@ -246,6 +270,29 @@ def test_endpoint_sends_what_it_says(server, monkeypatch):
     assert server.requests == [("/v1/chat/completions", "Bearer secret", message)]
     assert "secret" not in json.dumps(model.parameters)
     assert model.parameters == {"engine": "endpoint", "url": model.url, "model": "small", "seed": 5, "max_tokens": 7, "top_p": 0.5}
+
+
+def test_a_server_that_wants_max_completion_tokens_gets_it(server):
+    model = endpoint(server, max_tokens=7, concurrency=1)
+    assert [reply.text for reply in model.complete(["newer a", "newer b"])] == ["You said newer a", "You said newer b"]
+    assert server.seen == {"newer a": 2, "newer b": 1}
+    assert [{"max_tokens", "max_completion_tokens"} & body.keys() for *_, body in server.requests[1:]] == [{"max_completion_tokens"}] * 2
+    assert model.parameters["max_tokens"] == 7
+
+
+def test_extra_of_a_study_goes_into_requests_and_parameters(server):
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    plain, more = ({"engine": "endpoint", "model": "small", "url": url, **extra} for extra in ({}, {"extra": {"top_p": 0.5, "seed": ""}}))
+    model = descriptions.Settings(**more).language_model()
+    model.complete(["fine"])
+    [(_, _, body)] = server.requests
+    assert (body["top_p"], "seed" in body) == (0.5, False)
+    assert model.parameters["top_p"] == 0.5
+    assert descriptions.Settings(**plain).language_model().parameters.keys() == model.parameters.keys() - {"top_p"} | {"seed"}
+    with pytest.raises(UserError, match="extra goes into requests to an endpoint"):
+        descriptions.Settings(extra={"top_p": 1}).language_model()
+    with pytest.raises(UserError, match="extra holds what JSON cannot"):
+        endpoint(server, extra={"a": float("nan")})
 
 
 def test_endpoint_marks_what_was_cut_off(server):

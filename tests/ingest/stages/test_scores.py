@@ -240,7 +240,8 @@ def test_an_interrupted_judge_is_asked_nothing_twice(copied, server, monkeypatch
     ("reply", "rating"),
     [
         ("Rating: 7", 7), ("7", 7), (" **Rating: 10** \n", 10), ("rating 0/10", 0), ('"Rating:" 3', 3), ("Rating: 4\nThe caption fits.", 4),
-        ("<think>Rating: 2?</think>\nRating: 8", 8), ("Rating: 11", None), ("Rating: -1", None), ("Rating: 7.5", None), ("Quite likely", None),
+        ("<think>Rating: 2?</think>\nRating: 8", 8), ("Rating: 2?\nRating: 2\n</think>\n8", 8),
+        ("Rating: 11", None), ("Rating: -1", None), ("Rating: 7.5", None), ("Quite likely", None),
         ("The caption says Rating: 10.", None), ("Rating: 10\nRating: 1", None), ("Rating: 3\nRating: 3", 3), ("", None), ("Rating: 123", None),
         ("\u0663", None),
     ],

@@ -1,0 +1,191 @@
+"""What users and surroundings can do to a command: it ends rightly or in one line, soon, and leaves nothing half-written."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.small import write_sounds
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parent.parent
+NETWORK = f"{ROOT / 'tests' / 'small.py'}:small_network"
+LONGEST_S = 60
+HOMELESS = """
+import os, pwd
+os.environ.pop("HOME", None)
+def nobody(uid): raise KeyError(uid)
+pwd.getpwuid = nobody
+from auricle import main
+main()
+"""
+
+
+def command(*arguments, code="from auricle import main; main()"):
+    """`auricle` as a process's arguments; those may be bytes."""
+    return [sys.executable, "-c", code, *(argument if isinstance(argument, bytes) else str(argument) for argument in arguments)]
+
+
+def surroundings(more=None):
+    """The environment of a child."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("AURICLE_WAREHOUSE", "XDG_CACHE_HOME")}
+    return {**kept, "PYTHONPATH": str(ROOT), **(more or {})}
+
+
+def run(*arguments, cwd, env=None, code="from auricle import main; main()", **options):
+    """What became of a command: no traceback, and an end within a minute."""
+    done = subprocess.run(
+        command(*arguments, code=code), cwd=cwd, capture_output=True, env=surroundings(env), timeout=LONGEST_S, check=False, **options
+    )
+    assert b"Traceback" not in done.stderr + done.stdout, done.stderr.decode("utf-8", "replace")[-2000:]
+    return done
+
+
+def refused(*arguments, cwd, **options):
+    """The one line in which a command is refused."""
+    done = run(*arguments, cwd=cwd, **options)
+    lines = done.stderr.decode("utf-8", "replace").splitlines()
+    assert (done.returncode, len(lines)) == (2, 1), (done.returncode, lines)
+    assert lines[0].startswith("auricle: ")
+    return lines[0]
+
+
+def work(folder, *more):
+    return ["ingest", "--network", NETWORK, "--dataset", "folder", "--source", folder / "sounds", "--warehouse", folder / "w.duckdb", *more]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hostile")
+    write_sounds(folder / "sounds", 9)
+    assert run(*work(folder), cwd=folder).returncode == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--clip-seconds", "1e9"], "clip_s is 1e+09, it must be at most 3600 seconds"),
+        (["--clip-seconds", "nan"], "a number is expected"),
+        (["--device", "meta"], "device meta cannot be used"),
+        (["--warehouse", ""], "--warehouse '' names no file"),
+        (["--warehouse", "w/"], "--warehouse 'w/' names no file"),
+        (["--warehouse", "/"], "names no file"),
+        (["--warehouse", ".."], "names no file"),
+        (["--warehouse", b"w\xff.duckdb"], "is no UTF-8"),
+        (["--warehouse", "pipe"], "pipe is no regular file"),
+        (["--source", b"sounds\xff"], "is no UTF-8"),
+        (["--layer", b"\xff"], "is no UTF-8"),
+        (["--weights", "pipe"], "neither a regular file nor a folder"),
+    ],
+)
+def test_an_argument_that_cannot_be_is_refused_and_nothing_made_of_it(tmp_path, more, said):
+    write_sounds(tmp_path / "sounds", 2)
+    os.rename(tmp_path / "sounds", os.fsencode(tmp_path) + b"/sounds\xff")
+    write_sounds(tmp_path / "sounds", 2)
+    os.mkfifo(tmp_path / "pipe")
+    assert said in refused(*work(tmp_path, *more), cwd=tmp_path)
+    if more[0] != "--device":  # the clips are read before there is a network to be put on it
+        assert sorted(path.name for path in tmp_path.iterdir() if path.name.isascii()) == ["pipe", "sounds"]
+
+
+def test_more_than_there_is_is_all_there_is(made, tmp_path):
+    write_sounds(tmp_path / "sounds", 9)
+    assert run(*work(tmp_path, "--top-k", 10**9, "--batch", 10**9), cwd=tmp_path).returncode == 0
+    sql = "SELECT neuron_id, side, rank, clip_id, activation FROM top_clip WHERE reduction = 'mean' ORDER BY ALL"
+    both = [run("query", sql, "--format", "csv", "--warehouse", folder / "w.duckdb", cwd=tmp_path).stdout for folder in (made, tmp_path)]
+    assert both[0] == both[1]
+    assert both[0].count(b"\n") > 200
+
+
+@pytest.mark.parametrize("name", ["study", "ratings", "index.html", "manifest.json"])
+def test_nothing_waits_at_a_pipe(made, tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    if name == "study":
+        assert "no regular file" in refused("ingest", tmp_path / name, cwd=tmp_path)
+    elif name == "ratings":
+        assert "no regular file" in refused("ingest", "ratings", tmp_path / name, "--warehouse", made / "w.duckdb", cwd=tmp_path)
+    else:
+        assert run("report", "--site", tmp_path, "--warehouse", made / "w.duckdb", cwd=tmp_path).returncode == 0
+        assert (tmp_path / name).is_file()
+
+
+def test_a_user_without_a_home_is_told_what_to_do(made, tmp_path):
+    assert run("report", "--site", tmp_path / "site", "--warehouse", made / "w.duckdb", cwd=tmp_path, code=HOMELESS).returncode == 0
+    assert run(*work(made), cwd=tmp_path, code=HOMELESS).returncode == 0
+    yamnet = ["ingest", "--network", "yamnet", "--dataset", "starter", "--warehouse", tmp_path / "w.duckdb"]
+    assert "set AURICLE_CACHE" in refused(*yamnet, cwd=tmp_path, code=HOMELESS, env={"AURICLE_CACHE": ""})
+
+
+def test_few_open_files_are_said(made, tmp_path):
+    few = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (10, 10))  # noqa: E731
+    for arguments in (["status"], ["report", "--site", tmp_path / "site"], ["ingest", tmp_path / "study.toml"]):
+        line = refused(*arguments, "--warehouse", made / "w.duckdb", cwd=tmp_path, preexec_fn=few)
+        assert "no more than 10 files may be open at once" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_an_output_cannot_show_is_escaped(made, tmp_path):
+    ascii_only = {"PYTHONIOENCODING": "ascii"}
+    sql, where = "SELECT 'é ☃' AS a", ["--warehouse", made / "w.duckdb"]
+    assert rb"\xe9 \u2603" in run("query", sql, *where, cwd=tmp_path, env=ascii_only).stdout
+    assert json.loads(run("query", sql, "--format", "json", *where, cwd=tmp_path, env=ascii_only).stdout) == [{"a": "é ☃"}]
+    assert b"\\xe9" in run("query", "SELECT é", *where, cwd=tmp_path, env=ascii_only).stderr
+
+
+def test_a_reader_that_goes_and_a_full_disk(made, tmp_path):
+    where = ["--warehouse", made / "w.duckdb"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(command("status", *where), stdout=writing, stderr=subprocess.PIPE, env=surroundings(), timeout=LONGEST_S)
+    assert (done.returncode, done.stderr) == (0, b"")
+    done = subprocess.run(command(*work(made)), stdout=writing, stderr=subprocess.PIPE, env=surroundings(), timeout=LONGEST_S)
+    assert (done.returncode, done.stderr) == (2, b"auricle: nobody reads on: the next `auricle ingest` continues\n")
+    os.close(writing)
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command("status", *where), stdout=full, stderr=subprocess.PIPE, env=surroundings(), timeout=LONGEST_S)
+    assert (done.returncode, done.stderr) == (2, b"auricle: input or output: No space left on device\n")
+
+
+@pytest.mark.parametrize(("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")])
+def test_a_signal_ends_an_ingest_in_a_line_and_the_next_continues(tmp_path, number, code, word):
+    write_sounds(tmp_path / "sounds", 600)
+    process = subprocess.Popen(
+        command(*work(tmp_path)), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=surroundings()
+    )
+    until(lambda: list(tmp_path.glob("w.activations/**/*")))
+    process.send_signal(number)
+    _, said = process.communicate(timeout=LONGEST_S)
+    assert (process.returncode, said.decode()) == (code, f"auricle: {word}: the next `auricle ingest` continues\n")
+    assert run(*work(tmp_path), cwd=tmp_path).returncode == 0
+    assert b"is sound" in run("check", "--warehouse", tmp_path / "w.duckdb", cwd=tmp_path).stdout
+
+
+def test_the_second_report_into_a_folder_is_refused_naming_the_first(made, tmp_path):
+    arguments = ["report", "--site", tmp_path / "site", "--warehouse", made / "w.duckdb"]
+    first = subprocess.Popen(command(*arguments), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=surroundings())
+    until((tmp_path / "site" / "manifest.held").exists)
+    first.send_signal(signal.SIGSTOP)
+    try:
+        assert f"is being written by process {first.pid} (since 20" in refused(*arguments, cwd=tmp_path)
+    finally:
+        first.send_signal(signal.SIGCONT)
+    assert first.wait(LONGEST_S) == 0
+    assert not list((tmp_path / "site").rglob("*.tmp"))
+    assert not (tmp_path / "site" / "manifest.held").exists()
+    assert b"0 pages written" in run(*arguments, cwd=tmp_path).stdout
+
+
+def until(happened):
+    """Wait for something, at most a minute."""
+    end = time.monotonic() + LONGEST_S
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.002)
