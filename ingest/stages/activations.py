@@ -128,12 +128,12 @@ def ingest_activations(
         network_sha256=network.checkpoint_sha256,
         device=device if device == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})",
     )
-    folder = store.activation_folder(warehouse) / f"run-{run.run_id:04d}"
+    done = run.done()
+    folder = store.run_folder(warehouse, run.run_id, continued=bool(done) and not run.finished)
     if run.finished:
         _remove_shards(folder)
         return Outcome(run, 0, run.failures())
     folder.mkdir(parents=True, exist_ok=True)
-    done = run.done()
     if "network" not in done:
         with run.commit(["network"]) as con:
             layer_tables.register_network(con, network, chosen, positions=positions)

@@ -180,6 +180,20 @@ def test_again_does_nothing_and_a_changed_parameter_says_why(tmp_path):
     assert not list(tmp_path.rglob("shard-*")) + list(tmp_path.rglob("state-*"))
 
 
+def test_warehouses_that_differ_behind_the_last_dot_keep_their_own_matrices(tmp_path):
+    sounds, stored = write_sounds(tmp_path / "sounds", 6), []
+    for number in (1, 2):
+        network = small_network()
+        network.module[0].weight.data *= number
+        network.checkpoint_sha256 = str(number)
+        ingest(tmp_path / f"w.v{number}", sounds, network=network)
+    for number in (1, 2):
+        assert list(check(tmp_path / f"w.v{number}")) == []
+        with duckdb.connect(str(tmp_path / f"w.v{number}"), read_only=True) as con:
+            stored.append(matrix(con, tmp_path, "conv1", "mean"))
+    assert not np.array_equal(*stored)
+
+
 def test_positions_are_means_over_windows(tmp_path):
     sounds = write_sounds(tmp_path / "sounds", 6)
     ingest(tmp_path / "w.duckdb", sounds, positions=True, layers=("conv2",))
