@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -54,6 +54,7 @@ class Network:
 
     A clip of `clip_s` seconds at `sample_rate_hz` becomes `windows` windows of `window_s` seconds starting every `window_hop_s`; a network
     that takes clips whole has one. `counts_padding=False` leaves the silence added to short clips out of every reduction over time.
+    `output` names the network's output where the module returns several: a dict's key, a tuple's index.
     Subclasses override `prepare`, and `tail` where they know a shorter way than the two general forms; or both are given as functions.
     """
 
@@ -73,6 +74,7 @@ class Network:
         output_names: list[str] | None = None,
         note: str | None = None,
         counts_padding: bool = True,
+        output: str | int | None = None,
         prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
         tail: Callable[[Layer, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
@@ -89,6 +91,7 @@ class Network:
         self.output_names = output_names
         self.note = note
         self.counts_padding = counts_padding
+        self.output = output
         self._prepare = prepare
         self._tail = tail
 
@@ -104,7 +107,11 @@ class Network:
     @torch.inference_mode()
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Run the module on prepared inputs; returns its output [clips * windows, ...]."""
-        return self.module(inputs)
+        return self.own(self.module(inputs))
+
+    def own(self, returned: Any) -> torch.Tensor:
+        """The network's output among what its module returned."""
+        return returned if self.output is None else returned[self.output]
 
     def tail_form(self, layer: Layer) -> TailForm:
         """How `tail` comes to its result: the network's own way, from the layer on through a sequence, or by a whole pass."""
@@ -130,7 +137,7 @@ class Network:
             value = activation.clone() if after else activation  # the next module may work in place
             for module in after:
                 value = module(value)
-            return value
+            return self.own(value) if after else value
 
         def replace(_module: nn.Module, _inputs: object, output: object) -> object:
             return (activation.clone(), *output[1:]) if isinstance(output, tuple) else activation.clone()
@@ -140,6 +147,20 @@ class Network:
             return self.forward(inputs)
         finally:
             handle.remove()
+
+
+def check_attributed(network: Network, layer: Layer, output: torch.Tensor, clips: int, ran_before: bool) -> None:
+    """Raise UserError for a layer's output in a pass over so many clips that cannot be given to these one by one."""
+    if ran_before:
+        what = "ran more than once"
+    elif len(output) != clips * network.windows:
+        what = f"put out {len(output)} rows instead of {clips * network.windows}"
+    else:
+        return
+    raise UserError(
+        f"layer {layer.name} ({layer.module}) of {network.name} {what} in a pass over {clips} clips, so its values cannot be told apart by clip: "
+        "let the network take a batch in one go, or leave the layer out"
+    )
 
 
 def modules_after(module: nn.Module, path: str) -> list[nn.Module] | None:

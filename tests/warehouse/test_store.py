@@ -178,7 +178,18 @@ def test_the_same_work_is_the_same_run_and_a_difference_is_named(path):
 
 
 def test_every_warehouse_of_a_folder_has_its_own_folder_of_activations(tmp_path):
-    names = ("w.duckdb", "w.v1.duckdb", "w.v2.duckdb", "w.v1", "w.v2", "w", "w.db", "w.activations.duckdb", "w-activations.duckdb", "w.duckdb.db")
+    names = (
+        "w.duckdb",
+        "w.v1.duckdb",
+        "w.v2.duckdb",
+        "w.v1",
+        "w.v2",
+        "w",
+        "w.db",
+        "w.activations.duckdb",
+        "w-activations.duckdb",
+        "w.duckdb.db",
+    )
     folders = [store.activation_folder(tmp_path / name).name for name in names]
     assert folders[0] == "w.activations"
     assert len(set(folders)) == len(names)
