@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ingest.networks.checkpoints import tensor_sha256
 from warehouse.store import UserError
 
 Axes = Literal["channel,time,frequency", "channel,time", "token,unit", "unit"]
@@ -54,7 +55,8 @@ class Network:
 
     A clip of `clip_s` seconds at `sample_rate_hz` becomes `windows` windows of `window_s` seconds starting every `window_hop_s`; a network
     that takes clips whole has one. `counts_padding=False` leaves the silence added to short clips out of every reduction over time.
-    `output` names the network's output where the module returns several: a dict's key, a tuple's index.
+    `output` names the network's output where the module returns several: a dict's key, a tuple's index. `checkpoint_sha256` is by default the
+    hash of the tensors; `shaped_by` has the hashes of what else shapes the values, by what it is.
     Subclasses override `prepare`, and `tail` where they know a shorter way than the two general forms; or both are given as functions.
     """
 
@@ -67,7 +69,7 @@ class Network:
         sample_rate_hz: int,
         clip_s: float,
         layers: list[Layer],
-        checkpoint_sha256: str,
+        checkpoint_sha256: str | None = None,
         windows: int = 1,
         window_s: float | None = None,
         window_hop_s: float | None = None,
@@ -84,7 +86,8 @@ class Network:
         self.sample_rate_hz = sample_rate_hz
         self.clip_s = clip_s
         self.layers = layers
-        self.checkpoint_sha256 = checkpoint_sha256
+        self.checkpoint_sha256 = checkpoint_sha256 if checkpoint_sha256 is not None else tensor_sha256(self.tensors())
+        self.shaped_by: dict[str, str] = {}
         self.windows = windows
         self.window_s = window_s if window_s is not None else clip_s
         self.window_hop_s = window_hop_s if window_hop_s is not None else self.window_s
@@ -94,6 +97,10 @@ class Network:
         self.output = output
         self._prepare = prepare
         self._tail = tail
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Parameters and buffers as the module saves them."""
+        return {name: value for name, value in self.module.state_dict().items() if isinstance(value, torch.Tensor)}
 
     @property
     def samples(self) -> int:

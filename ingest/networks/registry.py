@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ingest.networks.audio_text import check_reads_text
+from ingest.networks.identity import identify
 from ingest.networks.network import Network, pick_device
 from warehouse.store import UserError, first_line
 
@@ -113,6 +114,7 @@ def load_user_network(path: Path, function: str, *, weights: Path | None = None,
     if not isinstance(network, Network):
         raise UserError(f"{origin} returned {type(network).__name__}: it must return an ingest.networks.Network")
     check_network(network, origin)
+    identify(network, path, function, weights)
     return network
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ingest.methods.extremes import Extremes
+from ingest.networks import identity
 from ingest.networks.network import Layer, Network, course_steps, keep_freed_memory, pick_device
 from ingest.sounds.sound import SoundError, load
 from ingest.stages import Context, Outcome, Progress, layer_tables, silent
@@ -112,6 +113,7 @@ def ingest_activations(
     device = pick_device(settings.device)
     chosen = pick_layers(network, layers, positions)
     keep_freed_memory()
+    identity.settle(warehouse, network)
     run = ledger.begin(
         warehouse,
         STAGE,
@@ -135,6 +137,7 @@ def ingest_activations(
         return Outcome(run, 0, run.failures())
     folder.mkdir(parents=True, exist_ok=True)
     if "network" not in done:
+        identity.record(folder, network)
         with run.commit(["network"]) as con:
             layer_tables.register_network(con, network, chosen, positions=positions)
             con.execute(
