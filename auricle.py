@@ -188,8 +188,9 @@ def status(warehouse: Warehouse = WAREHOUSE) -> None:
         counts = con.execute(
             "SELECT (SELECT count(*) FROM dataset), (SELECT count(*) FROM clip), (SELECT count(*) FROM network), (SELECT count(*) FROM neuron)"
         ).fetchone()
+        files = con.execute("SELECT path FROM activation_file").fetchall()
     assert counts
-    size = sum(path.stat().st_size for path in [warehouse, *warehouse.with_suffix(".activations").rglob("*.npy")])
+    size = sum(path.stat().st_size for path in [warehouse, *(warehouse.parent / name for (name,) in files)] if path.is_file())
     print("{}: {} data sets, {} clips, {} networks, {} neurons, {:.0f} MB".format(warehouse, *counts, size / 1e6))
     _print_table(headers, rows)
 

@@ -252,8 +252,16 @@ def free_bytes(folder: Path) -> int:
 
 
 def activation_folder(warehouse: Path) -> Path:
-    """Folder of a warehouse's activation files, beside the database file."""
-    return warehouse.with_suffix(".activations")
+    """Folder of a warehouse's activation files, beside the database file: NAME.activations of NAME.duckdb, otherwise one that no other
+    database beside it has, not even one whose name differs behind the last dot alone."""
+    return warehouse.with_suffix(".activations") if warehouse.suffix == ".duckdb" else warehouse.with_name(f"{warehouse.name}-activations")
+
+
+def run_folder(warehouse: Path, run_id: int, *, continued: bool) -> Path:
+    """Folder of a run's activation files. A run that is continued may have begun where warehouses of any ending had them before."""
+    name = f"run-{run_id:04d}"
+    folder, before = activation_folder(warehouse) / name, warehouse.with_suffix(".activations") / name
+    return before if continued and before.is_dir() and not folder.exists() else folder
 
 
 def insert(con: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame) -> None:

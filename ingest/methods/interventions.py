@@ -18,7 +18,7 @@ import torch
 
 from ingest.methods.probes import Z95
 from ingest.methods.readouts import class_counts
-from ingest.networks.network import Layer, Network, TailForm
+from ingest.networks.network import Layer, Network, TailForm, check_attributed
 from ingest.networks.passes import room
 from warehouse.store import UserError
 
@@ -90,11 +90,11 @@ def cache_layers(
     With `folder` they lie in new files there, mapped into memory, so that layers larger than memory can be had; the files are the caller's
     to delete. Raises UserError for values that are not finite.
     """
-    found: dict[str, torch.Tensor] = {}
+    found: dict[str, list[torch.Tensor]] = {layer.name: [] for layer in layers}
     handles = [
         network.module.get_submodule(layer.module).register_forward_hook(
             # A copy: the next module may work in place.
-            lambda _module, _inputs, output, name=layer.name: found.__setitem__(name, _first(output).detach().clone())
+            lambda _module, _inputs, output, name=layer.name: found[name].append(_first(output).detach().clone())
         )
         for layer in layers
     ]
@@ -121,7 +121,8 @@ def cache_layers(
                 inputs[rows] = batch.unflatten(0, (-1, network.windows)).cpu()
             held = ~batch.flatten(1).isnan().all(dim=1) if network.padding and network.windows > 1 else None  # see Padding
             for cache in caches:
-                output = found.pop(cache.layer.name).float()
+                output = found[cache.layer.name].pop().float()
+                check_attributed(network, cache.layer, output, len(batch) // network.windows, bool(found[cache.layer.name]))
                 if not (output if held is None else output[held.to(output.device)]).isfinite().all():
                     raise UserError(f"layer {cache.layer.name} of {network.name} puts out values that are not finite: leave such clips out")
                 laid = output.permute(0, 2, 3, 1) if cache.layer.axes == "channel,time,frequency" else output

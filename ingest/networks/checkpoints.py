@@ -22,6 +22,10 @@ TENSORFLOW_TYPES = {1: np.float32, 2: np.float64, 3: np.int32, 4: np.uint8, 6: n
 TABLE_MAGIC = 0xDB4775248B80FB57
 
 
+COMPUTED: set[str] = set()
+"""Hashes of tensors made in this process, to tell them from those that were typed in."""
+
+
 class _Broken(Exception):
     """A TensorFlow checkpoint whose bytes do not hold together; the message says how."""
 
@@ -89,6 +93,7 @@ def tensor_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}\0{str(tensor.dtype).removeprefix('torch.')}\0{list(tensor.shape)}\0".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    COMPUTED.add(digest.hexdigest())
     return digest.hexdigest()
 
 

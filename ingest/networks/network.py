@@ -6,12 +6,13 @@ import contextlib
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
+from ingest.networks.checkpoints import tensor_sha256
 from warehouse.store import UserError
 
 Axes = Literal["channel,time,frequency", "channel,time", "token,unit", "unit"]
@@ -71,6 +72,8 @@ class Network:
     A clip of `clip_s` seconds at `sample_rate_hz` becomes `windows` windows of `window_s` seconds starting every `window_hop_s`; a network
     that takes clips whole has one. `counts_padding=False` leaves the silence added to short clips out of every reduction over time;
     `padding`, where there is one, says more exactly what of a short clip is heard and counted.
+    `output` names the network's output where the module returns several: a dict's key, a tuple's index. `checkpoint_sha256` is by default the
+    hash of the tensors; `shaped_by` has the hashes of what else shapes the values, by what it is.
     Subclasses override `prepare`, and `tail` where they know a shorter way than the two general forms; or both are given as functions.
     """
 
@@ -83,7 +86,7 @@ class Network:
         sample_rate_hz: int,
         clip_s: float,
         layers: list[Layer],
-        checkpoint_sha256: str,
+        checkpoint_sha256: str | None = None,
         windows: int = 1,
         window_s: float | None = None,
         window_hop_s: float | None = None,
@@ -91,6 +94,7 @@ class Network:
         note: str | None = None,
         counts_padding: bool = True,
         padding: Padding | None = None,
+        output: str | int | None = None,
         prepare: Callable[[torch.Tensor], torch.Tensor] | None = None,
         tail: Callable[[Layer, torch.Tensor, torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
@@ -100,7 +104,8 @@ class Network:
         self.sample_rate_hz = sample_rate_hz
         self.clip_s = clip_s
         self.layers = layers
-        self.checkpoint_sha256 = checkpoint_sha256
+        self.checkpoint_sha256 = checkpoint_sha256 if checkpoint_sha256 is not None else tensor_sha256(self.tensors())
+        self.shaped_by: dict[str, str] = {}
         self.windows = windows
         self.window_s = window_s if window_s is not None else clip_s
         self.window_hop_s = window_hop_s if window_hop_s is not None else self.window_s
@@ -108,8 +113,13 @@ class Network:
         self.note = note
         self.counts_padding = counts_padding
         self.padding = padding
+        self.output = output
         self._prepare = prepare
         self._tail = tail
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Parameters and buffers as the module saves them."""
+        return {name: value for name, value in self.module.state_dict().items() if isinstance(value, torch.Tensor)}
 
     @property
     def samples(self) -> int:
@@ -144,7 +154,11 @@ class Network:
     @torch.inference_mode()
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Run the module on prepared inputs; returns its output [clips * windows, ...]."""
-        return self.module(inputs)
+        return self.own(self.module(inputs))
+
+    def own(self, returned: Any) -> torch.Tensor:
+        """The network's output among what its module returned."""
+        return returned if self.output is None else returned[self.output]
 
     def tail_form(self, layer: Layer) -> TailForm:
         """How `tail` comes to its result: the network's own way, from the layer on through a sequence, or by a whole pass."""
@@ -170,7 +184,7 @@ class Network:
             value = activation.clone() if after else activation  # the next module may work in place
             for module in after:
                 value = module(value)
-            return value
+            return self.own(value) if after else value
 
         def replace(_module: nn.Module, _inputs: object, output: object) -> object:
             return (activation.clone(), *output[1:]) if isinstance(output, tuple) else activation.clone()
@@ -180,6 +194,20 @@ class Network:
             return self.forward(inputs)
         finally:
             handle.remove()
+
+
+def check_attributed(network: Network, layer: Layer, output: torch.Tensor, clips: int, ran_before: bool) -> None:
+    """Raise UserError for a layer's output in a pass over so many clips that cannot be given to these one by one."""
+    if ran_before:
+        what = "ran more than once"
+    elif len(output) != clips * network.windows:
+        what = f"put out {len(output)} rows instead of {clips * network.windows}"
+    else:
+        return
+    raise UserError(
+        f"layer {layer.name} ({layer.module}) of {network.name} {what} in a pass over {clips} clips, so its values cannot be told apart by clip: "
+        "let the network take a batch in one go, or leave the layer out"
+    )
 
 
 def modules_after(module: nn.Module, path: str) -> list[nn.Module] | None:

@@ -9,6 +9,7 @@ import math
 import re
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from ingest.networks.audio_text import check_reads_text
+from ingest.networks.identity import identify
 from ingest.networks.network import Network, pick_device
 from warehouse.store import UserError, first_line
 
@@ -112,6 +114,7 @@ def load_user_network(path: Path, function: str, *, weights: Path | None = None,
     if not isinstance(network, Network):
         raise UserError(f"{origin} returned {type(network).__name__}: it must return an ingest.networks.Network")
     check_network(network, origin)
+    identify(network, path, function, weights)
     return network
 
 
@@ -134,7 +137,12 @@ def _import_file(path: Path) -> ModuleType:
 
 
 def check_network(network: Network, origin: str) -> None:
-    """Raise UserError unless a network's description holds: unique layers that exist, and the shapes that one clip of noise gives."""
+    """Raise UserError unless a network's description holds: unique layers that exist, each with one tensor of its shape a pass, and for each clip the
+    values that it has alone, whatever clips are beside it.
+
+    Two clips are run apart and together. Of several outputs (a dict, a tuple) the network's own is `network.output`, which is set here where
+    it is the one with the last layer's values.
+    """
     names = Counter(layer.name for layer in network.layers)
     if not names:
         raise UserError(f"{origin} lists no layers: give some, for instance by ingest.networks.discover_layers")
@@ -147,29 +155,84 @@ def check_network(network: Network, origin: str) -> None:
             raise UserError(f"{origin}: layer {layer.name} names the module {layer.module!r}, which the network does not have")
     if not (network.clip_s > 0 and math.isfinite(network.clip_s) and network.sample_rate_hz > 0 and network.windows > 0):
         raise UserError(f"{origin}: clip_s, sample_rate_hz and windows must be above 0")
+    noise = torch.randn(2, network.samples, generator=torch.Generator().manual_seed(0)) * torch.tensor([[0.1], [0.02]])
+    first, second, both = (_values(network, clips, origin) for clips in (noise[:1], noise[1:], noise))
+    for name, together in both.items():
+        if not _same(torch.cat([first[name], second[name]]), together):
+            chance = not _same(first[name], _values(network, noise[:1], origin)[name])
+            raise UserError(
+                f"{origin}: {f'layer {name}' if name else 'the output'} has other values for the same clip "
+                + ("every time: leave out what draws at random or keeps something from pass to pass" if chance else "when it is run with another: "
+                   "nothing may depend on a batch's other clips (normalising over the batch, BatchNorm in training mode, another order)")
+            )  # fmt: skip
+
+
+def _values(network: Network, waveforms: torch.Tensor, origin: str) -> dict[str, torch.Tensor]:
+    """Values of every layer, and under "" of the network's output, for waveforms [clips, samples] in one pass; raises UserError for other shapes."""
     found: dict[str, list[Any]] = {layer.name: [] for layer in network.layers}
+
+    def keep(name: str, result: Any) -> None:  # a copy: the next module may work in place
+        found[name].append(result.detach().clone() if isinstance(result, torch.Tensor) else result)
+
     handles = [
-        modules[layer.module].register_forward_hook(lambda _module, _inputs, result, name=layer.name: found[name].append(result))
+        network.module.get_submodule(layer.module).register_forward_hook(
+            lambda _module, _inputs, result, name=layer.name: keep(name, result)
+        )
         for layer in network.layers
     ]
+    clips = ("one clip", "two clips")[len(waveforms) - 1]
     try:
-        noise = torch.randn(1, network.samples, generator=torch.Generator().manual_seed(0)) * 0.1
-        network.forward(network.prepare(noise))
+        returned = network.forward(network.prepare(waveforms))
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"{origin}: the network fails on one clip of noise with {type(error).__name__}: {first_line(error)}") from None
+        raise UserError(f"{origin}: the network fails on {clips} of noise with {type(error).__name__}: {first_line(error)}") from None
     finally:
         for handle in handles:
             handle.remove()
+    rows = len(waveforms) * network.windows
     for layer in network.layers:
         results = found[layer.name]
         if len(results) != 1 or not isinstance(results[0], torch.Tensor):
             what = f"ran {len(results)} times" if len(results) != 1 else f"put out a {type(results[0]).__name__}"
-            raise UserError(f"{origin}: module {layer.module} of layer {layer.name} {what} in one pass: choose one that gives one tensor")
+            raise UserError(
+                f"{origin}: module {layer.module} of layer {layer.name} {what} in one pass over {clips}: choose one that gives one tensor"
+            )
         shape = tuple(results[0].shape)
-        if shape != (network.windows, *layer.shape):
-            raise UserError(f"{origin}: layer {layer.name} puts out {list(shape)} for a clip instead of {[network.windows, *layer.shape]}")
+        if shape != (rows, *layer.shape):
+            of = "a clip" if len(waveforms) == 1 else clips
+            raise UserError(f"{origin}: layer {layer.name} puts out {list(shape)} for {of} instead of {[rows, *layer.shape]}")
+    if not isinstance(returned, torch.Tensor):
+        network.output = _output(returned, found[network.layers[-1].name][0], origin)
+        returned = returned[network.output]
+    if not returned.dim() or len(returned) != rows:
+        raise UserError(
+            f"{origin}: the network returns {list(returned.shape)} for {clips}: the first dimension must count clips (times windows), here {rows}"
+        )
+    return {name: results[0] for name, results in found.items()} | {"": returned}
+
+
+def _output(returned: Any, last: torch.Tensor, origin: str) -> str | int:
+    """Which of the tensors that a module returned, by key or index, is the network's output: the one that is the last layer's."""
+    kind = type(returned).__name__
+    if not isinstance(returned, (Mapping, Sequence)) or isinstance(returned, str):
+        raise UserError(f"{origin}: the network returns a {kind}: let it return one tensor")
+    entries = returned if isinstance(returned, Mapping) else dict(enumerate(returned))
+    tensors = {name: value for name, value in entries.items() if isinstance(value, torch.Tensor)}
+    same = [name for name, value in tensors.items() if value.shape == last.shape and _same(value, last)]
+    if len(same) != 1:
+        choice = ", ".join(map(repr, tensors)) or "none that is a tensor"
+        raise UserError(
+            f"{origin}: the network returns a {kind} of {choice}: name the one that is its output, as in Network(..., output=NAME)"
+        )
+    return same[0]
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether values are equal but for rounding, which differs with the size of a batch."""
+    scale = float(one.abs().nan_to_num(0, 0, 0).max()) if one.numel() else 0.0
+    eps = torch.finfo(one.dtype).eps if one.is_floating_point() else 0.0
+    return one.shape == other.shape and torch.allclose(one, other, rtol=0, atol=eps**0.5 * scale, equal_nan=True)
 
 
 def _line_in(error: BaseException, path: Path) -> str:

@@ -18,7 +18,7 @@ from torch import nn
 from ingest.networks.checkpoints import tensor_sha256
 from ingest.networks.masking import Masking, PreparePadded, after_filter_bank, masked
 from ingest.networks.network import Layer, Network
-from warehouse.store import UserError, first_line
+from warehouse.store import UserError, first_line, sha256_json
 
 DEFAULT_CLIP_S, LONGEST_DEFAULT_CLIP_S = 5.0, 10.24
 # Vectors that only masking in training reads: a checkpoint may lack them without any effect on what the network computes.
@@ -309,7 +309,7 @@ def _load(transformers: Any, spec: str, clip_s: float | None) -> Network:
     clip_s = clip_s if clip_s is not None else min(input_s or DEFAULT_CLIP_S, LONGEST_DEFAULT_CLIP_S)
     if not 0 < clip_s < math.inf or (input_s and clip_s > input_s):
         raise UserError(f"{spec} cannot take clips of {clip_s:g} s: give " + (f"at most {input_s:g} s" if input_s else "a positive length"))
-    return build_network(
+    network = build_network(
         Path(spec).resolve().name if options["local_files_only"] else spec,
         model,
         prepare,
@@ -320,6 +320,11 @@ def _load(transformers: Any, spec: str, clip_s: float | None) -> Network:
         output_names=output_names,
         note=f"Loaded with transformers as {architecture.__name__}." + (FILLED.format(input_s) if input_s and output_names else ""),
     )
+    written = {"config": config.get_config_dict(spec, **options), "preprocessor": extractor.get_feature_extractor_dict(spec, **options)}
+    for name, (settings, _) in written.items():  # as they are written, but for where from and by which version
+        kept = {key: value for key, value in settings.items() if not key.startswith("_") and key != "transformers_version"}
+        network.shaped_by[name] = sha256_json(kept)
+    return network
 
 
 def _refuse_misfits(spec: str, info: dict[str, Any]) -> None:

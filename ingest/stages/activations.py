@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ingest.methods.extremes import Extremes
+from ingest.networks import identity
 from ingest.networks.network import Layer, Network, course_steps, keep_freed_memory, pick_device
 from ingest.sounds.sound import MARGIN_S, SoundError, load, sought_amiss
 from ingest.stages import Context, Outcome, Progress, layer_tables, silent
@@ -112,6 +113,7 @@ def ingest_activations(
     device = pick_device(settings.device)
     chosen = pick_layers(network, layers, positions)
     keep_freed_memory()
+    identity.settle(warehouse, network)
     run = ledger.begin(
         warehouse,
         STAGE,
@@ -130,13 +132,14 @@ def ingest_activations(
         network_sha256=network.checkpoint_sha256,
         device=device if device == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})",
     )
-    folder = store.activation_folder(warehouse) / f"run-{run.run_id:04d}"
+    done = run.done()
+    folder = store.run_folder(warehouse, run.run_id, continued=bool(done) and not run.finished)
     if run.finished:
         _remove_shards(folder)
         return Outcome(run, 0, run.failures())
     folder.mkdir(parents=True, exist_ok=True)
-    done = run.done()
     if "network" not in done:
+        identity.record(folder, network)
         with run.commit(["network"]) as con:
             layer_tables.register_network(con, network, chosen, positions=positions)
             con.execute(

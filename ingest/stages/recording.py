@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ingest.networks.network import Layer, Network, course_steps, frame_times
+from ingest.networks.network import Layer, Network, check_attributed, course_steps, frame_times
 from warehouse import store
 from warehouse.store import UserError
 
@@ -66,7 +66,8 @@ class Recorder:
 
     With `positions` every element of a convolution's output is a neuron, its value the mean over windows (reduction `window_mean`).
     With `shares` the share of a neuron's values above 0, over time, frequency and windows, is a third reduction (`active`).
-    `valid_s` [clips], the seconds of sound in each clip, must be set before each forward pass of a network that does not count padding.
+    `valid_s` [clips], the seconds of sound in each clip, must be set before each forward pass of a network that does not count padding, and
+    `batch` be empty.
     """
 
     def __init__(
@@ -112,7 +113,12 @@ class Recorder:
     def _hook(self, layer: Layer):
         def record(_module: torch.nn.Module, _inputs: object, output: object) -> None:
             tensor = output[0] if isinstance(output, tuple) else output
-            assert isinstance(tensor, torch.Tensor)
+            if not isinstance(tensor, torch.Tensor):
+                raise UserError(
+                    f"layer {layer.name} of {self.network.name} put out a {type(tensor).__name__} instead of a tensor: leave it out"
+                )
+            clips = len(tensor) // self.network.windows if self.valid_s is None else len(self.valid_s)
+            check_attributed(self.network, layer, tensor, clips, layer.name in self.batch)
             if tuple(tensor.shape[1:]) != layer.shape:
                 raise UserError(
                     f"layer {layer.name} of {self.network.name} put out shape {tuple(tensor.shape[1:])}, it is declared as {layer.shape}"

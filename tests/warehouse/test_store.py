@@ -177,6 +177,34 @@ def test_the_same_work_is_the_same_run_and_a_difference_is_named(path):
     assert other.why == "not run 1 again: k was 1, is 2; the data set's content changed; the stage's code went from version 1 to 2"
 
 
+def test_every_warehouse_of_a_folder_has_its_own_folder_of_activations(tmp_path):
+    names = (
+        "w.duckdb",
+        "w.v1.duckdb",
+        "w.v2.duckdb",
+        "w.v1",
+        "w.v2",
+        "w",
+        "w.db",
+        "w.activations.duckdb",
+        "w-activations.duckdb",
+        "w.duckdb.db",
+    )
+    folders = [store.activation_folder(tmp_path / name).name for name in names]
+    assert folders[0] == "w.activations"
+    assert len(set(folders)) == len(names)
+    assert not set(folders) & set(names)
+
+
+def test_a_run_goes_on_where_it_began(tmp_path):
+    begun = tmp_path / "w.activations" / "run-0003"
+    begun.mkdir(parents=True)
+    assert store.run_folder(tmp_path / "w.v2", 3, continued=True) == begun
+    assert store.run_folder(tmp_path / "w.v2", 3, continued=False) == tmp_path / "w.v2-activations" / "run-0003"
+    (tmp_path / "w.v2-activations" / "run-0003").mkdir(parents=True)
+    assert store.run_folder(tmp_path / "w.v2", 3, continued=True) == tmp_path / "w.v2-activations" / "run-0003"
+
+
 def test_check_finds_what_is_wrong(path):
     assert list(check(path)) == []
     run = ledger.begin(path, "activations", parameters={}, code_version=1)

@@ -99,6 +99,109 @@ def test_a_users_own_mistakes_are_named(own, function, message):
     assert message in refusal(f"{own}:{function}")
 
 
+KINDS = """
+import torch
+from torch import nn
+from torch.nn import functional as F
+from ingest.networks import Layer, Network
+
+class Kind(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        torch.manual_seed(0)
+        self.kind, self.conv, self.norm, self.act, self.out = kind, nn.Conv1d(1, 4, 50, stride=50), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3)
+        self.calls = 0
+
+    def forward(self, x):
+        kind = self.kind
+        if kind == "loop":
+            return torch.cat([self.out(self.act(self.conv(clip[None])).mean(2)) for clip in x])
+        y = self.conv(x)
+        if kind == "training":
+            self.norm.train()
+            y = self.norm(y)
+        if kind == "batch_norm":
+            y = F.batch_norm(y, None, None, training=True)
+        if kind == "loudest":
+            y = y / y.abs().max()
+        if kind == "twice":
+            y = self.act(y) - 1
+        if kind == "order":
+            y = y.flip(0)
+        if kind == "dropout":
+            y = F.dropout(y, 0.5)
+        if kind == "counts":
+            self.calls += 1
+            y = y * self.calls
+        pooled = self.act(y).mean(2)
+        if kind == "classes_first":
+            return self.out(pooled).T
+        result = self.out(pooled)
+        if kind == "beside":
+            return result - result.mean(0)
+        if kind in ("dict", "unknown"):
+            return {"embedding": pooled, "clipwise_output": result.sigmoid() if kind == "unknown" else result}
+        if kind == "chosen":
+            return {"embedding": pooled, "clipwise_output": result.sigmoid()}
+        if kind == "text":
+            return "cat"
+        return (pooled, result) if kind == "tuple" else result
+
+def network(kind, prepare=lambda waveforms: waveforms[:, None], **options):
+    layers = [Layer("conv", "act", (4, 80), "channel,time", True), Layer("out", "out", (3,), "unit")]
+    return Network("kind", "test", Kind(kind), sample_rate_hz=8000, clip_s=0.5, layers=layers, checkpoint_sha256="0" * 64, prepare=prepare, **options)
+
+KINDS = "plain loop training batch_norm loudest twice order dropout counts classes_first beside dict unknown text tuple".split()
+globals().update({kind: lambda kind=kind: network(kind) for kind in KINDS})
+chosen = lambda: network("chosen", output="clipwise_output")
+louder = lambda: network("plain", prepare=lambda waveforms: (waveforms / waveforms.std())[:, None])
+"""
+
+
+@pytest.fixture
+def kinds(tmp_path):
+    path = tmp_path / "kinds.py"
+    path.write_text(KINDS)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("loop", "module act of layer conv ran 2 times in one pass over two clips: choose one that gives one tensor"),
+        ("twice", "module act of layer conv ran 2 times in one pass over one clip"),
+        ("training", "layer conv has other values for the same clip when it is run with another"),
+        ("batch_norm", "layer conv has other values for the same clip when it is run with another"),
+        ("loudest", "layer conv has other values for the same clip when it is run with another"),
+        ("louder", "layer conv has other values for the same clip when it is run with another"),
+        ("order", "layer conv has other values for the same clip when it is run with another"),
+        ("beside", "the output has other values for the same clip when it is run with another"),
+        ("dropout", "layer conv has other values for the same clip every time"),
+        ("counts", "layer conv has other values for the same clip every time"),
+        ("classes_first", "the network returns [3, 1] for one clip: the first dimension must count clips (times windows), here 1"),
+        ("unknown", "returns a dict of 'embedding', 'clipwise_output': name the one that is its output, as in Network(..., output=NAME)"),
+        ("text", "the network returns a str: let it return one tensor"),
+    ],
+)
+def test_what_cannot_be_attributed_to_clips_is_refused(kinds, function, message):
+    assert message in refusal(f"{kinds}:{function}")
+
+
+@pytest.mark.parametrize(
+    ("function", "output"), [("plain", None), ("dict", "clipwise_output"), ("tuple", 1), ("chosen", "clipwise_output")]
+)
+def test_of_several_outputs_the_last_layers_or_the_one_named_is_the_networks(kinds, function, output):
+    network = load_network(f"{kinds}:{function}")
+    assert network.output == output
+    inputs = network.prepare(torch.randn(2, network.samples))
+    result = network.forward(inputs)
+    expected = network.module.out(network.module.act(network.module.conv(inputs)).mean(2))
+    torch.testing.assert_close(result, expected.sigmoid() if function == "chosen" else expected)
+    torch.testing.assert_close(
+        network.tail(network.layers[1], torch.ones(2, 3), inputs), torch.ones(2, 3) if function != "chosen" else torch.ones(2, 3).sigmoid()
+    )
+
+
 def test_a_users_own_file_must_be_there_and_run(own, tmp_path):
     assert "no file" in refusal(f"{tmp_path}/nothing.py:make")
     assert "names no function" in refusal(str(own))

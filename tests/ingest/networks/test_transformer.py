@@ -229,6 +229,21 @@ def test_the_hash_is_of_the_weights_alone(tmp_path):
     assert load_network(str(tmp_path / "b"), clip_s=1.0).checkpoint_sha256 != first.checkpoint_sha256
 
 
+def test_what_shapes_the_values_besides_is_known(tmp_path):
+    save(tmp_path / "a", "wav2vec2")
+    first = load_network(str(tmp_path / "a"), clip_s=1.0).shaped_by
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert load_network(str(tmp_path / "b"), clip_s=1.0).shaped_by == first
+    for name, key, value in (("preprocessor_config", "do_normalize", False), ("config", "layer_norm_eps", 1e-3)):
+        path = tmp_path / "b" / f"{name}.json"
+        settings = json.loads(path.read_text())
+        path.write_text(json.dumps(settings | {key: value}))
+        changed = load_network(str(tmp_path / "b"), clip_s=1.0).shaped_by
+        part = name.partition("_")[0]
+        assert [known for known in first if changed[known] != first[known]] == [part]
+        path.write_text(json.dumps(settings))
+
+
 def test_checkpoints_that_do_not_fit_are_refused(tmp_path):
     save(tmp_path, "ast")
     path = tmp_path / "model.safetensors"

@@ -182,6 +182,20 @@ def test_again_does_nothing_and_a_changed_parameter_says_why(tmp_path):
     assert not list(tmp_path.rglob("shard-*")) + list(tmp_path.rglob("state-*"))
 
 
+def test_warehouses_that_differ_behind_the_last_dot_keep_their_own_matrices(tmp_path):
+    sounds, stored = write_sounds(tmp_path / "sounds", 6), []
+    for number in (1, 2):
+        network = small_network()
+        network.module[0].weight.data *= number
+        network.checkpoint_sha256 = str(number)
+        ingest(tmp_path / f"w.v{number}", sounds, network=network)
+    for number in (1, 2):
+        assert list(check(tmp_path / f"w.v{number}")) == []
+        with duckdb.connect(str(tmp_path / f"w.v{number}"), read_only=True) as con:
+            stored.append(matrix(con, tmp_path, "conv1", "mean"))
+    assert not np.array_equal(*stored)
+
+
 def test_positions_are_means_over_windows(tmp_path):
     sounds = write_sounds(tmp_path / "sounds", 6)
     ingest(tmp_path / "w.duckdb", sounds, positions=True, layers=("conv2",))
@@ -247,6 +261,44 @@ def test_unknown_layers_and_wrong_shapes_are_refused(tmp_path):
         ingest(tmp_path / "w.duckdb", sounds, network=network)
 
 
+class Pieces(torch.nn.Sequential):
+    """Takes a batch in pieces."""
+
+    size = 1
+
+    def forward(self, inputs):
+        return torch.cat([super(Pieces, self).forward(piece) for piece in inputs.split(self.size)])
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_batch_taken_in_pieces_is_refused(tmp_path, size):
+    """Whatever the pieces: a value must not stand under another clip's name."""
+    network = small_network()
+    network.module = Pieces(*network.module)
+    network.module.size = size
+    with pytest.raises(UserError, match=rf"^layer conv1 \(1\) of small put out {size} rows instead of 4 in a pass over 4 clips, .*leave"):
+        ingest(tmp_path / "w.duckdb", write_sounds(tmp_path / "sounds", 6), network=network)
+
+
+def test_a_module_that_runs_twice_in_a_pass_is_refused(tmp_path):
+    network = small_network()
+    network.module[2] = torch.nn.Sequential(torch.nn.Conv2d(5, 7, 3, stride=2, padding=1), network.module[3])
+    with pytest.raises(UserError, match=r"layer conv2 \(3\) of small ran more than once in a pass over 4 clips"):
+        ingest(tmp_path / "w.duckdb", write_sounds(tmp_path / "sounds", 6), network=network)
+
+
+def test_a_layer_that_puts_out_no_tensor_is_refused(tmp_path):
+    class Named(torch.nn.Module):
+        def forward(self, inputs):
+            return {"value": inputs}
+
+    network = small_network()
+    network.module = torch.nn.Sequential(*network.module, Named())
+    network.layers[2] = replace(network.layers[2], module="7")
+    with pytest.raises(UserError, match="layer logits of small put out a dict instead of a tensor"):
+        ingest(tmp_path / "w.duckdb", write_sounds(tmp_path / "sounds", 6), network=network)
+
+
 def test_padding_is_left_out_where_a_network_does_not_count_it():
     network = small_network()
     network.counts_padding = False
@@ -255,6 +307,7 @@ def test_padding_is_left_out_where_a_network_does_not_count_it():
     recorder.valid_s = torch.tensor([0.25, 1.0])
     with torch.inference_mode(), recorder:
         network.forward(network.prepare(waveforms))
+    with torch.inference_mode():
         output = network.module[:2](network.prepare(waveforms))
     mean, peak = (recorder.batch["conv1"].reductions[name] for name in ("mean", "max"))
     for clip, frames in ((0, 8), (1, 32)):
