@@ -111,6 +111,32 @@ def finished(warehouse: Path, run_id: int, stage: str) -> tuple[str, dict[str, A
     return row[0], json.loads(row[1]), row[2]
 
 
+def find(
+    warehouse: Path,
+    stage: str,
+    *,
+    parameters: dict[str, object],
+    code_version: int,
+    dataset_sha256: str | None = None,
+    network_sha256: str | None = None,
+    seed: int | None = None,
+) -> tuple[int, bool] | None:
+    """Number of the run that `begin` would continue, and whether it is done; None when it would begin one."""
+    inputs = store.sha256_json([dataset_sha256, network_sha256, seed])
+    key = store.sha256_json([stage, inputs, store.sha256_json(parameters), code_version])
+    with store.connect_readonly(warehouse) as con:
+        return con.execute("SELECT run_id, status = 'done' FROM run WHERE run_key = ?", [key]).fetchone()  # type: ignore[return-value]
+
+
+def forget(run: Run, tables: Iterable[str]) -> None:
+    """Take back a run that cannot be finished, with its rows in these tables, units of work and failures."""
+    with store.transaction(run.warehouse) as con:
+        for table in (*tables, "failure", "work_unit"):
+            con.execute(f"DELETE FROM {table} WHERE run_id = ?", [run.run_id])
+    with store.transaction(run.warehouse) as con:  # of its own: DuckDB minds references that the same transaction deletes
+        con.execute("DELETE FROM run WHERE run_id = ?", [run.run_id])
+
+
 def begin(
     warehouse: Path,
     stage: str,

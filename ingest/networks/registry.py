@@ -127,12 +127,16 @@ def _import_file(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickling look a class's module up there
     folder = str(path.resolve().parent)
     sys.path.insert(0, folder)  # so that the file finds the files beside it
+    before = set(sys.modules)
     try:
         specification.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise UserError(f"{path} cannot be imported{_line_in(error, path)}: {type(error).__name__}: {first_line(error)}") from None
     finally:
         sys.path.remove(folder)
+        for other in set(sys.modules) - before:  # another user's file may have files of the same names beside it
+            if Path(getattr(sys.modules[other], "__file__", None) or "/").is_relative_to(folder):
+                del sys.modules[other]
     return module
 
 

@@ -7,12 +7,13 @@ that makes them count. When all shards are in, `ingest.stages.layer_tables` turn
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,9 +21,9 @@ import torch
 from ingest.methods.extremes import Extremes
 from ingest.networks import identity
 from ingest.networks.network import Layer, Network, course_steps, keep_freed_memory, pick_device
-from ingest.sounds.sound import MARGIN_S, SoundError, load, sought_amiss
-from ingest.stages import Context, Outcome, Progress, layer_tables, silent
-from ingest.stages.recording import Recorder, padding_parameter
+from ingest.sounds.sound import SoundError, load
+from ingest.stages import Context, Outcome, Progress, layer_tables, silent, stored_types
+from ingest.stages.recording import Batch, Recorder, collect, padding_parameter, windows_parameter
 from warehouse import ledger, store
 from warehouse.store import UserError
 
@@ -39,12 +40,13 @@ FLOAT16_MAX = 65504.0
 
 @dataclass(frozen=True)
 class Settings:
-    """How activations are taken. dtype: of the stored matrices. precision: of the forward pass, other than float32 by autocast. top_k: clips
+    """How activations are taken. dtype: of the stored matrices; auto is float16, and float32 for a layer whose values do not survive that
+    (overflow, underflow to 0, lost order), which is then said. precision: of the forward pass, other than float32 by autocast. top_k: clips
     kept on either side of a neuron's ranking. shares: also record the share of each clip's values above 0, for stage specificity. device
     (auto takes a GPU where there is one; cpu, cuda, cuda:1, ...) and batch, clips per forward pass (by default 8, on a GPU 64), do not change
     results beyond rounding."""
 
-    dtype: Literal["float16", "float32"] = "float16"
+    dtype: Literal["auto", "float16", "float32"] = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     top_k: int = 20
     shares: bool = False
@@ -57,8 +59,12 @@ class Settings:
                 raise UserError(f"activations: {name} is {value}, it must be at least 1")
 
     def parameters(self) -> dict[str, object]:
-        """What goes into the run. Runs from before there were shares stay what they are."""
-        kept: dict[str, object] = {"dtype": self.dtype, "precision": self.precision, "top_k": self.top_k}
+        """What goes into the run. Runs from before there were shares, and those whose values all fit float16, stay what they are."""
+        kept: dict[str, object] = {
+            "dtype": "float16" if self.dtype == "auto" else self.dtype,
+            "precision": self.precision,
+            "top_k": self.top_k,
+        }
         return kept | ({"shares": True} if self.shares else {})
 
 
@@ -101,11 +107,13 @@ def ingest_activations(
     layers: Sequence[str] | None = None,
     positions: bool = False,
     progress: Progress = silent,
+    lost: str | None = None,
 ) -> Outcome:
     """Record a network over the data set version with that content. `paths` are its sound files by clip name.
 
     Continues an interrupted run; does nothing when done. A clip that cannot be read any more, or on which the network puts out values that
-    are not finite, becomes a failure row; its column in the matrices is NaN where it has no value.
+    are not finite, becomes a failure row; its column in the matrices is NaN where it has no value. `lost` says what float16 was found to do to
+    the values in a run that was taken back for that.
     """
     settings = settings or Settings()
     if positions and settings.shares:
@@ -114,30 +122,29 @@ def ingest_activations(
     chosen = pick_layers(network, layers, positions)
     keep_freed_memory()
     identity.settle(warehouse, network)
-    run = ledger.begin(
-        warehouse,
-        STAGE,
-        parameters={
-            "dataset": dataset,
-            "network": network.name,
-            "clip_s": network.clip_s,
-            "layers": layers,
-            "positions": positions,
-            **settings.parameters(),
-            **_windows(warehouse, dataset, content_sha256, paths, network.clip_s),
-            **padding_parameter(warehouse, network, dataset, content_sha256),
-        },
-        code_version=CODE_VERSION,
-        dataset_sha256=content_sha256,
-        network_sha256=network.checkpoint_sha256,
-        device=device if device == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})",
-    )
+    parameters: dict[str, object] = {
+        "dataset": dataset,
+        "network": network.name,
+        "clip_s": network.clip_s,
+        "layers": layers,
+        "positions": positions,
+        **settings.parameters(),
+        **windows_parameter(warehouse, dataset, content_sha256, paths, network.clip_s),
+        **padding_parameter(warehouse, network, dataset, content_sha256),
+    }
+    key: dict[str, Any] = {"code_version": CODE_VERSION, "dataset_sha256": content_sha256, "network_sha256": network.checkpoint_sha256}
+    if by_layer := settings.dtype == "auto" and (lost is not None or stored_types.is_by_layer(warehouse, STAGE, parameters, key)):
+        parameters["dtype"] = "auto"
+    where = device if device == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})"
+    run = ledger.begin(warehouse, STAGE, parameters=parameters, device=where, **key)
     done = run.done()
     folder = store.run_folder(warehouse, run.run_id, continued=bool(done) and not run.finished)
     if run.finished:
         _remove_shards(folder)
         return Outcome(run, 0, run.failures())
     folder.mkdir(parents=True, exist_ok=True)
+    if "network" not in done or settings.dtype != "auto":
+        stored_types.watch(folder, settings.dtype == "auto")
     if "network" not in done:
         identity.record(folder, network)
         with run.commit(["network"]) as con:
@@ -148,24 +155,31 @@ def ingest_activations(
                 FROM clip JOIN dataset USING (dataset_id) WHERE dataset.name = ? AND content_sha256 = ?""",
                 [run.run_id, dataset, content_sha256],
             )
-    extraction = Extraction(run, network, chosen, positions, settings, paths, folder, device)
-    worked = extraction.run_shards(done, progress)
+    dtype = "float32" if by_layer else str(parameters["dtype"])
+    extraction = Extraction(run, network, chosen, positions, settings, dtype, paths, folder, device)
+    try:
+        worked = extraction.run_shards(done, progress)
+    except stored_types.Lost as loss:
+        ledger.forget(run, ["activation_clip"])
+        shutil.rmtree(folder)
+        return ingest_activations(
+            warehouse,
+            network,
+            dataset,
+            content_sha256,
+            paths,
+            settings,
+            layers=layers,
+            positions=positions,
+            progress=progress,
+            lost=str(loss),
+        )
     worked += layer_tables.finish_layers(
-        run, network, chosen, extraction.top_k, folder, extraction.shard_files(), extraction.recorder.reductions, progress
+        run, network, chosen, extraction.top_k, folder, extraction.shard_files(), extraction.recorder.reductions, progress, by_layer
     )
     run.finish()
     _remove_shards(folder)
-    return Outcome(run, worked, run.failures())
-
-
-def _windows(warehouse: Path, dataset: str, content_sha256: str, paths: dict[str, Path], clip_s: float) -> dict[str, object]:
-    """The parameter of runs in which some clip's window was another, or none, before windows were taken from a decode of the whole."""
-    with store.connect_readonly(warehouse) as con:
-        long = con.execute(
-            "SELECT clip.name FROM clip JOIN dataset USING (dataset_id) WHERE dataset.name = ? AND content_sha256 = ? AND duration_s > ?",
-            [dataset, content_sha256, clip_s + 2 * MARGIN_S],
-        ).fetchall()
-    return {"windows": "of the whole decode"} if any(name in paths and sought_amiss(paths[name]) for (name,) in long) else {}
+    return Outcome(stored_types.said(run, lost) if by_layer and worked else run, worked, run.failures())
 
 
 class Extraction:
@@ -178,6 +192,7 @@ class Extraction:
         layers: list[Layer],
         positions: bool,
         settings: Settings,
+        dtype: str,
         paths: dict[str, Path],
         folder: Path,
         device: str,
@@ -188,7 +203,8 @@ class Extraction:
         network.module.to(device)
         self.recorder = Recorder(network, layers, positions=positions, shares=settings.shares, device=device)
         self.rows = [self.recorder.neurons(layer) for layer in layers]
-        self.dtype = np.dtype(settings.dtype)
+        self.dtype = np.dtype(dtype)
+        self.watched = settings.dtype == "auto" and dtype == "float16"
         with store.connect_readonly(run.warehouse) as con:
             self.clips: list[tuple[int, str]] = con.execute(
                 "SELECT clip_id, name FROM activation_clip JOIN clip USING (clip_id) WHERE run_id = ? ORDER BY column_index", [run.run_id]
@@ -236,9 +252,8 @@ class Extraction:
         self, index: int, batches: Iterator[Batch], extremes: list[Extremes], progress: Progress
     ) -> tuple[np.ndarray, list[tuple[str, str]]]:
         clips = self.shards[index]
-        values = torch.full(
-            (len(self.recorder.reductions), len(clips), sum(self.rows)), torch.nan, dtype=getattr(torch, self.settings.dtype)
-        )
+        values = torch.full((len(self.recorder.reductions), len(clips), sum(self.rows)), torch.nan, dtype=getattr(torch, self.dtype.name))
+        plain = torch.full_like(values, torch.nan, dtype=torch.float32) if self.watched else None
         failures: list[tuple[str, str]] = []
         column = 0
         while column < len(clips):
@@ -246,13 +261,23 @@ class Extraction:
             failures += batch.failures
             if batch.columns:
                 columns = torch.tensor(batch.columns) + column
-                failures += self._forward(batch, columns, torch.tensor([clips[column][0] for column in columns.tolist()]), values, extremes)
+                failures += self._forward(
+                    batch, columns, torch.tensor([clips[column][0] for column in columns.tolist()]), values, extremes, plain
+                )
             column += batch.clips
             progress(index * self.shard + column, len(self.clips))
+        if plain is not None:
+            stored_types.check(plain, self.layers, self.rows, positions=self.positions)
         return values.transpose(1, 2).contiguous().numpy(), failures
 
     def _forward(
-        self, batch: Batch, columns: torch.Tensor, clip_ids: torch.Tensor, values: torch.Tensor, extremes: list[Extremes]
+        self,
+        batch: Batch,
+        columns: torch.Tensor,
+        clip_ids: torch.Tensor,
+        values: torch.Tensor,
+        extremes: list[Extremes],
+        plain: torch.Tensor | None,
     ) -> list[tuple[str, str]]:
         """Run a batch through the network, put its values into their columns and rank them."""
         failures = []
@@ -274,7 +299,7 @@ class Extraction:
                 )
             for number, reduction in enumerate(self.recorder.reductions):
                 found = recorded.reductions[reduction].float().cpu()
-                if self.settings.dtype == "float16" and bool((found.abs().nan_to_num(0, posinf=0) > FLOAT16_MAX).any()):
+                if self.settings.dtype == "float16" == self.dtype.name and bool((found.abs().nan_to_num(0, posinf=0) > FLOAT16_MAX).any()):
                     raise UserError(f"layer {layer.name} of {self.network.name} exceeds float16: use --dtype float32")
                 bad = ~found.isfinite()
                 if bool(bad.any()):
@@ -284,6 +309,8 @@ class Extraction:
                             (batch.names[position], f"layer {layer.name}: {int(bad[position].sum())} of {rows} neurons not finite")
                         )
                 values[number, columns, row : row + rows] = found.to(values.dtype)
+                if plain is not None:
+                    plain[number, columns, row : row + rows] = found
             if not self.positions:
                 extreme.update(values[0, columns, row : row + rows], clip_ids, None if recorded.course is None else recorded.course.cpu())
             row += rows
@@ -349,27 +376,6 @@ def new_extremes(network: Network, layers: list[Layer], top_k: int, batch: int) 
     clip_bytes = sum(2 * count * layer.neurons for count, layer in zip(steps, layers, strict=True))
     capacity = max(batch, min(SHARD_CLIPS, COURSE_BYTES // clip_bytes))
     return [Extremes(layer.neurons, top_k, count, capacity) for count, layer in zip(steps, layers, strict=True)]
-
-
-@dataclass
-class Batch:
-    """Clips decoded together: how many were asked, the positions that could be read, their names, waveforms [n, samples], real seconds [n]."""
-
-    clips: int
-    columns: list[int]
-    names: list[str]
-    waveforms: np.ndarray
-    valid_s: np.ndarray
-    failures: list[tuple[str, str]]
-
-
-def collect(clips: list[tuple[int, str]], results: list[tuple[np.ndarray, float] | str]) -> Batch:
-    """Stack what was loaded and list what was not."""
-    read = [(position, result) for position, result in enumerate(results) if not isinstance(result, str)]
-    failures = [(clip[1], result) for clip, result in zip(clips, results, strict=True) if isinstance(result, str)]
-    waveforms = np.stack([result[0] for _, result in read]) if read else np.zeros((0, 0), dtype=np.float32)
-    valid_s = np.array([result[1] for _, result in read], dtype=np.float64)
-    return Batch(len(clips), [position for position, _ in read], [clips[position][1] for position, _ in read], waveforms, valid_s, failures)
 
 
 def _remove_shards(folder: Path) -> None:

@@ -12,6 +12,7 @@ import polars as pl
 import torch
 
 from ingest.methods.extremes import Extremes
+from ingest.methods.precision import lost_in_float16
 from ingest.methods.specificity import average_precision, class_means, selectivity_index
 from ingest.networks.network import Layer, Network, course_steps
 from ingest.stages import Progress, silent
@@ -32,8 +33,10 @@ def finish_layers(
     shards: list[Path],
     reductions: tuple[str, ...],
     progress: Progress = silent,
+    by_layer: bool = False,
 ) -> int:
-    """Write the matrices and tables of every layer, then the neighbours; returns the units of work done now."""
+    """Write the matrices and tables of every layer, then the neighbours; returns the units of work done now. `by_layer`: as float16 those of
+    the layers whose values all survive that."""
     done = run.done()
     positions = reductions == ("window_mean",)
     with store.connect_readonly(run.warehouse) as con:
@@ -49,8 +52,13 @@ def finish_layers(
         item = f"layer {layer_id}"
         if item not in done:
             tables: dict[str, list[pl.DataFrame]] = {}
+            fits = by_layer and not any(
+                lost_in_float16(torch.from_numpy(assemble(shards, index, row, len(neuron_ids))).T, positions=positions)
+                for index in range(len(reductions))
+            )
             for index, reduction in enumerate(reductions):
                 matrix = assemble(shards, index, row, len(neuron_ids))
+                matrix = matrix.astype(np.float16) if fits else matrix
                 path = folder / f"{layer_id:04d}-{re.sub(r'[^A-Za-z0-9]+', '-', layer.name)[:60]}.{reduction}.npy"
                 temporary = path.with_name(path.name + ".tmp")
                 with temporary.open("wb") as file:

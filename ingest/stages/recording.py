@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ingest.networks.network import Layer, Network, check_attributed, course_steps, frame_times
+from ingest.sounds.sound import MARGIN_S, sought_amiss
 from warehouse import store
 from warehouse.store import UserError
 
@@ -221,3 +222,34 @@ def padding_parameter(warehouse: Path, network: Network, dataset: str, content_s
         ).fetchall()
     short = shortest_s is not None and shortest_s < network.clip_s - 0.5 / network.sample_rate_hz
     return {"padding": network.padding.name} if short else {}
+
+
+def windows_parameter(warehouse: Path, dataset: str, content_sha256: str, paths: dict[str, Path], clip_s: float) -> dict[str, object]:
+    """The parameter of runs in which some clip's window was another, or none, before windows were taken from a decode of the whole."""
+    with store.connect_readonly(warehouse) as con:
+        long = con.execute(
+            "SELECT clip.name FROM clip JOIN dataset USING (dataset_id) WHERE dataset.name = ? AND content_sha256 = ? AND duration_s > ?",
+            [dataset, content_sha256, clip_s + 2 * MARGIN_S],
+        ).fetchall()
+    return {"windows": "of the whole decode"} if any(name in paths and sought_amiss(paths[name]) for (name,) in long) else {}
+
+
+@dataclass
+class Batch:
+    """Clips decoded together: how many were asked, the positions that could be read, their names, waveforms [n, samples], real seconds [n]."""
+
+    clips: int
+    columns: list[int]
+    names: list[str]
+    waveforms: np.ndarray
+    valid_s: np.ndarray
+    failures: list[tuple[str, str]]
+
+
+def collect(clips: list[tuple[int, str]], results: list[tuple[np.ndarray, float] | str]) -> Batch:
+    """Stack what was loaded and list what was not."""
+    read = [(position, result) for position, result in enumerate(results) if not isinstance(result, str)]
+    failures = [(clip[1], result) for clip, result in zip(clips, results, strict=True) if isinstance(result, str)]
+    waveforms = np.stack([result[0] for _, result in read]) if read else np.zeros((0, 0), dtype=np.float32)
+    valid_s = np.array([result[1] for _, result in read], dtype=np.float64)
+    return Batch(len(clips), [position for position, _ in read], [clips[position][1] for position, _ in read], waveforms, valid_s, failures)

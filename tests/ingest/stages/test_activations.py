@@ -212,12 +212,68 @@ def test_values_beyond_float16_are_refused_and_fit_float32(tmp_path):
     network = small_network()
     network.module[0].weight.data *= 1e6
     with pytest.raises(UserError, match="conv1 of small exceeds float16: use --dtype float32"):
-        ingest(tmp_path / "w.duckdb", sounds, network=network)
+        ingest(tmp_path / "w.duckdb", sounds, Settings(dtype="float16"), network=network)
     ingest(tmp_path / "w.duckdb", sounds, Settings(dtype="float32"), network=network)
     with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as con:
         stored = matrix(con, tmp_path, "conv1", "max")
         assert stored.dtype == np.float32
         assert stored.max() > 65504
+
+
+def sigmoid_network(scale=1.0):
+    """As the small network, its outputs far below 1."""
+    network = small_network()
+    network.module.append(torch.nn.Sigmoid())
+    network.module[6].bias.data -= 20 * scale
+    network.layers[2] = replace(network.layers[2], module="7", non_negative=True)
+    network.checkpoint_sha256 = str(scale)
+    return network
+
+
+def types(warehouse, run_id):
+    with duckdb.connect(str(warehouse), read_only=True) as con:
+        query = "SELECT DISTINCT name, dtype FROM activation_file JOIN layer USING (layer_id) WHERE run_id = ?"
+        return dict(con.execute(query, [run_id]).fetchall())
+
+
+def test_a_layer_that_float16_does_not_keep_is_float32_and_says_so(tmp_path):
+    sounds, warehouse = write_sounds(tmp_path / "sounds", 9), tmp_path / "w.duckdb"
+    run = ingest(warehouse, sounds, network=sigmoid_network()).run
+    assert run.why == "float16 does not keep the values of layer logits (underflow); stored as float32: logits"
+    assert types(warehouse, run.run_id) == {"conv1": "float16", "conv2": "float16", "logits": "float32"}
+    with duckdb.connect(str(warehouse), read_only=True) as con:
+        assert con.execute("SELECT run_id FROM run WHERE stage = 'activations'").fetchall() == [(run.run_id,)]  # the first try is gone
+        query = """SELECT min(share_active), bool_or(is_dead) FROM activation_summary
+            JOIN neuron USING (neuron_id) JOIN layer USING (layer_id) WHERE layer.name = 'logits'"""
+        assert con.execute(query).fetchall() == [(1.0, False)]
+        stored = matrix(con, tmp_path, "logits", "mean")
+    assert 0 < stored.min() < stored.max() < 3e-8
+    assert list(check(warehouse)) == []
+    again = ingest(warehouse, sounds, network=sigmoid_network())
+    assert (again.run.run_id, again.worked, again.run.why) == (run.run_id, 0, None)
+    explicit = ingest(warehouse, sounds, Settings(dtype="float16"), network=sigmoid_network()).run
+    assert set(types(warehouse, explicit.run_id).values()) == {"float16"}
+    assert ingest(warehouse, sounds, network=sigmoid_network()).run.run_id == run.run_id
+
+
+def test_a_float16_run_is_done_again_only_where_its_values_show_what_was_lost(tmp_path):
+    """What was asked for as float16, or made before anything was compared, is one key with the default's run."""
+    sounds, warehouse = write_sounds(tmp_path / "sounds", 9), tmp_path / "w.duckdb"
+    for network, same in ((small_network, True), (lambda: sigmoid_network(0.7), False)):
+        old = ingest(warehouse, sounds, Settings(dtype="float16"), network=network()).run
+        new = ingest(warehouse, sounds, network=network()).run
+        assert (new.run_id == old.run_id) == same
+    assert new.why.startswith(f'not run {old.run_id} again: dtype was "float16", is "auto"')
+    assert types(warehouse, new.run_id)["logits"] == "float32"
+
+
+def test_values_beyond_float16_are_float32_by_default(tmp_path):
+    sounds, warehouse = write_sounds(tmp_path / "sounds", 6), tmp_path / "w.duckdb"
+    network = small_network()
+    network.module[0].weight.data *= 1e6
+    run = ingest(warehouse, sounds, network=network).run
+    assert "layer conv1 (overflow)" in run.why
+    assert types(warehouse, run.run_id)["conv1"] == "float32"
 
 
 def test_values_that_are_not_finite_are_failures_and_leave_other_clips_alone(tmp_path):

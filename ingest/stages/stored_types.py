@@ -1,0 +1,66 @@
+"""As what a run of stage activations stores its matrices when the study leaves that open: float16, and float32 for layers that need it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ingest.methods.precision import lost_in_float16, seems_lost
+from ingest.networks.network import Layer
+from warehouse import ledger, store
+
+WATCHED = "float16-watched"
+
+
+class Lost(Exception):
+    """Values that float16 does not keep; the message says which layer's and what becomes of them."""
+
+
+def watch(folder: Path, watched: bool) -> None:
+    """Mark a run's folder as one where every value is compared with what is stored, or as none."""
+    (folder / WATCHED).touch() if watched else (folder / WATCHED).unlink(missing_ok=True)
+
+
+def check(values: torch.Tensor, layers: Sequence[Layer], rows: Sequence[int], *, positions: bool) -> None:
+    """Raise Lost for values [reductions, clips, neurons of all layers] (float32), `rows` neurons a layer, that float16 does not keep."""
+    for layer, part in zip(layers, values.split(list(rows), dim=2), strict=True):
+        for reduction in part:
+            if how := lost_in_float16(reduction, positions=positions):
+                raise Lost(f"float16 does not keep the values of layer {layer.name} ({how})")
+
+
+def is_by_layer(warehouse: Path, stage: str, parameters: dict[str, object], key: dict[str, Any]) -> bool:
+    """Whether types are to be chosen by layer, as float16 was found not to do for all: there is such a run, or the float16 run of these
+    parameters is done, was not watched, and what it stored looks so."""
+    if ledger.find(warehouse, stage, parameters={**parameters, "dtype": "auto"}, **key):
+        return True
+    run_id, done = ledger.find(warehouse, stage, parameters=parameters, **key) or (0, False)
+    watched = store.run_folder(warehouse, run_id, continued=False) / WATCHED
+    if not done or watched.exists():
+        return False
+    with store.connect_readonly(warehouse) as con:
+        files = con.execute("SELECT path FROM activation_file WHERE run_id = ?", [run_id]).fetchall()
+    for path in (warehouse.parent / name for (name,) in files):
+        if path.is_file() and seems_lost(torch.from_numpy(np.load(path)).T, positions=bool(parameters["positions"])):
+            return True
+    if watched.parent.is_dir():
+        watched.touch()  # read once
+    return False
+
+
+def said(run: ledger.Run, lost: str | None) -> ledger.Run:
+    """A run that tells which of its layers are stored as float32."""
+    with store.connect_readonly(run.warehouse) as con:
+        rows = con.execute(
+            """SELECT DISTINCT name, position FROM activation_file JOIN layer USING (layer_id)
+            WHERE run_id = ? AND activation_file.dtype = 'float32' ORDER BY position""",
+            [run.run_id],
+        ).fetchall()
+    names = ", ".join(name for name, _ in rows[:10]) + (f" and {len(rows) - 10} more" if len(rows) > 10 else "")
+    line = f"stored as float32: {names}" if rows else "all layers fit float16"
+    return replace(run, why="; ".join(filter(None, (run.why, lost, line))))
