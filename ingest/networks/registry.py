@@ -135,7 +135,8 @@ def _import_file(path: Path) -> ModuleType:
     finally:
         sys.path.remove(folder)
         for other in set(sys.modules) - before:  # another user's file may have files of the same names beside it
-            if Path(getattr(sys.modules[other], "__file__", None) or "/").is_relative_to(folder):
+            file = Path(getattr(sys.modules[other], "__file__", None) or "/")
+            if file.is_relative_to(folder) and "site-packages" not in file.parts:
                 del sys.modules[other]
     return module
 

@@ -353,3 +353,15 @@ def test_a_cache_that_is_a_file(tmp_path, monkeypatch):
 def test_nothing_to_fetch_for_unknown_names():
     with pytest.raises(UserError, match="choose yamnet or whisper"):
         fetch.fetch("beats")
+
+
+def test_files_beside_two_networks_may_have_the_same_name(tmp_path):
+    for folder, size in (("a", 2), ("b", 3)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "sizes.py").write_text(f"SIZE = {size}\n")
+        (tmp_path / folder / "net.py").write_text(
+            "import torch\nfrom ingest.networks import Layer, Network\nfrom sizes import SIZE\n\n\ndef network():\n"
+            "    return Network('own', 'test', torch.nn.Sequential(torch.nn.Linear(8, SIZE)), sample_rate_hz=8, clip_s=1.0,\n"
+            "                   layers=[Layer('out', '0', (SIZE,), 'unit')])\n"
+        )
+    assert [load_network(f"{tmp_path / folder}/net.py:network").layers[0].neurons for folder in "ab"] == [2, 3]

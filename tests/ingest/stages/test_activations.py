@@ -423,7 +423,7 @@ def test_a_window_sought_amiss_before_is_said_in_the_runs_parameters_and_only_th
     sound = np.random.default_rng(0).normal(0, 0.1, round(8000 * (network.clip_s + 2))).astype(np.float32)
     soundfile.write(sounds / "a" / "long.wav", sound, 8000, subtype="GSM610")
     with monkeypatch.context() as before:
-        before.setattr(activations, "_windows", lambda *_: {})
+        before.setattr(activations, "windows_parameter", lambda *_: {})
         ingest(tmp_path / "w.duckdb", sounds)
     runs = [ingest(tmp_path / "w.duckdb", sounds) for _ in range(2)]
     assert [run.worked > 0 for run in runs] == [True, False]
