@@ -58,7 +58,8 @@ def build(warehouse: Path, site: Path, *, progress: Progress | None = None) -> B
     report made are never touched. Raises UserError when the warehouse cannot be read or the folder not written.
     """
     started = time.perf_counter()
-    connect_readonly(warehouse).close()  # no folder is made where there is none
+    connect_readonly(warehouse).close()  # no folder is made where there is none, or a topic cannot be loaded
+    topics.installed()
     try:
         with alone(site):
             return _build(warehouse, Folder(site), progress, started)
