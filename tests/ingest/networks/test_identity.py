@@ -85,6 +85,7 @@ def test_files_that_are_imported_count(write, tmp_path):
     assert found == {"own.py", "beside.py", "deeper.py", "package/__init__.py", "package/inner.py", "package/other.py"}
 
 
+@pytest.mark.slow
 def test_a_run_is_done_again_when_anything_that_shapes_it_changed(write, tmp_path):
     sounds, warehouse = write_sounds(tmp_path / "sounds", 6), tmp_path / "w.duckdb"
 
@@ -108,6 +109,7 @@ def test_a_run_is_done_again_when_anything_that_shapes_it_changed(write, tmp_pat
     assert names == [('["a", "b", "c"]',), ('["a", "b", "c"]',), ('["a", "c", "b"]',)]
 
 
+@pytest.mark.slow
 def test_runs_made_before_go_on_but_for_other_label_names(write, tmp_path):
     sounds, warehouse = write_sounds(tmp_path / "sounds", 6), tmp_path / "w.duckdb"
     first = ingest(warehouse, sounds, network=write()("right")).run.run_id

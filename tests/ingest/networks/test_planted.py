@@ -20,6 +20,8 @@ from ingest.sounds import notes, sound, starter
 from tests.small import small_network
 from warehouse.store import UserError
 
+pytestmark = pytest.mark.slow
+
 RATE = 16_000
 NAMES = list(starter.SOUNDS)
 

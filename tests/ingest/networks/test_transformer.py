@@ -16,6 +16,8 @@ from ingest.networks.transformer import build_network, trace
 from ingest.networks.whisper import DIMENSIONS
 from warehouse.store import UserError
 
+pytestmark = pytest.mark.slow
+
 SPEECH = {
     "hidden_size": 32,
     "num_hidden_layers": 2,

@@ -215,6 +215,7 @@ def test_only_what_was_read_otherwise_before_is_said_to_be(tmp_path: Path) -> No
     assert not read_by_streams(tmp_path / "gone")
 
 
+@pytest.mark.slow
 def test_a_warehouse_takes_in_again_what_was_read_otherwise_and_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "a.mp3").write_bytes(piped(mp3(noise(8))))

@@ -182,6 +182,7 @@ def test_again_does_nothing_and_a_changed_parameter_says_why(tmp_path):
     assert not list(tmp_path.rglob("shard-*")) + list(tmp_path.rglob("state-*"))
 
 
+@pytest.mark.slow
 def test_warehouses_that_differ_behind_the_last_dot_keep_their_own_matrices(tmp_path):
     sounds, stored = write_sounds(tmp_path / "sounds", 6), []
     for number in (1, 2):
@@ -236,6 +237,7 @@ def types(warehouse, run_id):
         return dict(con.execute(query, [run_id]).fetchall())
 
 
+@pytest.mark.slow
 def test_a_layer_that_float16_does_not_keep_is_float32_and_says_so(tmp_path):
     sounds, warehouse = write_sounds(tmp_path / "sounds", 9), tmp_path / "w.duckdb"
     run = ingest(warehouse, sounds, network=sigmoid_network()).run
@@ -256,6 +258,7 @@ def test_a_layer_that_float16_does_not_keep_is_float32_and_says_so(tmp_path):
     assert ingest(warehouse, sounds, network=sigmoid_network()).run.run_id == run.run_id
 
 
+@pytest.mark.slow
 def test_a_float16_run_is_done_again_only_where_its_values_show_what_was_lost(tmp_path):
     """What was asked for as float16, or made before anything was compared, is one key with the default's run."""
     sounds, warehouse = write_sounds(tmp_path / "sounds", 9), tmp_path / "w.duckdb"
@@ -267,6 +270,7 @@ def test_a_float16_run_is_done_again_only_where_its_values_show_what_was_lost(tm
     assert types(warehouse, new.run_id)["logits"] == "float32"
 
 
+@pytest.mark.slow
 def test_values_beyond_float16_are_float32_by_default(tmp_path):
     sounds, warehouse = write_sounds(tmp_path / "sounds", 6), tmp_path / "w.duckdb"
     network = small_network()
@@ -382,6 +386,7 @@ def shortened():
     return network
 
 
+@pytest.mark.slow
 def test_padding_is_a_parameter_only_over_clips_that_it_changes(tmp_path):
     sounds = write_sounds(tmp_path / "sounds", 12)  # 0.5 to 1.25 s
     before = ingest(tmp_path / "w.duckdb", sounds)
@@ -417,6 +422,7 @@ def test_course_weights_average_overlapping_windows():
     assert np.flatnonzero(weights[:, 8]).tolist() == [8, 16]  # 0.5 s: in the first window and the second
 
 
+@pytest.mark.slow
 def test_a_window_sought_amiss_before_is_said_in_the_runs_parameters_and_only_there(tmp_path, monkeypatch):
     sounds, network = tmp_path / "sounds", small_network()
     (sounds / "a").mkdir(parents=True)
