@@ -21,6 +21,8 @@ from tests.ingest.networks.test_m2d import SMALL as SMALL_M2D
 from tests.ingest.networks.test_m2d import STATS, plain_clip, weights_of
 from tests.ingest.networks.test_transformer import AST, LABELS, SPEECH, WHISPER
 
+pytestmark = pytest.mark.slow
+
 CLIP_S = 1.0
 SECONDS = (0.31, 0.62, 1.0, 1.5)
 
