@@ -111,21 +111,24 @@ def finished(warehouse: Path, run_id: int, stage: str) -> tuple[str, dict[str, A
     return row[0], json.loads(row[1]), row[2]
 
 
-def find(
-    warehouse: Path,
+def find(warehouse: Path, stage: str, *, parameters: dict[str, object], code_version: int, **inputs: Any) -> tuple[int, bool] | None:
+    """Number of the run that `begin` would continue, and whether it is done; None when it would begin one."""
+    key = _hashes(stage, parameters, code_version, **inputs)[2]
+    with store.connect_readonly(warehouse) as con:
+        return con.execute("SELECT run_id, status = 'done' FROM run WHERE run_key = ?", [key]).fetchone()  # type: ignore[return-value]
+
+
+def _hashes(
     stage: str,
-    *,
     parameters: dict[str, object],
     code_version: int,
     dataset_sha256: str | None = None,
     network_sha256: str | None = None,
     seed: int | None = None,
-) -> tuple[int, bool] | None:
-    """Number of the run that `begin` would continue, and whether it is done; None when it would begin one."""
-    inputs = store.sha256_json([dataset_sha256, network_sha256, seed])
-    key = store.sha256_json([stage, inputs, store.sha256_json(parameters), code_version])
-    with store.connect_readonly(warehouse) as con:
-        return con.execute("SELECT run_id, status = 'done' FROM run WHERE run_key = ?", [key]).fetchone()  # type: ignore[return-value]
+) -> tuple[str, str, str]:
+    """Hashes of a run's inputs and parameters, and its key."""
+    inputs, given = store.sha256_json([dataset_sha256, network_sha256, seed]), store.sha256_json(parameters)
+    return inputs, given, store.sha256_json([stage, inputs, given, code_version])
 
 
 def forget(run: Run, tables: Iterable[str]) -> None:
@@ -152,9 +155,7 @@ def begin(
 
     `parameters` must hold everything that changes results; by convention its keys `dataset` and `network` name the subject.
     """
-    input_sha256 = store.sha256_json([dataset_sha256, network_sha256, seed])
-    parameter_sha256 = store.sha256_json(parameters)
-    key = store.sha256_json([stage, input_sha256, parameter_sha256, code_version])
+    input_sha256, parameter_sha256, key = _hashes(stage, parameters, code_version, dataset_sha256, network_sha256, seed)
     query = "SELECT run_id, status FROM run WHERE run_key = ?"
     with store.connect_readonly(warehouse) as con:
         found = con.execute(query, [key]).fetchone()
