@@ -365,3 +365,10 @@ def test_files_beside_two_networks_may_have_the_same_name(tmp_path):
             "                   layers=[Layer('out', '0', (SIZE,), 'unit')])\n"
         )
     assert [load_network(f"{tmp_path / folder}/net.py:network").layers[0].neurons for folder in "ab"] == [2, 3]
+
+
+def test_an_adapter_s_old_address_gives_the_adapter_itself():
+    old, new = (importlib.import_module(name) for name in ("ingest.yamnet", "ingest.networks.yamnet"))
+    assert old is new
+    assert new.__spec__ is not None
+    assert new.__spec__.name == "ingest.networks.yamnet"
