@@ -252,7 +252,9 @@ def keep_freed_memory() -> None:
 
 
 def pick_device(name: str = "auto") -> str:
-    """The torch device to use: `auto` takes a GPU when there is one."""
+    """The torch device to use: `auto` takes a GPU when there is one. There, float32 is float32: torch's convolutions would round to TF32,
+    which moves values by up to a thousandth."""
+    torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

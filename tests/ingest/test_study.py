@@ -78,7 +78,7 @@ def test_a_study_is_read_as_editors_save_it(tmp_path, encoding):
         (STARTER + "[activations]\ntop_k = " + "9" * 5000, "is not TOML: Exceeds the limit"),
         (STARTER + "[activations]\ntop_k = 0x" + "f" * 5000, "top_k: the number is too large"),
         (STARTER + "[scores]\nscorers = [0x" + "f" * 5000 + "]", "scorer 'what is too large to show' is not known"),
-        (STARTER + "[clusters]\nbackend = {a." + ".".join("a" * 5000) + " = 1}", "backend 'what is too large to show' is not known"),
+        (STARTER + "[clusters]\nbackend = {a." + ".".join("a" * 5000) + " = 1}", "is not known: it must be one of exact"),
         (STARTER + "[activations]\ntop_k = '" + "x" * 5000 + "'", "top_k: int is expected, not 'xxx"),
         (STARTER + "'" + "k" * 5000 + "' = 1", "'kkk"),
         (STARTER + "[[network]]\nname = 'yamnet'\nclip_s = 1e999", "clip_s: a number is expected, not inf"),

@@ -400,6 +400,7 @@ def test_accents_are_found_by_either_spelling(tmp_path: Path) -> None:
 def test_starter_is_written_and_read(starter: Path) -> None:
     listing = read_dataset("starter", starter)
     assert (listing.name, listing.reader, len(listing.entries), listing.rejected) == ("starter", "starter", 225, [])
+    assert not listing.notes  # nothing of our own is guessed
     assert list(listing.label_sets) == ["class", "octave", "course"]
     assert len(listing.label_sets["class"]) == 15
     assert listing.label_sets["course"] == ["gliding", "repeated", "steady"]
