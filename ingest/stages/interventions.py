@@ -129,10 +129,8 @@ def label_map_of(network: Network, recorded: Recorded, given: Path | None) -> di
     if own or not network.output_names:
         return own
     raise UserError(
-        f"no output of {network.name} ({', '.join(network.output_names[:3])}, ...) is a class of {recorded.dataset} ({recorded.class_names[0]}, ...): "
-        'give names under [[network]], a label_map, or readout = "linear"'
-        if recorded.class_names
-        else f"{recorded.dataset} has no classes: nothing can be read out"
+        f"no output of {network.name} ({', '.join(network.output_names[:3])}, ...) is a class of {recorded.dataset} "
+        f'({", ".join(recorded.class_names[:3])}, ...): give names under [[network]], a label_map, or readout = "linear"'
     )
 
 

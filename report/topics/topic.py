@@ -200,6 +200,6 @@ def _of_run(part: Part, topic: Topic, said: Mapping[int, str | None], *, is_firs
     for name in part.rows:
         html = html.replace(f'data-rows="{name}"', f'data-rows="{name}_{run}"')
     for attribute in ("id", "data-table"):
-        html = re.sub(rf' {attribute}="([^"]+)"', rf' {attribute}="\1-{run}"', html)
+        html = re.sub(rf' {attribute}="([^"]+?)(-count)?"', rf' {attribute}="\1-{run}\2"', html)
     rows = {f"{name}_{run}": found for name, found in part.rows.items()}
     return Part(Markup(html), part.place, [*part.runs, *topic.runs], rows)
