@@ -123,8 +123,9 @@ class Clusters(Topic):
             ).fetchall()
             if not rows:
                 continue
-            is_newest = newest[layer.layer_id] == run_of[layer.layer_id]
-            clusters = {row[0]: Cluster(row[0], row[1], layer, *row[2:], is_newest) for row in rows}
+            clusters = {row[0]: Cluster(row[0], row[1], layer, *row[2:]) for row in rows}
+            for cluster in clusters.values():
+                cluster.is_newest = newest[layer.layer_id] == run_of[layer.layer_id]
             for source, column, order in (("ccav", "class_id", "activation DESC, class_id"), ("cluster_clip", "clip_id", "rank")):
                 for cluster_id, of, value in self.con.execute(
                     f"""SELECT cluster_id, {column}, activation FROM {source} JOIN (SELECT unnest(?) AS cluster_id) USING (cluster_id)
