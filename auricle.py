@@ -105,7 +105,9 @@ def ingest(
     weights: Annotated[Path | None, typer.Option(help="Checkpoint to use in place of the fetched one.")] = None,
     clip_s: Annotated[float | None, typer.Option("--clip-seconds", help="Seconds of each clip the network hears.")] = None,
     layers: Annotated[list[str] | None, typer.Option("--layer", help="Layer to record, all by default; repeatable.")] = None,
-    positions: Annotated[bool, typer.Option("--positions", help="Take every position of the convolutions as a neuron.")] = False,
+    positions: Annotated[
+        bool, typer.Option("--positions", help="Take every position of the convolutions as a neuron, beside single units.")
+    ] = False,
     dtype: Annotated[str, typer.Option(help="Type of the stored matrices: auto, float16 or float32.")] = "auto",
     precision: Annotated[str, typer.Option(help="Precision of the forward pass: float32, bfloat16 or float16.")] = "float32",
     top_k: Annotated[int, typer.Option(help="Highest and lowest clips kept per neuron.")] = 20,

@@ -937,3 +937,77 @@ COMMENT ON COLUMN meaning_clip.neuron_id IS 'Neuron.';
 COMMENT ON COLUMN meaning_clip.meaning IS 'Number within the neuron, as in meaning.';
 COMMENT ON COLUMN meaning_clip.clip_id IS 'Clip.';
 COMMENT ON COLUMN unlearning.chosen_by IS 'How neurons were chosen: open (a noun of the description is a word of the class name), a method of dissection and its similarity function such as DB wpmi (class among the first three concepts), ICL, or random (as many as the way that chose most).';
+
+-- Since version 6: runs beside each other, zero-shot classification.
+
+CREATE TABLE zero_shot (
+    run_id INTEGER NOT NULL,
+    prompt VARCHAR NOT NULL,
+    class_id INTEGER NOT NULL,
+    told_class_id INTEGER NOT NULL,
+    clips INTEGER NOT NULL,
+    PRIMARY KEY (run_id, prompt, class_id, told_class_id)
+);
+COMMENT ON TABLE zero_shot IS 'What an audio-text network takes clips for by prompts alone: the class whose prompt''s embedding has the greatest cosine to the clip''s.';
+COMMENT ON COLUMN zero_shot.run_id IS 'Run of stage zero_shot.';
+COMMENT ON COLUMN zero_shot.prompt IS 'Template of the prompts, {} for the class''s name.';
+COMMENT ON COLUMN zero_shot.class_id IS 'True class of the clips counted.';
+COMMENT ON COLUMN zero_shot.told_class_id IS 'Class they were taken for (class.class_id).';
+COMMENT ON COLUMN zero_shot.clips IS 'Clips, at least 1; pairs without a clip have no row.';
+
+CREATE VIEW v_run AS
+WITH RECURSIVE named AS (SELECT run_id, parameters::JSON AS given, unnest(json_keys(parameters::JSON)) AS name FROM run),
+parameter AS (SELECT run_id, name, json_extract(given, '$."' || name || '"') AS value FROM named),
+source AS ( -- the runs whose results a run read
+    SELECT DISTINCT parameter.run_id, run.run_id AS source_id FROM parameter JOIN run ON run.run_key = parameter.value ->> '$'
+),
+reached (run_id, source_id) AS (
+    SELECT run_id, run_id FROM run UNION SELECT reached.run_id, source.source_id FROM reached JOIN source ON source.run_id = reached.source_id
+),
+inner_name AS (SELECT run_id, name, value, unnest(json_keys(value)) AS part FROM parameter WHERE json_type(value) = 'OBJECT'),
+flat AS (
+    SELECT run_id, name, CASE WHEN name = 'dtype' THEN replace(value::VARCHAR, 'auto', 'float16')::JSON ELSE value END AS value
+    FROM parameter WHERE json_type(value) <> 'OBJECT' AND name NOT IN ('windows', 'padding', 'units')
+        AND NOT coalesce(value ->> '$' IN (SELECT run_key FROM run), false)
+    UNION ALL SELECT run_id, name || '.' || part, json_extract(value, '$."' || part || '"') FROM inner_name
+    UNION ALL SELECT run_id, 'seed', to_json(seed) FROM run WHERE json_extract(parameters::JSON, '$.seed') IS NULL
+),
+setting AS (
+    SELECT reached.run_id, CASE WHEN reached.run_id = source_id THEN '' ELSE run.stage || '.' END || name AS name,
+           CASE WHEN regexp_full_match(value ->> '$', '[0-9a-f]{64}') THEN left(value ->> '$', 8) ELSE left(value::VARCHAR, 80) END AS text, value::VARCHAR AS value
+    FROM reached JOIN flat ON flat.run_id = source_id JOIN run ON run.run_id = source_id
+    WHERE json_type(flat.value) <> 'NULL' AND name NOT IN ('dataset', 'network') AND (name <> 'clip_s' OR reached.run_id = source_id)
+),
+subject AS (
+    SELECT run_id, stage, status, parameters::JSON ->> 'network' AS network, parameters::JSON ->> 'dataset' AS dataset, dataset_sha256, network_sha256,
+           coalesce(network, network_sha256, '') AS about_network, coalesce(dataset, dataset_sha256, '') AS about_dataset,
+           coalesce((SELECT string_agg(name || '=' || value, ';' ORDER BY name) FROM setting WHERE setting.run_id = run.run_id), '') AS settings
+    FROM run
+),
+latest AS ( -- of the data set's and the checkpoint's newest content, the newest run of each choice of parameters
+    SELECT * FROM (
+        SELECT *, last_value(coalesce(dataset_sha256, '') || coalesce(network_sha256, '')) OVER (
+                   PARTITION BY stage, about_network, about_dataset ORDER BY run_id ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS newest
+        FROM subject WHERE status = 'done')
+    WHERE newest = coalesce(dataset_sha256, '') || coalesce(network_sha256, '')
+    QUALIFY run_id = max(run_id) OVER (PARTITION BY stage, about_network, about_dataset, settings)
+),
+beside AS (SELECT *, count(*) OVER (PARTITION BY stage, about_network, about_dataset) AS runs FROM latest),
+telling AS ( -- what not all runs beside each other have alike
+    SELECT stage, about_network, about_dataset, name FROM beside JOIN setting USING (run_id)
+    GROUP BY stage, about_network, about_dataset, name HAVING count(DISTINCT value) > 1 OR count(*) < any_value(runs)
+)
+SELECT subject.run_id, subject.stage, subject.network, subject.dataset, latest.run_id IS NOT NULL AS is_latest,
+       (SELECT string_agg(telling.name || coalesce(' = ' || text, ' not given'), ', ' ORDER BY telling.name)
+        FROM telling LEFT JOIN setting ON setting.run_id = latest.run_id AND setting.name = telling.name
+        WHERE telling.stage = latest.stage AND telling.about_network = latest.about_network AND telling.about_dataset = latest.about_dataset) AS parameters,
+       subject.settings
+FROM subject LEFT JOIN latest ON latest.run_id = subject.run_id;
+COMMENT ON VIEW v_run IS 'Runs by what they are about, and which of them stand side by side: the newest finished run of a stage on a network and a data set of every choice of parameters, those of the runs that it read among them.';
+COMMENT ON COLUMN v_run.run_id IS 'Run.';
+COMMENT ON COLUMN v_run.stage IS 'Its stage.';
+COMMENT ON COLUMN v_run.network IS 'Name of the network it is about; NULL when of none.';
+COMMENT ON COLUMN v_run.dataset IS 'Name of the data set it is about; NULL when of none.';
+COMMENT ON COLUMN v_run.is_latest IS 'Whether it is the newest of its parameters, on the newest content of data set and checkpoint under these names.';
+COMMENT ON COLUMN v_run.parameters IS 'What tells it from the runs beside it: every parameter in which these differ, those of a run that it read behind that one''s stage; hashes by their first 8 digits. NULL when no other stands beside it.';
+COMMENT ON COLUMN v_run.settings IS 'All of its parameters but network and data set, and those of the runs that it read, as one text: alike for runs made alike.';

@@ -38,9 +38,9 @@ def run_study(warehouse: Path, study: Study, reporter: Reporter) -> int:
             heard = Context(warehouse, listing, study.of)
             failures += _run(planned[0], heard, reporter)
             for choice in study.network if planned[1:] else ():
-                from ingest.networks.registry import load_network
+                from ingest.networks.registry import load_network, name_outputs
 
-                network = load_network(choice.name, weights=choice.weights, clip_s=choice.clip_s)
+                network = name_outputs(load_network(choice.name, weights=choice.weights, clip_s=choice.clip_s), choice.names)
                 context = replace(heard, network=network, layers=choice.layers, positions=choice.positions, runs=dict(heard.runs))
                 failures += sum([_run(name, context, reporter) for name in planned[1:]])
     return failures

@@ -49,14 +49,15 @@ class DatasetChoice:
 
 @dataclass(frozen=True)
 class NetworkChoice:
-    """A network: `name` as for `auricle networks`, and optionally its checkpoint, seconds of a clip, layers, and whether every position is a
-    neuron."""
+    """A network: `name` as for `auricle networks`, and optionally its checkpoint, seconds of a clip, layers, whether every position of a
+    convolution is a neuron, beside single units, and the names of its outputs in their order, or a text file with one a line."""
 
     name: str
     weights: Path | None = None
     clip_s: float | None = None
     layers: tuple[str, ...] | None = None
     positions: bool = False
+    names: tuple[str, ...] | Path | None = None
 
     def __post_init__(self) -> None:
         if self.clip_s is not None and not self.clip_s <= LONGEST_CLIP_S:
@@ -203,7 +204,9 @@ def _parse(kind: type, value: Any, where: str, folder: Path) -> Any:
         except TypeError as error:
             raise UserError(f"{where}: {str(error).partition('missing ')[2] or error} is missing") from None
     if get_origin(kind) in (Union, UnionType):
-        return _parse(next(part for part in get_args(kind) if part is not type(None)), value, where, folder)
+        parts = [part for part in get_args(kind) if part is not type(None)]
+        fits = [part for part in parts if (get_origin(part) is tuple) == isinstance(value, list)]
+        return _parse((fits or parts)[0], value, where, folder)
     if get_origin(kind) is Literal:
         return value
     if get_origin(kind) is dict:

@@ -207,3 +207,12 @@ def test_every_command_has_help_and_takes_a_warehouse():
         assert all(getattr(parameter, "help", "x") for parameter in command.params), name
         if name not in ("stages", "networks", "datasets", "fetch"):
             assert any("--warehouse" in parameter.opts for parameter in command.params), name
+
+
+def test_datasets_lists_every_reader_that_the_documents_name():
+    done = subprocess.run(
+        [sys.executable, "-c", "from auricle import main; main()", "datasets"], capture_output=True, text=True, check=True
+    )
+    listed = {line.split()[0] for line in done.stdout.splitlines()[1:-1]}
+    described = set(re.findall(r'reader = "([\w-]+)"', (Path(__file__).parent.parent / "docs" / "datasets.md").read_text()))
+    assert listed >= {"nsynth", "gtzan", "pcvc", "libricount", "crema-d", "notes"} | described

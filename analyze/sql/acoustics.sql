@@ -1,12 +1,10 @@
 -- Acoustics of adjectives: level and median frequency of the highest clips of neurons with and without an adjective (Figure 8).
 -- A neuron counts with the mean over its five highest clips; low and high bound the 95 % interval of the difference, with minus without (normal,
--- unequal variances, over neurons). Levels in dB relative to full scale, frequencies in Hz. Latest run each.
+-- unequal variances, over neurons). Levels in dB relative to full scale, frequencies in Hz. Of each choice of parameters the latest run.
 WITH latest AS (
-    SELECT described.run_id, described.parameters::JSON ->> 'network' AS network, described.parameters::JSON ->> 'dataset' AS dataset,
-           recorded.run_id AS activation_run
-    FROM run AS described JOIN run AS recorded ON recorded.run_key = described.parameters::JSON ->> 'activations'
-    WHERE described.stage = 'descriptions' AND described.status = 'done'
-    QUALIFY described.run_id = max(described.run_id) OVER (PARTITION BY network, dataset)
+    SELECT described.run_id, network, dataset, v_run.parameters, recorded.run_id AS activation_run
+    FROM run AS described JOIN v_run USING (run_id) JOIN run AS recorded ON recorded.run_key = described.parameters::JSON ->> 'activations'
+    WHERE described.stage = 'descriptions' AND is_latest
 ),
 heard AS (
     SELECT latest.run_id, top_clip.neuron_id, avg(rms_dbfs) AS level_dbfs, avg(median_frequency_hz) AS median_frequency_hz
@@ -30,8 +28,8 @@ SELECT network, dataset, adjective, quantity, count(value) FILTER (has_it) AS ne
            + var_samp(value) FILTER (NOT has_it) / nullif(count(value) FILTER (NOT has_it), 0)) AS low,
        avg(value) FILTER (has_it) - avg(value) FILTER (NOT has_it) + 1.959964 * sqrt(var_samp(value) FILTER (has_it) / count(value) FILTER (has_it)
            + var_samp(value) FILTER (NOT has_it) / nullif(count(value) FILTER (NOT has_it), 0)) AS high,
-       run_id
+       parameters, run_id
 FROM measured JOIN latest USING (run_id)
-GROUP BY network, dataset, adjective, quantity, run_id
+GROUP BY network, dataset, adjective, quantity, parameters, run_id
 HAVING neurons_with > 0
-ORDER BY network, dataset, adjective, quantity;
+ORDER BY network, dataset, run_id, adjective, quantity;

@@ -1,12 +1,11 @@
 -- Dissections of classifiers: how often a concept set's best names for an output neuron are its own (Tables 2 and 7 of Audio Network Dissection).
 -- top1 and top5 are shares of named outputs, low and high bound top1's 95 % interval (Wilson's score), cosine is between first concept and name.
 -- ICL chooses one concept: it has no top5. published_* are the paper's values for AST, in its columns' order, where the method and function are the
--- same. Latest run with each method.
+-- same. Of each choice of parameters the latest run.
 WITH latest AS (
-    SELECT run_id, method, parameters::JSON ->> 'network' AS network, parameters::JSON ->> 'dataset' AS dataset, parameters::JSON ->> 'mode' AS mode,
-           parameters::JSON ->> 'concept_set' AS concept_set
-    FROM run JOIN (SELECT DISTINCT run_id, method FROM closed_concept) USING (run_id) WHERE stage = 'dissections' AND status = 'done'
-    QUALIFY run_id = max(run_id) OVER (PARTITION BY network, dataset, concept_set, mode, method)
+    SELECT run_id, method, network, dataset, v_run.parameters, run.parameters::JSON ->> 'mode' AS mode, run.parameters::JSON ->> 'concept_set' AS concept_set
+    FROM run JOIN v_run USING (run_id) JOIN (SELECT DISTINCT run_id, method FROM closed_concept) USING (run_id)
+    WHERE run.stage = 'dissections' AND is_latest
 ),
 outputs AS (
     SELECT run_id, method, function, neuron_id, bool_or(rank = 1 AND is_own) AS is_first, bool_or(rank <= 5 AND is_own) AS is_among_five,
@@ -35,6 +34,6 @@ SELECT
     (first / neurons + 1.92073 / neurons - 1.95996 * sqrt(first / neurons * (1 - first / neurons) / neurons + 0.960365 / neurons / neurons)) / (1 + 3.84146 / neurons) AS low,
     (first / neurons + 1.92073 / neurons + 1.95996 * sqrt(first / neurons * (1 - first / neurons) / neurons + 0.960365 / neurons / neurons)) / (1 + 3.84146 / neurons) AS high,
     CASE WHEN method <> 'ICL' THEN among_five / neurons END AS top5, summed.cosine, published.top1::DOUBLE AS published_top1, published.top5::DOUBLE AS published_top5,
-    published.cosine::DOUBLE AS published_cosine, run_id
+    published.cosine::DOUBLE AS published_cosine, parameters, run_id
 FROM summed JOIN latest USING (run_id, method) LEFT JOIN published USING (method, function)
-ORDER BY network, dataset, concept_set, mode, method, list_position(['cosine', 'cosine_cubed', 'rank_reorder', 'wpmi', 'soft_wpmi'], function);
+ORDER BY network, dataset, concept_set, mode, run_id, method, list_position(['cosine', 'cosine_cubed', 'rank_reorder', 'wpmi', 'soft_wpmi'], function);

@@ -1,16 +1,15 @@
 -- Interventions: how many percentage points of accuracy a layer's clusters cost when disturbed, against random neurons of the same number (Table 2).
 -- A cluster's first and second class are those that move it most among the ones the network can name; others is the mean over the rest. Drops are
 -- means over repetitions, then over clusters; low and high bound the 95 % interval of the paired difference (normal, over clusters), p_value is its
--- two-sided sign test. published is the CLAP paper's drop of the first class. Latest run of each layer.
+-- two-sided sign test. Early layers are the first half of those clustered, of an odd number the smaller (conv1 to conv3 of the CLAP paper's seven),
+-- later layers the rest. size and class_entropy_ratio (SEntR) are means over the clusters; published_* are the CLAP paper's drops on ESC-50.
+-- Of each choice of parameters the latest run.
 WITH latest AS (
-    SELECT DISTINCT intervention.run_id, layer_id, parameters::JSON ->> 'network' AS network, parameters::JSON ->> 'dataset' AS dataset
-    FROM intervention JOIN cluster USING (cluster_id) JOIN run ON run.run_id = intervention.run_id
-    WHERE status = 'done'
-    QUALIFY intervention.run_id = max(intervention.run_id) OVER (PARTITION BY network, dataset, layer_id)
+    SELECT run_id, network, dataset, parameters FROM v_run WHERE stage = 'interventions' AND is_latest
 ),
 dropped AS (
     SELECT latest.run_id, cluster_id, intervention.class_id, target, 100 * (any_value(readout.correct) - avg(intervention.correct)) / any_value(readout.total) AS points
-    FROM intervention JOIN cluster USING (cluster_id) JOIN latest ON latest.run_id = intervention.run_id AND latest.layer_id = cluster.layer_id
+    FROM intervention JOIN cluster USING (cluster_id) JOIN latest ON latest.run_id = intervention.run_id
     JOIN readout ON readout.run_id = intervention.run_id AND readout.class_id = intervention.class_id
     GROUP BY ALL
 ),
@@ -23,20 +22,41 @@ by_place AS (
            avg(points) FILTER (target = 'cluster') AS selected, avg(points) FILTER (target = 'control') AS control
     FROM ranked GROUP BY ALL
 ),
-summed AS (
-    SELECT network, dataset, layer.name AS layer, layer.position, classes, count(*) AS clusters, avg(selected) AS selected, avg(control) AS control,
-           avg(selected - control) AS difference, stddev_samp(selected - control) / sqrt(count(*)) AS error,
-           count(*) FILTER (selected > control + 1e-9) AS worse, count(*) FILTER (selected < control - 1e-9) AS better, by_place.run_id
-    FROM by_place JOIN cluster USING (cluster_id) JOIN latest ON latest.run_id = by_place.run_id AND latest.layer_id = cluster.layer_id
-    JOIN layer ON layer.layer_id = cluster.layer_id
-    GROUP BY ALL
+ordered AS (
+    SELECT run_id AS cluster_run, layer_id, layer.name AS layer, layer.position,
+           2 * row_number() OVER (PARTITION BY run_id ORDER BY layer.position) <= count(*) OVER (PARTITION BY run_id) AS is_early
+    FROM (SELECT DISTINCT run_id, layer_id FROM cluster) JOIN layer USING (layer_id)
 ),
-published (network, layer, selected) AS (VALUES ('clap-2022', 'fc1', 3.0), ('clap-2022', 'conv6', 7.3))
+grouped AS (
+    SELECT cluster_run, layer_id, layer, position FROM ordered
+    UNION ALL SELECT cluster_run, layer_id, CASE WHEN is_early THEN 'early layers' ELSE 'later layers' END, NULL FROM ordered
+    UNION ALL SELECT cluster_run, layer_id, 'all layers', NULL FROM ordered
+),
+summed AS (
+    SELECT network, dataset, grouped.layer, grouped.position, classes, count(*) AS clusters, avg(cluster.neurons) AS size,
+           avg(class_entropy_ratio) AS class_entropy_ratio, avg(selected) AS selected, avg(control) AS control,
+           avg(selected - control) AS difference, stddev_samp(selected - control) / sqrt(count(*)) AS error,
+           count(*) FILTER (selected > control + 1e-9) AS worse, count(*) FILTER (selected < control - 1e-9) AS better,
+           count(DISTINCT cluster.layer_id) AS layers, parameters, by_place.run_id
+    FROM by_place JOIN cluster USING (cluster_id) JOIN latest ON latest.run_id = by_place.run_id
+    JOIN grouped ON grouped.layer_id = cluster.layer_id AND grouped.cluster_run = cluster.run_id
+    GROUP BY network, dataset, grouped.layer, grouped.position, classes, parameters, by_place.run_id
+),
+published (layer, first, second, others, first_control, second_control, others_control) AS (
+    VALUES ('fc1', 3.0, 0.6, 0.1, 0.2, 0.1, 0.2), ('conv6', 7.3, 2.6, 0.3, 0.5, 1.1, 0.9), ('conv5', 0.9, 0.6, 0.1, 0.0, 0.1, 0.1),
+           ('conv4', 0.5, 0.7, 0.0, 0.0, 0.1, 0.0), ('early layers', 0.2, 0.2, 0.1, 0.0, 0.0, 0.0), ('later layers', 3.1, 1.1, 0.1, 0.2, 0.4, 0.3),
+           ('all layers', 2.3, 0.9, 0.1, 0.1, 0.3, 0.2)
+)
 SELECT
-    network, dataset, layer, position, classes, clusters, summed.selected, control, difference,
+    network, dataset, layer, position, classes, clusters, size, class_entropy_ratio, summed.selected, control, difference,
     difference - 1.959963984540054 * error AS low, difference + 1.959963984540054 * error AS high, worse, better,
     least(1, (SELECT 2 * sum(exp(lgamma(worse + better + 1) - lgamma(i + 1) - lgamma(worse + better - i + 1) - (worse + better) * ln(2)))
               FROM range(least(worse, better) + 1) AS counts (i))) AS p_value,
-    CASE WHEN classes = 'first' THEN published.selected::DOUBLE END AS published, run_id
-FROM summed LEFT JOIN published USING (network, layer)
-ORDER BY network, dataset, position, CASE classes WHEN 'first' THEN 1 WHEN 'second' THEN 2 ELSE 3 END;
+    CASE WHEN is_theirs THEN CASE classes WHEN 'first' THEN published.first WHEN 'second' THEN published.second ELSE others END END::DOUBLE AS published,
+    CASE WHEN is_theirs THEN CASE classes WHEN 'first' THEN first_control WHEN 'second' THEN second_control ELSE others_control END END::DOUBLE
+        AS published_control,
+    parameters, run_id
+FROM (SELECT *, network = 'clap-2022' AND dataset = 'esc50' AS is_theirs FROM summed) AS summed LEFT JOIN published USING (layer)
+QUALIFY position IS NOT NULL OR max(layers) OVER (PARTITION BY run_id) > 1
+ORDER BY network, dataset, run_id, position NULLS LAST, list_position(['early layers', 'later layers', 'all layers'], layer),
+         list_position(['first', 'second', 'others'], classes);

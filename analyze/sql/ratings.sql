@@ -38,7 +38,7 @@ SELECT parameters::JSON ->> 'network' AS network, parameters::JSON ->> 'dataset'
        alike.cosine, alike.cosine - cosine_error AS cosine_low, alike.cosine + cosine_error AS cosine_high,
        alike.bert_score, alike.bert_score - bert_score_error AS bert_score_low, alike.bert_score + bert_score_error AS bert_score_high,
        published.rating::DOUBLE AS published_rating, published.cosine::DOUBLE AS published_cosine,
-       published.bert_score::DOUBLE AS published_bert_score, run_id
+       published.bert_score::DOUBLE AS published_bert_score, (SELECT parameters FROM v_run WHERE v_run.run_id = run.run_id) AS parameters, run_id
 FROM summed FULL JOIN alike USING (run_id, said_by) JOIN run USING (run_id) LEFT JOIN agreement USING (run_id)
 LEFT JOIN published ON method = split_part(said_by, ' ', 1)
 ORDER BY network, dataset, run_id, list_position(['description', 'raters', 'other descriptions'], said_by) NULLS LAST, said_by;

@@ -1,11 +1,9 @@
 -- Sentence clusters: what the captions' sentences are about, with their most distinctive words (Table 8), and how many neurons each joins.
--- neurons counts those whose five top clips share the cluster in at least four. Latest run each.
+-- neurons counts those whose five top clips share the cluster in at least four. Of each choice of parameters the latest run.
 WITH latest AS (
-    SELECT run_id, parameters::JSON ->> 'network' AS network, parameters::JSON ->> 'dataset' AS dataset FROM run
-    WHERE stage = 'polysemanticity' AND status = 'done'
-    QUALIFY run_id = max(run_id) OVER (PARTITION BY network, dataset)
+    SELECT run_id, network, dataset, parameters FROM v_run WHERE stage = 'polysemanticity' AND is_latest
 )
 SELECT network, dataset, cluster, sentences, words,
-       (SELECT count(*) FROM polysemanticity AS p WHERE p.run_id = c.run_id AND p.cluster = c.cluster AND k = 5 AND shared >= 4) AS neurons, run_id
+       (SELECT count(*) FROM polysemanticity AS p WHERE p.run_id = c.run_id AND p.cluster = c.cluster AND k = 5 AND shared >= 4) AS neurons, parameters, run_id
 FROM sentence_cluster AS c JOIN latest USING (run_id)
-ORDER BY network, dataset, cluster;
+ORDER BY network, dataset, run_id, cluster;

@@ -1,10 +1,8 @@
 -- Unlearning: what setting the neurons dissected to a class to zero does to its logit and to the others' (Table 4), means over classes.
 -- dA and dR are changes of mean logits on the class's own clips; gap is dR - dA as the paper's table has it: above 0, the class loses more than the
--- rest. low and high bound gap's 95 % interval (normal, over classes). published_* are the paper's for AST. Latest run each.
+-- rest. low and high bound gap's 95 % interval (normal, over classes). published_* are the paper's for AST. Of each choice of parameters the latest run.
 WITH latest AS (
-    SELECT run_id, parameters::JSON ->> 'network' AS network, parameters::JSON ->> 'dataset' AS dataset FROM run
-    WHERE stage = 'ablations' AND status = 'done'
-    QUALIFY run_id = max(run_id) OVER (PARTITION BY network, dataset)
+    SELECT run_id, network, dataset, parameters FROM v_run WHERE stage = 'ablations' AND is_latest
 ),
 by_class AS (
     SELECT run_id, class_id, chosen_by, avg(neurons) AS neurons, avg(logit_change) AS dA, avg(other_logit_change) AS dR,
@@ -20,8 +18,8 @@ SELECT network, dataset, by_class.chosen_by, count(*) AS classes, avg(by_class.n
        sum(correct_before) / sum(total) AS accuracy_before, sum(correct_after) / sum(total) AS accuracy_after,
        sum(other_before) / sum(other_total) AS other_accuracy_before, sum(other_after) / sum(other_total) AS other_accuracy_after,
        any_value(published.neurons) AS published_neurons, any_value(published.dA)::DOUBLE AS published_dA, any_value(published.dR)::DOUBLE AS published_dR,
-       run_id
+       parameters, run_id
 FROM by_class JOIN latest USING (run_id)
 LEFT JOIN published ON published.chosen_by = regexp_replace(by_class.chosen_by, ' .*', '')
-GROUP BY network, dataset, by_class.chosen_by, run_id
-ORDER BY network, dataset, by_class.chosen_by;
+GROUP BY network, dataset, by_class.chosen_by, parameters, run_id
+ORDER BY network, dataset, run_id, by_class.chosen_by;

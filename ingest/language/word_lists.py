@@ -77,6 +77,14 @@ def read_label_map(path: Path = ESC50_AUDIOSET) -> dict[str, list[str]]:
 
 
 @functools.cache
+def class_prompts(reader: str) -> str:
+    """The CLAP paper's prompt (Table 3) for data sets of a reader, with {} for a class's name; for others "this is a sound of {}"."""
+    with open(HERE / "prompts.csv", newline="", encoding="utf-8") as table:
+        shipped = {row["reader"]: row["prompt"] for row in csv.DictReader(table)}
+    return shipped.get(reader.split(" ")[0], shipped["esc50"])
+
+
+@functools.cache
 def opposites() -> tuple[tuple[frozenset[str], ...], ...]:
     """Words that exclude each other: sides of each line of words/opposites.txt, a word of one against those of the others."""
     lines = (HERE / "opposites.txt").read_text(encoding="utf-8").splitlines()

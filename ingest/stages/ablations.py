@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from ingest.methods.ablations import ablated, importance_masks, inner_layers, random_masks, unlearning
+from ingest.methods.readouts import same_names
 from ingest.networks.network import Network, keep_freed_memory
 from ingest.networks.passes import BATCH_CLIPS, class_logits, prepare_clips, read_waveforms
 from ingest.stages import Context, Outcome, Progress, silent
@@ -83,13 +84,14 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
 
 def output_order(network: Network, recorded: Recorded) -> list[int]:
     """Column of the network's outputs for each class of the data set. Raises UserError unless every class has one."""
-    plain = {name.replace("_", " ").lower(): column for column, name in enumerate(network.output_names or [])}
-    missing = [name for name in recorded.class_names if name.replace("_", " ").lower() not in plain]
+    named = same_names(network.output_names, recorded.class_names)
+    missing = [name for name in recorded.class_names if name not in named]
     if missing or not recorded.class_names:
         raise UserError(
-            f"{network.name} has no output for {missing[0] if missing else 'any class'}: ablations need a network trained on {recorded.dataset}"
+            f"{network.name} has no output for {missing[0] if missing else 'any class'}: ablations need a network trained on {recorded.dataset}, "
+            "or its outputs' names under [[network]]"
         )
-    return [plain[name.replace("_", " ").lower()] for name in recorded.class_names]
+    return [(network.output_names or []).index(named[name][0]) for name in recorded.class_names]
 
 
 def shares_of(settings: Settings, adjectives: list[str]) -> Iterator[tuple[str, float, int]]:

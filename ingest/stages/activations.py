@@ -83,15 +83,16 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
 
 
 def pick_layers(network: Network, names: Sequence[str] | None, positions: bool) -> list[Layer]:
-    """The layers to record, in forward order: those of the names, None for all; with positions only convolutions have any."""
+    """The layers to record, in forward order: those of the names, None for all; with positions convolutions, and layers of single units,
+    whose neurons are these."""
     known = [layer.name for layer in network.layers]
     for name in names or ():
         if name not in known:
             raise UserError(f"{network.name} has no layer {name}: it has {', '.join(known[:40])}")
     chosen = [layer for layer in network.layers if not names or layer.name in names]
     if positions:
-        chosen = [layer for layer in chosen if layer.axes == "channel,time,frequency"]
-        if not chosen:
+        chosen = [layer for layer in chosen if layer.is_map or layer.axes == "unit"]
+        if not any(layer.is_map for layer in chosen):
             raise UserError(f"positions need convolutions, and no chosen layer of {network.name} is one: choose others with --layers")
     return chosen
 
@@ -128,6 +129,7 @@ def ingest_activations(
         "clip_s": network.clip_s,
         "layers": layers,
         "positions": positions,
+        **({"units": True} if positions and not all(layer.is_map for layer in chosen) else {}),  # runs from before had none
         **settings.parameters(),
         **windows_parameter(warehouse, dataset, content_sha256, paths, network.clip_s),
         **padding_parameter(warehouse, network, dataset, content_sha256),

@@ -21,7 +21,7 @@ from ingest.networks.network import Layer, Network, keep_freed_memory
 from ingest.networks.passes import module_device
 from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.interventions import READOUT, Reader, prepared, read_as
-from ingest.stages.recorded import Recorded, read_recorded
+from ingest.stages.recorded import Recorded, read_recorded, relabelled
 from warehouse import ledger, store
 from warehouse.store import UserError, activation_folder, scratch
 
@@ -70,7 +70,7 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
     if any(layer.kind == "position" for layer in recorded.layers):
         raise UserError("specific_ablations silence channels and units, not positions: record the activations without positions")
     if settings.label_set is not None:
-        recorded = _relabelled(recorded, settings.label_set)
+        recorded = relabelled(recorded, settings.label_set)
     reader, parameters = read_as(network, recorded, settings.readout, settings.label_map, settings.prompt)
     folds = None if settings.folds is None else sorted(set(settings.folds))
     parameters |= {"label_set": settings.label_set, "measures": settings.measures, "draws": settings.draws, "folds": folds}
@@ -104,34 +104,6 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
             worked += 1
     run.finish()
     return Outcome(run, worked, run.failures())
-
-
-def _relabelled(recorded: Recorded, label_set: str) -> Recorded:
-    """The same clips with the classes of another label set; a clip with several of them has none."""
-    with store.connect_readonly(recorded.warehouse) as con:
-        found = con.execute(
-            """SELECT label_set.name, label_set_id FROM label_set JOIN dataset USING (dataset_id) WHERE dataset.name = ? AND content_sha256 = ?
-            ORDER BY label_set_id""",
-            [recorded.dataset, recorded.dataset_sha256],
-        ).fetchall()
-        if label_set not in dict(found):
-            raise UserError(f"{recorded.dataset} has no label set {label_set}: it has {', '.join(name for name, _ in found)}")
-        classes = con.execute("SELECT class_id, name FROM class WHERE label_set_id = ? ORDER BY 1", [dict(found)[label_set]]).fetchall()
-        label_of = dict(
-            con.execute(
-                """SELECT clip_id, min(class_id) FROM clip_label JOIN class USING (class_id) WHERE label_set_id = ?
-                GROUP BY clip_id HAVING count(*) = 1""",
-                [dict(found)[label_set]],
-            ).fetchall()
-        )
-    number = {class_id: index for index, (class_id, _) in enumerate(classes)}
-    labels = np.array([number.get(label_of.get(int(clip)), -1) for clip in recorded.clip_ids], dtype=np.int64)
-    return replace(
-        recorded,
-        class_ids=np.array([row[0] for row in classes], dtype=np.int64),
-        class_names=tuple(row[1] for row in classes),
-        labels=labels,
-    )
 
 
 def _living(recorded: Recorded, network: Network) -> tuple[Units, np.ndarray]:

@@ -30,7 +30,7 @@ def check(values: torch.Tensor, layers: Sequence[Layer], rows: Sequence[int], *,
     """Raise Lost for values [reductions, clips, neurons of all layers] (float32), `rows` neurons a layer, that float16 does not keep."""
     for layer, part in zip(layers, values.split(list(rows), dim=2), strict=True):
         for reduction in part:
-            if how := lost_in_float16(reduction, positions=positions):
+            if how := lost_in_float16(reduction, positions=positions and layer.is_map):
                 raise Lost(f"float16 does not keep the values of layer {layer.name} ({how})")
 
 
@@ -44,9 +44,11 @@ def is_by_layer(warehouse: Path, stage: str, parameters: dict[str, object], key:
     if not done or watched.exists():
         return False
     with store.connect_readonly(warehouse) as con:
-        files = con.execute("SELECT path FROM activation_file WHERE run_id = ?", [run_id]).fetchall()
-    for path in (warehouse.parent / name for (name,) in files):
-        if path.is_file() and seems_lost(torch.from_numpy(np.load(path)).T, positions=bool(parameters["positions"])):
+        files = con.execute(
+            "SELECT path, kind = 'position' FROM activation_file JOIN layer USING (layer_id) WHERE run_id = ?", [run_id]
+        ).fetchall()
+    for path, positions in ((warehouse.parent / name, positions) for name, positions in files):
+        if path.is_file() and seems_lost(torch.from_numpy(np.load(path)).T, positions=positions):
             return True
     if watched.parent.is_dir():
         watched.touch()  # read once

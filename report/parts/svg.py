@@ -137,16 +137,25 @@ def plane(counts: np.ndarray) -> str:
     )
 
 
-def paired_bars(
-    first: tuple[float, float | None, float | None], second: tuple[float, float | None, float | None], low: float, high: float
-) -> str:
-    """Two bars of (value, low end, high end) above each other, on a scale from `low` to `high`, which holds 0."""
+Bar = tuple[float, float | None, float | None]
+"""A value and the ends of its interval; None without one."""
+
+
+def paired_bars(first: Bar, second: Bar, low: float, high: float) -> str:
+    """A cluster's bar above its control's; see `bars`."""
+    return bars([("cluster", first), ("control", second)], low, high)
+
+
+def bars(named: list[tuple[str, Bar]], low: float, high: float) -> str:
+    """Bars above each other, each of a class of the style sheet, on a scale from `low` to `high`, which holds 0."""
     unit = 200 / ((high - low) or 1)
     zero = -low * unit
     parts = []
-    for name, y, (value, start, end) in (("cluster", 3, first), ("control", 15, second)):
+    for at, (name, (value, start, end)) in enumerate(named):
+        y = 3 + 12 * at
         parts.append(f'<path class="{name}" d="M{zero:.1f} {y}h{value * unit:.1f}v8H{zero:.1f}z"/>')
         if start is not None and end is not None:
             a, b = (start - low) * unit, (end - low) * unit
             parts.append(f'<path class="whisker" d="M{a:.1f} {y + 4}H{b:.1f}M{a:.1f} {y + 2}v4M{b:.1f} {y + 2}v4"/>')
-    return f'<svg class="paired" viewBox="-1 0 202 26" aria-hidden="true">{"".join(parts)}<path class="zero" d="M{zero:.1f} 0V26"/></svg>'
+    height = 12 * len(named) + 2
+    return f'<svg class="paired" viewBox="-1 0 202 {height}" aria-hidden="true">{"".join(parts)}<path class="zero" d="M{zero:.1f} 0V{height}"/></svg>'

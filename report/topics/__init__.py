@@ -18,12 +18,13 @@ from report.topics.specific_ablations import SpecificAblations
 from report.topics.specificity import Specificity
 from report.topics.topic import Topic
 from report.topics.tuning import Tuning
+from report.topics.zero_shot import ZeroShot
 from warehouse.store import UserError
 
 GROUP = "auricle.topics"
 """Entry points of packages: each names a subclass of Topic."""
 BUILT_IN: tuple[type[Topic], ...] = (
-    Tuning, Probes, Clusters, Interventions, Captions, Descriptions, Concepts, Polysemanticity, Dissections,
+    Tuning, Probes, ZeroShot, Clusters, Interventions, Captions, Descriptions, Concepts, Polysemanticity, Dissections,
     Ablations, Specificity, SpecificAblations, Profiles,
 )  # fmt: skip
 """In the order in which pages' footers name their runs, and their parts stand where they share a place."""

@@ -208,6 +208,36 @@ def test_positions_are_means_over_windows(tmp_path):
     assert rows == [(c, t, f) for c in range(7) for t in range(16) for f in range(8)]
 
 
+def test_layers_of_single_units_stand_beside_positions_in_one_run(tmp_path):
+    sounds = write_sounds(tmp_path / "sounds", 6)
+    ingest(tmp_path / "w.duckdb", sounds, positions=True)
+    ingest(tmp_path / "w.duckdb", sounds)
+    with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as con:
+        [(first, second)] = con.execute("SELECT min(run_id), max(run_id) FROM run WHERE stage = 'activations'").fetchall()
+        rows = con.execute(
+            "SELECT name, kind, neurons, reduction FROM activation_file JOIN layer USING (layer_id) WHERE run_id = ? ORDER BY position",
+            [first],
+        ).fetchall()
+        assert rows == [
+            ("conv1", "position", 5 * 32 * 16, "window_mean"), ("conv2", "position", 7 * 16 * 8, "window_mean"), ("logits", "unit", 3, "mean"),
+        ]  # fmt: skip
+        paths = con.execute("SELECT path FROM activation_file JOIN layer USING (layer_id) WHERE name = 'logits' AND reduction = 'mean'")
+        one, other = (np.load(tmp_path / path) for (path,) in paths.fetchall())
+        np.testing.assert_array_equal(one, other)
+        for table in ("class_activation", "top_clip", "neighbor"):
+            same = f"SELECT * EXCLUDE (run_id {', course' if table == 'top_clip' else ''}) FROM {table} JOIN neuron USING (neuron_id) WHERE layer_id = 3"
+            both = [con.execute(f"{same} AND run_id = ? ORDER BY ALL", [run]).fetchall() for run in (first, second)]
+            if table == "neighbor":  # of the units recorded with it
+                assert len(both[0]) == 3 * 2
+            else:
+                both[1] = [row for row in both[1] if "max" not in row]
+                assert both[0] == both[1]
+                assert both[0]
+        [(parameters,)] = con.execute("SELECT parameters FROM run WHERE run_id = ?", [first]).fetchall()
+    assert json.loads(parameters)["units"] is True
+    assert list(check(tmp_path / "w.duckdb")) == []
+
+
 def test_values_beyond_float16_are_refused_and_fit_float32(tmp_path):
     sounds = write_sounds(tmp_path / "sounds", 6)
     network = small_network()
