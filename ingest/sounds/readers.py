@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ingest.sounds import attribute_sets, task_sets
 from ingest.sounds.datasets import read_audiofolder, read_esc50, read_folder, read_starter
 from ingest.sounds.listing import GUESSED, Listing, Reading
 from ingest.sounds.metadata import show
@@ -38,5 +39,7 @@ READERS: dict[str, Callable[[Path, str | None], Listing]] = {
     "folder": read_folder,
     "audiofolder": read_audiofolder,
     "starter": read_starter,
+    **task_sets.READERS,
+    **attribute_sets.READERS,
 }
 """Readers by name. Each takes the folder and the data set's name or None; `read_dataset` checks the folder first."""

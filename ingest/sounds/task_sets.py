@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,6 @@ from ingest.sounds import datasets
 from ingest.sounds.listing import Gathered, Listing, files_in, ordered
 from ingest.sounds.metadata import MAX_BYTES, read_rows, show
 from ingest.sounds.notes import NOTES, wav, write_notes, write_once
-from ingest.sounds.readers import READERS
 from warehouse.store import UserError, sha256_file
 
 NSYNTH_SPLITS = ("nsynth-train", "nsynth-valid", "nsynth-test")
@@ -189,7 +188,7 @@ def read_notes(source: Path, name: str | None = None) -> Listing:
     return ordered(listing, note=NOTES)
 
 
-READERS |= {
+READERS: dict[str, Callable[[Path, str | None], Listing]] = {
     "nsynth": read_nsynth,
     "medley-solos-db": read_medley_solos_db,
     "gtzan": read_gtzan,
