@@ -150,6 +150,15 @@ def _labels(con: duckdb.DuckDBPyConnection, clip_ids: list[int], class_ids: list
     return np.array([found[clip][0] if len(found.get(clip, ())) == 1 else -1 for clip in clip_ids], dtype=np.int64)
 
 
+def durations(recorded: Recorded) -> np.ndarray:
+    """Seconds of every clip's file [clips]."""
+    with store.connect_readonly(recorded.warehouse) as con:
+        rows = con.execute(
+            "SELECT duration_s FROM activation_clip JOIN clip USING (clip_id) WHERE run_id = ? ORDER BY column_index", [recorded.run_id]
+        )
+        return rows.fetchnumpy()["duration_s"]
+
+
 def clip_groups(warehouse: Path, recorded: Recorded) -> list[str]:
     """What each clip was cut from, in column order; its own name where that is unknown."""
     with store.connect_readonly(warehouse) as con:

@@ -157,7 +157,8 @@ def planted(starter, tmp_path_factory):
         csv.writer(file).writerows([("class", "names"), *((name, name) for name in SOUNDS)])
     study = Study(
         (DatasetChoice("starter", per_class=3),), (NetworkChoice("planted", layers=("classes", "outputs")),), ("specific_ablations",),
-        {"activations": activations.Settings(device="cpu"), "specificity": specificity.Settings(lowest_entropy=0.6, class_quantile=0.98),
+        {"activations": activations.Settings(device="cpu", shares=False),
+         "specificity": specificity.Settings(lowest_entropy=0.6, class_quantile=0.98),
          "specific_ablations": Settings(draws=DRAWS, label_map=folder / "map.csv")},
     )  # fmt: skip
     run_study(folder / "w.duckdb", study, Silent())
@@ -322,7 +323,8 @@ def test_specific_neurons_on_pages(con):
 def small_study(folder, stages=("specific_ablations",), **options):
     return Study(
         (DatasetChoice("folder", folder / "sounds", "sounds"),), (NetworkChoice(SMALL),), stages,
-        {"activations": activations.Settings(device="cpu", batch=4), "specificity": specificity.Settings(lowest_entropy=0.3, class_quantile=0.8),
+        {"activations": activations.Settings(device="cpu", batch=4, shares=False),
+         "specificity": specificity.Settings(lowest_entropy=0.3, class_quantile=0.8),
          "specific_ablations": Settings(**{"draws": 2, "label_map": folder / "sounds" / "map.csv", **options})},
     )  # fmt: skip
 
