@@ -937,3 +937,28 @@ COMMENT ON COLUMN meaning_clip.neuron_id IS 'Neuron.';
 COMMENT ON COLUMN meaning_clip.meaning IS 'Number within the neuron, as in meaning.';
 COMMENT ON COLUMN meaning_clip.clip_id IS 'Clip.';
 COMMENT ON COLUMN unlearning.chosen_by IS 'How neurons were chosen: open (a noun of the description is a word of the class name), a method of dissection and its similarity function such as DB wpmi (class among the first three concepts), ICL, or random (as many as the way that chose most).';
+
+-- Since version 6: ablations of the neurons specific to a pair of classes.
+
+CREATE TABLE pair_ablation (
+    run_id INTEGER NOT NULL,
+    measure VARCHAR NOT NULL,
+    first_class_id INTEGER NOT NULL,
+    second_class_id INTEGER NOT NULL,
+    target VARCHAR NOT NULL CHECK (target IN ('specific', 'random', 'next')),
+    repetition INTEGER NOT NULL,
+    neurons INTEGER NOT NULL,
+    read_class_id INTEGER NOT NULL,
+    correct INTEGER NOT NULL,
+    PRIMARY KEY (run_id, measure, first_class_id, second_class_id, target, repetition, read_class_id)
+);
+COMMENT ON TABLE pair_ablation IS 'What a read-out still gets right when all neurons specific to either of two classes are silenced, as published for AAPE.';
+COMMENT ON COLUMN pair_ablation.run_id IS 'Run of stage specific_ablations; table readout holds what its read-out gets right undisturbed, and of how many.';
+COMMENT ON COLUMN pair_ablation.measure IS 'Measure of specificity that chose the neurons, as in specific_neuron.';
+COMMENT ON COLUMN pair_ablation.first_class_id IS 'One class the silenced neurons are specific to.';
+COMMENT ON COLUMN pair_ablation.second_class_id IS 'The other one.';
+COMMENT ON COLUMN pair_ablation.target IS 'specific: these neurons; random: as many others of every layer, drawn anew for each repetition; next: the unit after each, which the released program calls random.';
+COMMENT ON COLUMN pair_ablation.repetition IS 'Number of the draw, 0 for the specific neurons and the next ones.';
+COMMENT ON COLUMN pair_ablation.neurons IS 'Neurons silenced.';
+COMMENT ON COLUMN pair_ablation.read_class_id IS 'Class whose clips are read.';
+COMMENT ON COLUMN pair_ablation.correct IS 'Clips of that class recognised.';
