@@ -247,7 +247,7 @@ def takes_shares(warehouse: Path, stage: str, parameters: dict[str, object], key
     time; otherwise where they are wanted, or were recorded."""
 
     def found(**shares: bool) -> int | None:
-        for dtype in (parameters["dtype"], "auto"):
+        for dtype in ("float16", "auto") if parameters["dtype"] == "float16" else (parameters["dtype"],):
             if run := ledger.find(warehouse, stage, parameters={**parameters, **shares, "dtype": dtype}, **key):
                 return run[0]
         return None
