@@ -271,6 +271,8 @@ def validate(
     captioner: Annotated[str, typer.Option(help="acoustic, or tags of YAMNet.")] = "acoustic", warehouse: Warehouse = WAREHOUSE
 ) -> None:
     """Put every method to the test on a network whose neurons are known by construction."""
+    import polars as pl
+
     from analyze import tables
     from ingest.stages.validation import studies
     from ingest.study import make_study
@@ -281,6 +283,9 @@ def validate(
         frame = tables.table(con, "validation")
     shown = ("method", "measure", "layer", "kind", "correct", "total", "share", "low", "high")
     _print_table(list(shown), frame.select(shown).rows())
+    found = frame.filter(frame["method"].str.starts_with("aape"), frame["measure"] == "recall")
+    for way, right, total in found.group_by("method", maintain_order=True).agg(pl.sum("correct", "total")).rows():
+        print(f"{way}: {right} of {total} planted pairs of neuron and class found")
 
 
 @app.command()

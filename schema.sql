@@ -938,7 +938,7 @@ COMMENT ON COLUMN meaning_clip.meaning IS 'Number within the neuron, as in meani
 COMMENT ON COLUMN meaning_clip.clip_id IS 'Clip.';
 COMMENT ON COLUMN unlearning.chosen_by IS 'How neurons were chosen: open (a noun of the description is a word of the class name), a method of dissection and its similarity function such as DB wpmi (class among the first three concepts), ICL, or random (as many as the way that chose most).';
 
--- Since version 6: runs beside each other, zero-shot classification.
+-- Since version 6: runs beside each other, zero-shot classification, ablations for pairs of classes.
 
 CREATE TABLE zero_shot (
     run_id INTEGER NOT NULL,
@@ -1011,3 +1011,25 @@ COMMENT ON COLUMN v_run.dataset IS 'Name of the data set it is about; NULL when 
 COMMENT ON COLUMN v_run.is_latest IS 'Whether it is the newest of its parameters, on the newest content of data set and checkpoint under these names.';
 COMMENT ON COLUMN v_run.parameters IS 'What tells it from the runs beside it: every parameter in which these differ, those of a run that it read behind that one''s stage; hashes by their first 8 digits. NULL when no other stands beside it.';
 COMMENT ON COLUMN v_run.settings IS 'All of its parameters but network and data set, and those of the runs that it read, as one text: alike for runs made alike.';
+CREATE TABLE pair_ablation (
+    run_id INTEGER NOT NULL,
+    measure VARCHAR NOT NULL,
+    first_class_id INTEGER NOT NULL,
+    second_class_id INTEGER NOT NULL,
+    target VARCHAR NOT NULL CHECK (target IN ('specific', 'random', 'next')),
+    repetition INTEGER NOT NULL,
+    neurons INTEGER NOT NULL,
+    read_class_id INTEGER NOT NULL,
+    correct INTEGER NOT NULL,
+    PRIMARY KEY (run_id, measure, first_class_id, second_class_id, target, repetition, read_class_id)
+);
+COMMENT ON TABLE pair_ablation IS 'What a read-out still gets right when all neurons specific to either of two classes are silenced, as published for AAPE.';
+COMMENT ON COLUMN pair_ablation.run_id IS 'Run of stage specific_ablations; table readout holds what its read-out gets right undisturbed, and of how many.';
+COMMENT ON COLUMN pair_ablation.measure IS 'Measure of specificity that chose the neurons, as in specific_neuron.';
+COMMENT ON COLUMN pair_ablation.first_class_id IS 'One class the silenced neurons are specific to.';
+COMMENT ON COLUMN pair_ablation.second_class_id IS 'The other one.';
+COMMENT ON COLUMN pair_ablation.target IS 'specific: these neurons; random: as many others of every layer, drawn anew for each repetition; next: the unit after each, which the released program calls random.';
+COMMENT ON COLUMN pair_ablation.repetition IS 'Number of the draw, 0 for the specific neurons and the next ones.';
+COMMENT ON COLUMN pair_ablation.neurons IS 'Neurons silenced.';
+COMMENT ON COLUMN pair_ablation.read_class_id IS 'Class whose clips are read.';
+COMMENT ON COLUMN pair_ablation.correct IS 'Clips of that class recognised.';

@@ -35,7 +35,7 @@ def run_study(warehouse: Path, study: Study, reporter: Reporter) -> int:
             for note in listing.notes:
                 reporter.say(f"data set {listing.name}: {note}")
             listing = draw(listing, per_class=dataset.per_class, folds=dataset.folds, seed=dataset.seed)
-            heard = Context(warehouse, listing, study.of)
+            heard = Context(warehouse, listing, study.of, planned=tuple(planned))
             failures += _run(planned[0], heard, reporter)
             for choice in study.network if planned[1:] else ():
                 from ingest.networks.registry import load_network, name_outputs

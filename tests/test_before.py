@@ -98,6 +98,9 @@ def test_a_warehouse_made_before_is_continued_and_its_site_left_as_it_was(before
 
 
 def test_a_new_run_has_the_content_of_the_one_before(before):
+    study = before / "study.toml"
+    # Then the default; a study that says nothing has shares recorded for specificity by now.
+    study.write_text(study.read_text().replace("[activations]\n", "[activations]\nshares = false\n"))
     ingest(before, before / "new" / "w.duckdb")
     old, new = content(before / "w.duckdb", leave_out=ELSEWHERE), content(before / "new" / "w.duckdb", leave_out=ELSEWHERE)
     assert old.keys() == new.keys()

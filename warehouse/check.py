@@ -37,7 +37,14 @@ COUNTS = {
             (SELECT count(*) FROM clip JOIN dataset USING (dataset_id) WHERE dataset.run_id = run.run_id) +
             (SELECT count(*) FROM failure JOIN work_unit USING (run_id, stage, item) WHERE failure.run_id = run.run_id)""",
 }
-SELF_REFERENCES = {"neighbor_id": "neuron", "parent_id": "cluster", "description_run_id": "run", "read_class_id": "class"}
+SELF_REFERENCES = {
+    "neighbor_id": "neuron",
+    "first_class_id": "class",
+    "second_class_id": "class",
+    "parent_id": "cluster",
+    "description_run_id": "run",
+    "read_class_id": "class",
+}
 
 
 def check(path: Path, progress: Callable[[int, int], None] | None = None) -> Iterator[str]:

@@ -47,7 +47,8 @@ class Outcome:
 @dataclass(frozen=True)
 class Context:
     """What a stage works on: a data set as listed, the settings of every stage by name, and after stage clips a network with the names of the
-    layers that the study chose (None: all) and whether every position of these is a neuron; `runs` of the stages done so far by name."""
+    layers that the study chose (None: all) and whether every position of these is a neuron; `runs` of the stages done so far by name;
+    `planned` names all that are done."""
 
     warehouse: Path
     listing: Listing
@@ -56,6 +57,7 @@ class Context:
     layers: tuple[str, ...] | None = None
     positions: bool = False
     runs: dict[str, int] = field(default_factory=dict)
+    planned: tuple[str, ...] = ()
 
     @property
     def dataset(self) -> str:

@@ -11,7 +11,7 @@ import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from ingest.networks import identity
 from ingest.networks.network import Layer, Network, course_steps, keep_freed_memory, pick_device
 from ingest.sounds.sound import SoundError, load
 from ingest.stages import Context, Outcome, Progress, layer_tables, silent, stored_types
-from ingest.stages.recording import Batch, Recorder, collect, padding_parameter, windows_parameter
+from ingest.stages.recording import Batch, Recorder, collect, padding_parameter, takes_shares, windows_parameter
 from warehouse import ledger, store
 from warehouse.store import UserError
 
@@ -42,14 +42,14 @@ FLOAT16_MAX = 65504.0
 class Settings:
     """How activations are taken. dtype: of the stored matrices; auto is float16, and float32 for a layer whose values do not survive that
     (overflow, underflow to 0, lost order), which is then said. precision: of the forward pass, other than float32 by autocast. top_k: clips
-    kept on either side of a neuron's ranking. shares: also record the share of each clip's values above 0, for stage specificity. device
-    (auto takes a GPU where there is one; cpu, cuda, cuda:1, ...) and batch, clips per forward pass (by default 8, on a GPU 64), do not change
-    results beyond rounding."""
+    kept on either side of a neuron's ranking. shares: also record the share of each clip's values above 0; by default where stage
+    specificity is to be done, but not again for runs on which it was done without. device (auto takes a GPU where there is one; cpu, cuda,
+    cuda:1, ...) and batch, clips per forward pass (by default 8, on a GPU 64), do not change results beyond rounding."""
 
     dtype: Literal["auto", "float16", "float32"] = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     top_k: int = 20
-    shares: bool = False
+    shares: bool | None = None
     device: str = "auto"
     batch: int | None = None
 
@@ -78,7 +78,7 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
         raise UserError(f'data set {context.dataset} has no usable clip: `auricle query "SELECT item, reason FROM failure"` says why')
     return ingest_activations(
         context.warehouse, context.network, context.dataset, row[0], context.paths, settings, layers=context.layers,
-        positions=context.positions, progress=progress,
+        positions=context.positions, progress=progress, for_specificity="specificity" in context.planned,
     )  # fmt: skip
 
 
@@ -109,12 +109,13 @@ def ingest_activations(
     positions: bool = False,
     progress: Progress = silent,
     lost: str | None = None,
+    for_specificity: bool = False,
 ) -> Outcome:
     """Record a network over the data set version with that content. `paths` are its sound files by clip name.
 
     Continues an interrupted run; does nothing when done. A clip that cannot be read any more, or on which the network puts out values that
     are not finite, becomes a failure row; its column in the matrices is NaN where it has no value. `lost` says what float16 was found to do to
-    the values in a run that was taken back for that.
+    the values in a run that was taken back for that; `for_specificity` whether stage specificity follows, see Settings.
     """
     settings = settings or Settings()
     if positions and settings.shares:
@@ -135,6 +136,9 @@ def ingest_activations(
         **padding_parameter(warehouse, network, dataset, content_sha256),
     }
     key: dict[str, Any] = {"code_version": CODE_VERSION, "dataset_sha256": content_sha256, "network_sha256": network.checkpoint_sha256}
+    if settings.shares is None:
+        settings = replace(settings, shares=not positions and takes_shares(warehouse, STAGE, parameters, key, for_specificity))
+        parameters |= settings.parameters()
     if by_layer := settings.dtype == "auto" and (lost is not None or stored_types.is_by_layer(warehouse, STAGE, parameters, key)):
         parameters["dtype"] = "auto"
     where = device if device == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})"
@@ -203,7 +207,7 @@ class Extraction:
         self.paths, self.folder, self.device = paths, folder, device
         self.batch = settings.batch or (8 if device == "cpu" else 64)
         network.module.to(device)
-        self.recorder = Recorder(network, layers, positions=positions, shares=settings.shares, device=device)
+        self.recorder = Recorder(network, layers, positions=positions, shares=bool(settings.shares), device=device)
         self.rows = [self.recorder.neurons(layer) for layer in layers]
         self.dtype = np.dtype(dtype)
         self.watched = settings.dtype == "auto" and dtype == "float16"

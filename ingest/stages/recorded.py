@@ -176,6 +176,13 @@ def relabelled(recorded: Recorded, label_set: str) -> Recorded:
         class_names=tuple(row[1] for row in classes),
         labels=labels,
     )
+def durations(recorded: Recorded) -> np.ndarray:
+    """Seconds of every clip's file [clips]."""
+    with store.connect_readonly(recorded.warehouse) as con:
+        rows = con.execute(
+            "SELECT duration_s FROM activation_clip JOIN clip USING (clip_id) WHERE run_id = ? ORDER BY column_index", [recorded.run_id]
+        )
+        return rows.fetchnumpy()["duration_s"]
 
 
 def clip_groups(warehouse: Path, recorded: Recorded) -> list[str]:

@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from ingest.networks.network import Layer, Network, check_attributed, course_steps, frame_times
 from ingest.sounds.sound import MARGIN_S, sought_amiss
-from warehouse import store
+from warehouse import ledger, store
 from warehouse.store import UserError
 
 REDUCTIONS = ("mean", "max")
@@ -110,6 +111,13 @@ class Recorder:
     def neurons(self, layer: Layer) -> int:
         """Rows this recorder makes of a layer."""
         return int(np.prod(layer.shape)) if self.positions else layer.neurons
+
+    def moments(self, layer: Layer) -> torch.Tensor:
+        """How many of a layer's windows x time steps are counted in each clip [clips], of whose seconds `valid_s` tells."""
+        assert self.valid_s is not None
+        frames = len(self._starts[layer.name][: self._used.get(layer.name)])
+        valid = self._valid(layer, frames)
+        return torch.full((len(self.valid_s),), frames) if valid is None else valid.sum(dim=(1, 2)).cpu()
 
     def _hook(self, layer: Layer):
         def record(_module: torch.nn.Module, _inputs: object, output: object) -> None:
@@ -232,6 +240,28 @@ def windows_parameter(warehouse: Path, dataset: str, content_sha256: str, paths:
             [dataset, content_sha256, clip_s + 2 * MARGIN_S],
         ).fetchall()
     return {"windows": "of the whole decode"} if any(name in paths and sought_amiss(paths[name]) for (name,) in long) else {}
+
+
+def takes_shares(warehouse: Path, stage: str, parameters: dict[str, object], key: dict[str, Any], for_specificity: bool) -> bool:
+    """Whether to record shares that nobody chose: not where a run without them is there, unless it is to be measured by them for the first
+    time; otherwise where they are wanted, or were recorded."""
+
+    def found(**shares: bool) -> int | None:
+        for dtype in ("float16", "auto") if parameters["dtype"] == "float16" else (parameters["dtype"],):
+            if run := ledger.find(warehouse, stage, parameters={**parameters, **shares, "dtype": dtype}, **key):
+                return run[0]
+        return None
+
+    without = found()
+    if without is None:
+        return for_specificity or found(shares=True) is not None
+    if not for_specificity:
+        return False
+    with store.connect_readonly(warehouse) as con:
+        query = """SELECT count(*) FROM run WHERE stage = 'specificity'
+                   AND parameters::JSON ->> 'activations' = (SELECT run_key FROM run WHERE run_id = ?)"""
+        [(measured,)] = con.execute(query, [without]).fetchall()
+    return measured == 0
 
 
 @dataclass

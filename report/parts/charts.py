@@ -138,6 +138,25 @@ def adjectives() -> alt.Chart:
     return _counted(_rows(240).mark_rect(), y=y, color=color)
 
 
+def specific_classes() -> alt.Chart:
+    """A map of shares of a layer's neurons, layers to the right and a row per class (`series`) in their `order`."""
+    y = alt.Y("series:N", title=None, sort=alt.EncodingSortField("order", op="min"), axis=alt.Axis(labelOverlap=True))
+    color = alt.Color("value:Q", scale=alt.Scale(domainMin=0), legend=alt.Legend(format=".1%", gradientLength=160))
+    return _counted(_rows(420).mark_rect(), y=y, color=color)
+
+
+def sharing() -> alt.Chart:
+    """A map of the Jaccard index of every two classes, in the order of `row` and `column`."""
+    tips = _tips("first:N|class", "first_neurons:Q|its neurons", "second:N|other class", "second_neurons:Q|its neurons ", "shared:Q",
+                 "value:Q|Jaccard index|.3f", "expected:Q|of random sets|.3f")  # fmt: skip
+    return _rows(420).mark_rect().encode(
+        x=alt.X("second:N", title=None, sort=alt.EncodingSortField("column", op="min"), axis=alt.Axis(labelAngle=-60, labelOverlap=True)),
+        y=alt.Y("first:N", title=None, sort=alt.EncodingSortField("row", op="min"), axis=alt.Axis(labelOverlap=True)),
+        color=alt.Color("value:Q", scale=alt.Scale(domainMin=0), legend=alt.Legend(format=".2f", gradientLength=160)),
+        tooltip=tips, href="href:N",
+    )  # fmt: skip
+
+
 def importance() -> alt.LayerChart:
     """Accuracy by `share` of neurons silenced, a line per `series`, which is dashed for random choices."""
     base = _rows(280).encode(
@@ -178,6 +197,7 @@ TYPES = {
     "by_layer": by_layer, "by_depth": by_depth, "selective_neurons": selective_neurons, "active_neurons": active_neurons,
     "probes": probes, "tasks": tasks, "entropies": entropies, "shares": shares, "share": share, "adjectives": adjectives,
     "importance": importance, "unlearning": unlearning, "specific_ablations": specific_ablations,
+    "specific_classes": specific_classes, "sharing": sharing,
 }  # fmt: skip
 
 
