@@ -182,7 +182,7 @@ def _follow_source(run: ledger.Run, listing: Listing) -> None:
 
 def _add_amplitudes(run: ledger.Run, listing: Listing, pool: ThreadPoolExecutor) -> None:
     """Measure the mean amplitude of clips that came in before it was measured."""
-    query = "SELECT name FROM clip JOIN dataset USING (dataset_id) WHERE run_id = ? AND mean_amplitude IS NULL"
+    query = "SELECT clip.name FROM clip JOIN dataset USING (dataset_id) WHERE run_id = ? AND mean_amplitude IS NULL"
     with store.connect_readonly(run.warehouse) as con:
         lacking = {name for (name,) in con.execute(query, [run.run_id]).fetchall()}
     entries = [entry for entry in listing.entries if entry.name in lacking]
