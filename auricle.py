@@ -175,26 +175,41 @@ def _ingest(warehouse: Path, study: Study) -> int:
 
 
 @app.command()
+def train(
+    base: Annotated[str, typer.Argument(help="cnn, yamnet, whisper-tiny.en, ast or beats.")],
+    way: Annotated[str, typer.Argument(help="scratch (cnn), frozen (a new classifier on what is published) or fine-tuned (all of it).")],
+    study: Annotated[Path | None, typer.Argument(help="A study file with the data set, in place of the flags.", show_default=False)] = None,
+    dataset: Annotated[str | None, typer.Option(help="A reader of `auricle datasets`.")] = None,
+    source: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
+    folds: Annotated[int | None, typer.Option(help="Draw so many folds; say the same in the study then.", show_default=False)] = None,
+    fold: Annotated[int | None, typer.Option(help="Fold to leave out and test on, the last by default.", show_default=False)] = None,
+    weights: Annotated[str | None, typer.Option(help="Of ast a folder or hub name, of beats a checkpoint.", show_default=False)] = None,
+    clip_s: Annotated[float, typer.Option("--clip-seconds", help="Seconds of a clip, for ast and beats.")] = 5.0,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the clips, by default the recipe's.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn in training.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    out: Annotated[Path, typer.Option(help="Folder of the network's file.")] = Path("targets"),
+) -> None:
+    """Train a network on a data set's own classes, to be dissected: BASE-WAY.safetensors, which a study can name."""
+    from ingest.networks.network import pick_device
+    from ingest.run import train_target
+    from ingest.study import make_study, read_study
+
+    if (study is None) == (dataset is None) or (study and (source or folds)):
+        raise UserError("give the data set by a study file, or by --dataset and --source")
+    plan = read_study(study) if study else make_study({"dataset": [_given(reader=dataset, source=source, folds=folds)]}, "train")
+    options = {"fold": fold, "seed": seed, "epochs": epochs, "weights": weights, "clip_s": clip_s, "device": pick_device(device)}
+    print(train_target(plan, base, way, out, Bars(), **options))
+
+
+@app.command()
 def status(warehouse: Warehouse = WAREHOUSE) -> None:
     """What the warehouse holds: data sets, networks, runs, failures."""
-    with store.connect_readonly(warehouse) as con:
-        runs = con.execute(
-            """SELECT run_id, stage, coalesce(parameters::JSON ->> 'network', '') AS network, parameters::JSON ->> 'dataset' AS dataset,
-                      CASE status WHEN 'done' THEN 'done' ELSE 'interrupted or running' END AS state,
-                      (SELECT count(*) FROM failure WHERE failure.run_id = run.run_id) AS failures,
-                      strftime(started_at, '%Y-%m-%d %H:%M') AS started, device
-               FROM run ORDER BY run_id"""
-        )
-        headers = [column[0] for column in runs.description]
-        rows = runs.fetchall()
-        counts = con.execute(
-            "SELECT (SELECT count(*) FROM dataset), (SELECT count(*) FROM clip), (SELECT count(*) FROM network), (SELECT count(*) FROM neuron)"
-        ).fetchone()
-        files = con.execute("SELECT path FROM activation_file").fetchall()
-    assert counts
-    size = sum(path.stat().st_size for path in [warehouse, *(warehouse.parent / name for (name,) in files)] if path.is_file())
-    print("{}: {} data sets, {} clips, {} networks, {} neurons, {:.0f} MB".format(warehouse, *counts, size / 1e6))
-    _print_table(headers, rows)
+    from warehouse.check import holdings
+
+    held = holdings(warehouse)
+    print(f"{warehouse}: {held.summary}")
+    _print_table(held.headers, held.runs)
 
 
 @app.command()
@@ -293,12 +308,16 @@ def report(
     warehouse: Warehouse = WAREHOUSE,
     site: Annotated[Path, typer.Option(help="Folder of the atlas.")] = SITE,
     rating: Annotated[int | None, typer.Option(help="Make a page to rate this many neurons' descriptions instead.")] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(help="With --rating: whose concepts are rated, too, like 'DB wpmi'; by default one of DB and TAB each; repeatable."),
+    ] = None,
 ) -> None:
     """Render the atlas. Pages that would not change are left as they are."""
     if rating is not None:
         from report.rating import build_rating
 
-        print(build_rating(warehouse, site, rating))
+        print(build_rating(warehouse, site, rating, beside=beside))
         return
     from report.site import build
 

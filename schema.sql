@@ -938,7 +938,7 @@ COMMENT ON COLUMN meaning_clip.meaning IS 'Number within the neuron, as in meani
 COMMENT ON COLUMN meaning_clip.clip_id IS 'Clip.';
 COMMENT ON COLUMN unlearning.chosen_by IS 'How neurons were chosen: open (a noun of the description is a word of the class name), a method of dissection and its similarity function such as DB wpmi (class among the first three concepts), ICL, or random (as many as the way that chose most).';
 
--- Since version 6: runs beside each other, zero-shot classification, ablations for pairs of classes.
+-- Since version 6: runs beside each other, zero-shot classification, pairs of classes, ratings of closed concepts, clouds of words.
 
 CREATE TABLE zero_shot (
     run_id INTEGER NOT NULL,
@@ -1033,3 +1033,100 @@ COMMENT ON COLUMN pair_ablation.repetition IS 'Number of the draw, 0 for the spe
 COMMENT ON COLUMN pair_ablation.neurons IS 'Neurons silenced.';
 COMMENT ON COLUMN pair_ablation.read_class_id IS 'Class whose clips are read.';
 COMMENT ON COLUMN pair_ablation.correct IS 'Clips of that class recognised.';
+CREATE TABLE unlearning_effect (
+    run_id INTEGER NOT NULL,
+    class_id INTEGER NOT NULL,
+    chosen_by VARCHAR NOT NULL,
+    repetition INTEGER NOT NULL,
+    read_class_id INTEGER NOT NULL,
+    logit_change DOUBLE NOT NULL,
+    PRIMARY KEY (run_id, class_id, chosen_by, repetition, read_class_id)
+);
+COMMENT ON TABLE unlearning_effect IS 'What becomes of every class when the neurons dissected to one are set to zero (Figure 10).';
+COMMENT ON COLUMN unlearning_effect.run_id IS 'Run of stage ablations.';
+COMMENT ON COLUMN unlearning_effect.class_id IS 'Class to unlearn.';
+COMMENT ON COLUMN unlearning_effect.chosen_by IS 'How neurons were chosen, as in unlearning.';
+COMMENT ON COLUMN unlearning_effect.repetition IS 'Repetition, as in unlearning.';
+COMMENT ON COLUMN unlearning_effect.read_class_id IS 'Class whose clips are read, the unlearned one among them.';
+COMMENT ON COLUMN unlearning_effect.logit_change IS 'Change of that class''s mean logit over its own clips.';
+
+COMMENT ON COLUMN unlearning.chosen_by IS 'How neurons were chosen: open (the description names the class), a method of dissection and its similarity function such as DB wpmi (class among the first three concepts), ICL, or as many random ones as one of these chose (random as open); random alone, of earlier runs: as many as the way that chose most.';
+
+CREATE TABLE sentence_cluster_word (
+    run_id INTEGER NOT NULL,
+    cluster INTEGER NOT NULL,
+    word VARCHAR NOT NULL,
+    occurrences INTEGER NOT NULL,
+    weight DOUBLE NOT NULL,
+    PRIMARY KEY (run_id, cluster, word)
+);
+COMMENT ON TABLE sentence_cluster_word IS 'The words of clusters of sentences: at most a hundred each, those that occur most (Table 8).';
+COMMENT ON COLUMN sentence_cluster_word.run_id IS 'Run of stage polysemanticity.';
+COMMENT ON COLUMN sentence_cluster_word.cluster IS 'Cluster, as in sentence_cluster.';
+COMMENT ON COLUMN sentence_cluster_word.word IS 'Word, in lower case; stop words are left out.';
+COMMENT ON COLUMN sentence_cluster_word.occurrences IS 'How often it occurs in the cluster''s sentences.';
+COMMENT ON COLUMN sentence_cluster_word.weight IS 'How distinctive of the cluster it is (c-TF-IDF, Grootendorst 2022).';
+
+ALTER TABLE sentence_cluster ADD COLUMN captions INTEGER;
+COMMENT ON COLUMN sentence_cluster.captions IS 'Captions with a sentence in it; NULL of runs before version 6.';
+
+ALTER TABLE clip ADD COLUMN mean_amplitude DOUBLE;
+COMMENT ON COLUMN clip.mean_amplitude IS 'Mean of the absolute value of all samples, full scale 1; NULL where not measured yet: ingesting the data set again measures it.';
+
+CREATE TABLE concept_rating (
+    rater VARCHAR NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    description_run_id INTEGER NOT NULL,
+    said_by VARCHAR NOT NULL,
+    rating INTEGER NOT NULL CHECK (rating BETWEEN 1 AND 5),
+    PRIMARY KEY (rater, neuron_id, description_run_id, said_by)
+);
+COMMENT ON TABLE concept_rating IS 'What people say of the closed concepts that stood beside a description on the rating page (Table 3).';
+COMMENT ON COLUMN concept_rating.rater IS 'Rater, as in rating.';
+COMMENT ON COLUMN concept_rating.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN concept_rating.description_run_id IS 'Run of stage descriptions that was rated with it.';
+COMMENT ON COLUMN concept_rating.said_by IS 'Whose first concept was rated, as in v_said, such as DB cosine_cubed.';
+COMMENT ON COLUMN concept_rating.rating IS 'How well the concept describes the sounds, 1 (not at all) to 5 (fully).';
+
+CREATE VIEW v_said AS
+WITH dissected AS (
+    SELECT rated.run_id AS description_run_id, run.run_id, run.parameters::JSON ->> 'mode' = 'paper' AS is_paper
+    FROM run JOIN run AS rated ON run.network_sha256 = rated.network_sha256 AND run.dataset_sha256 = rated.dataset_sha256
+      AND run.parameters::JSON ->> 'network' = rated.parameters::JSON ->> 'network'
+      AND run.parameters::JSON ->> 'dataset' = rated.parameters::JSON ->> 'dataset'
+      AND (run.parameters::JSON ->> 'clip_s')::DOUBLE = (rated.parameters::JSON ->> 'clip_s')::DOUBLE
+    WHERE run.stage = 'dissections' AND run.status = 'done' AND rated.stage = 'descriptions'
+),
+latest AS (
+    SELECT description_run_id, method, run_id
+    FROM (SELECT DISTINCT description_run_id, method, run_id, is_paper FROM closed_concept JOIN dissected USING (run_id))
+    QUALIFY row_number() OVER (PARTITION BY description_run_id, method ORDER BY is_paper DESC, run_id DESC) = 1
+)
+SELECT description_run_id, neuron_id, CASE function WHEN 'icl' THEN method ELSE method || ' ' || function END AS said_by, concept AS text
+FROM closed_concept JOIN latest USING (method, run_id) WHERE rank = 1
+UNION ALL
+SELECT run_id, neuron_id, 'description', description FROM v_description WHERE description IS NOT NULL;
+COMMENT ON VIEW v_said IS 'What is said of neurons: the description, and the first concept of every function of each method''s latest run on the same network and data set, one in the paper''s mode where there is one.';
+
+CREATE VIEW v_published_kind AS
+WITH named AS (
+    SELECT dataset_id, list_sort(list(replace(lower(class.name), '_', ' '))) AS classes
+    FROM class JOIN label_set USING (label_set_id)
+    WHERE label_set_id IN (SELECT min(label_set_id) FROM label_set GROUP BY dataset_id) GROUP BY dataset_id
+)
+SELECT run.run_id, CASE WHEN family = 'audio-spectrogram-transformer' AND NOT contains(lower(network.name), 'frozen') THEN 'AST'
+                    WHEN family = 'beats' AND contains(lower(network.name), 'frozen') THEN 'BEATs-frozen'
+                    WHEN family = 'beats' AND contains(lower(network.name), 'tuned') THEN 'BEATs-finetuned' END AS kind
+FROM run JOIN network ON network.name = run.parameters::JSON ->> 'network' AND checkpoint_sha256 = network_sha256
+  AND network.clip_s = (run.parameters::JSON ->> 'clip_s')::DOUBLE
+JOIN dataset ON dataset.name = run.parameters::JSON ->> 'dataset' AND content_sha256 = dataset_sha256
+JOIN named USING (dataset_id)
+WHERE reader = 'esc50' AND kind IS NOT NULL
+  AND classes = list_sort(list_transform(output_names::JSON::VARCHAR[], lambda name: replace(lower(name), '_', ' ')));
+COMMENT ON VIEW v_published_kind IS 'Runs over the networks and the data set that Audio Network Dissection''s tables are about: AST and BEATs trained on ESC-50''s classes. BEATs are told apart by frozen or tuned in the network''s name.';
+COMMENT ON COLUMN v_published_kind.run_id IS 'Run.';
+COMMENT ON COLUMN v_published_kind.kind IS 'AST, BEATs-finetuned or BEATs-frozen, as in the paper''s Table 1.';
+
+CREATE VIEW v_published_basic_adjective AS SELECT unnest(['high-pitched', 'high-quality', 'clear', 'loud']) AS word;
+COMMENT ON VIEW v_published_basic_adjective IS 'The four basic adjectives of Audio Network Dissection (section 4.4).';
+COMMENT ON COLUMN v_published_basic_adjective.word IS 'The adjective.';

@@ -1,9 +1,10 @@
 -- Sentence clusters: what the captions' sentences are about, with their most distinctive words (Table 8), and how many neurons each joins.
--- neurons counts those whose five top clips share the cluster in at least four. Of each choice of parameters the latest run.
+-- captions and sentences are the counts beside the clouds there (captions NULL for runs before version 6); sentence_cluster_words has the clouds'
+-- words. neurons counts those whose five top clips share the cluster in at least four. Of each choice of parameters the latest run.
 WITH latest AS (
     SELECT run_id, network, dataset, parameters FROM v_run WHERE stage = 'polysemanticity' AND is_latest
 )
-SELECT network, dataset, cluster, sentences, words,
+SELECT network, dataset, cluster, captions, sentences, words,
        (SELECT count(*) FROM polysemanticity AS p WHERE p.run_id = c.run_id AND p.cluster = c.cluster AND k = 5 AND shared >= 4) AS neurons, parameters, run_id
 FROM sentence_cluster AS c JOIN latest USING (run_id)
 ORDER BY network, dataset, run_id, cluster;

@@ -53,6 +53,14 @@ def word_list(name: str) -> frozenset[str]:
     return frozenset(line.strip() for line in lines if line.strip() and not line.startswith("#"))
 
 
+@functools.cache
+def class_names() -> dict[str, tuple[str, ...]]:
+    """What ESC-50's classes are called in descriptions, by class with spaces for underscores: nouns in the singular, verbs ending in -ing; of a
+    name of several words all must be there. Classes of other data sets have no list."""
+    with open(HERE / "class_names.csv", newline="", encoding="utf-8") as table:
+        return {row["class"].replace("_", " "): tuple(row["names"].split(SEPARATOR)) for row in csv.DictReader(table)}
+
+
 ESC50_AUDIOSET = HERE / "esc50_audioset.csv"
 SEPARATOR = ";"
 

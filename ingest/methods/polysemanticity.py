@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -98,8 +99,11 @@ class Word:
     weight: float
 
 
-def cluster_words(sentences: Sequence[str], labels: np.ndarray, words: int = 10) -> list[list[Word]]:
-    """The most distinctive words of every cluster of sentences, at most `words` each, the most distinctive first (compare Table 8).
+def cluster_words(
+    sentences: Sequence[str], labels: np.ndarray, words: int = 10, by: Literal["weight", "occurrences"] = "weight"
+) -> list[list[Word]]:
+    """The words of every cluster of sentences, at most `words` each: the most distinctive first, or by `occurrences` those that occur most, of which
+    Table 8's clouds are made.
 
     The weight is c-TF-IDF (Grootendorst 2022, arXiv 2203.05794, equation 2, with shares for counts): a word's share of the cluster's words times
     ln(1 + mean number of words in a cluster / occurrences of the word in all). English stop words are left out; case does not matter.
@@ -119,7 +123,9 @@ def cluster_words(sentences: Sequence[str], labels: np.ndarray, words: int = 10)
     weights = counts / np.maximum(totals, 1) * np.log(1 + totals.mean() / counts.sum(axis=0))
     found = []
     for cluster in range(clusters):
-        order = np.argsort(-weights[cluster], kind="stable")[:words]  # the vocabulary is sorted, so equals come by the alphabet
+        order = np.argsort(-(weights if by == "weight" else counts)[cluster], kind="stable")[
+            :words
+        ]  # the vocabulary is sorted, so equals come by the alphabet
         found.append(
             [Word(str(vocabulary[i]), int(counts[cluster, i]), float(weights[cluster, i])) for i in order if counts[cluster, i] > 0]
         )

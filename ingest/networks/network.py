@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -71,6 +71,14 @@ class Padding:
     shortest: int = 1
 
 
+class HeldOut(NamedTuple):
+    """The fold of a data set that a network was trained without; the hash of its clips' sorted names (sha256_json), None where it is not known."""
+
+    dataset: str
+    fold: int
+    clips_sha256: str | None = None
+
+
 class Network:
     """A network to dissect: a torch module, its layers in forward order, and how it takes sound.
 
@@ -78,7 +86,8 @@ class Network:
     that takes clips whole has one. `counts_padding=False` leaves the silence added to short clips out of every reduction over time;
     `padding`, where there is one, says more exactly what of a short clip is heard and counted.
     `output` names the network's output where the module returns several: a dict's key, a tuple's index. `checkpoint_sha256` is by default the
-    hash of the tensors; `shaped_by` has the hashes of what else shapes the values, by what it is.
+    hash of the tensors; `shaped_by` has the hashes of what else shapes the values, by what it is. `held_out` says what it did not see
+    of the data set that it was trained on, where that is known.
     Subclasses override `prepare`, and `tail` where they know a shorter way than the two general forms; or both are given as functions.
     """
 
@@ -111,6 +120,7 @@ class Network:
         self.layers = layers
         self.checkpoint_sha256 = checkpoint_sha256 if checkpoint_sha256 is not None else tensor_sha256(self.tensors())
         self.shaped_by: dict[str, str] = {}
+        self.held_out: HeldOut | None = None
         self.windows = windows
         self.window_s = window_s if window_s is not None else clip_s
         self.window_hop_s = window_hop_s if window_hop_s is not None else self.window_s

@@ -35,7 +35,7 @@ BUILT_IN = {
 def load_network(spec: str, *, weights: Path | None = None, clip_s: float | None = None) -> Network:
     """The network that `spec` names: a built-in name, `path/to/file.py:function`, or a transformers model.
 
-    `beats` takes its checkpoint as `weights`; a file.safetensors is a target that benchmarks/train_targets.py trained. A transformers model
+    `beats` takes its checkpoint as `weights`; a file.safetensors is a target that `auricle train` made. A transformers model
     is a local folder or a hub name, with or without `hf:` in front. `weights` replaces a built-in network's own
     weights. `clip_s` is the length of clips in seconds; without it the network's default holds. A user's function may have parameters of
     these two names and gets what was given. Raises UserError in one line for everything that does not work out.

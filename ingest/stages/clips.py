@@ -54,6 +54,7 @@ def ingest_clips(warehouse: Path, listing: Listing, progress: Progress = silent)
             run = ledger.begin(warehouse, STAGE, parameters=parameters, code_version=CODE_VERSION, dataset_sha256=content)
         if run.finished:
             _follow_source(run, listing)
+            _add_amplitudes(run, listing, pool)
             return Outcome(run, 0, run.failures())
         done = run.done()
         if LISTING not in done:
@@ -177,3 +178,25 @@ def _follow_source(run: ledger.Run, listing: Listing) -> None:
     if known and known[0] != source:
         with store.transaction(run.warehouse) as con:
             con.execute("UPDATE dataset SET source = ? WHERE run_id = ?", [source, run.run_id])
+
+
+def _add_amplitudes(run: ledger.Run, listing: Listing, pool: ThreadPoolExecutor) -> None:
+    """Measure the mean amplitude of clips that came in before it was measured."""
+    query = "SELECT clip.name FROM clip JOIN dataset USING (dataset_id) WHERE run_id = ? AND mean_amplitude IS NULL"
+    with store.connect_readonly(run.warehouse) as con:
+        lacking = {name for (name,) in con.execute(query, [run.run_id]).fetchall()}
+    entries = [entry for entry in listing.entries if entry.name in lacking]
+    if not entries:
+        return
+    measured = [
+        (entry.name, found["mean_amplitude"])
+        for entry, found in zip(entries, pool.map(_measured, entries), strict=True)
+        if not isinstance(found, str)
+    ]
+    with store.transaction(run.warehouse) as con:
+        con.register("measured", pl.DataFrame(measured, {"name": pl.String, "mean_amplitude": pl.Float64}, orient="row"))
+        con.execute(
+            """UPDATE clip SET mean_amplitude = measured.mean_amplitude FROM measured
+            WHERE clip.name = measured.name AND dataset_id = (SELECT dataset_id FROM dataset WHERE run_id = ?)""",
+            [run.run_id],
+        )

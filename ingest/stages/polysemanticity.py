@@ -20,7 +20,8 @@ STAGE = "polysemanticity"
 TITLE = "polysemanticity of {network} on {dataset}"
 UNIT = "units of work"
 NEEDS = ("captions",)
-CODE_VERSION = 2
+CODE_VERSION = 3
+CLOUD_WORDS = 100  # of a cluster
 SEED = 0
 
 
@@ -68,9 +69,13 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
                 "cluster": range(len(words)),
                 "sentences": np.bincount(labels, minlength=len(words)),
                 "words": [", ".join(word.word for word in found) for found in words],
+                "captions": polysemanticity.clip_clusters(labels, owners, len(said)).sum(axis=0),
             }
         )
-        run.record(["sentence clusters"], {"sentence_cluster": frame})
+        clouds = polysemanticity.cluster_words(texts, labels, CLOUD_WORDS, "occurrences")
+        cloud = [(cluster, word.word, word.occurrences, word.weight) for cluster, found in enumerate(clouds) for word in found]
+        table = pl.DataFrame(cloud, ["cluster", "word", "occurrences", "weight"], orient="row")
+        run.record(["sentence clusters"], {"sentence_cluster": frame, "sentence_cluster_word": table})
         worked += 1
     vocabulary = meanings.vocabulary(said)
     for item, layer in run.pending(recorded.plan(), progress):

@@ -176,6 +176,8 @@ def relabelled(recorded: Recorded, label_set: str) -> Recorded:
         class_names=tuple(row[1] for row in classes),
         labels=labels,
     )
+
+
 def durations(recorded: Recorded) -> np.ndarray:
     """Seconds of every clip's file [clips]."""
     with store.connect_readonly(recorded.warehouse) as con:

@@ -85,8 +85,10 @@ def spark(counts: list[int]) -> str:
     return f'<svg class="spark" viewBox="0 0 48 12" aria-hidden="true"><path d="{bars}"/></svg>'
 
 
-def class_bars(bars: list[tuple[float, int | None, str]]) -> str:
-    """Bars of (value, colour or None, escaped title), in order, each with its title on hover; empty when all are 0."""
+def class_bars(bars: list[tuple[float, int | None, str]], label: str | None = None) -> str:
+    """Bars of (value, colour or None, escaped title), in order, each with its title on hover; empty when all are 0. `label` says what they
+    are, escaped; by default activations."""
+    label = label or f"Activation by each of {len(bars)} classes, highest first; the table holds the values"
     low, high = min([0.0, *(value for value, _, _ in bars)]), max([0.0, *(value for value, _, _ in bars)])
     if high == low:
         return ""
@@ -99,10 +101,7 @@ def class_bars(bars: list[tuple[float, int | None, str]]) -> str:
         kind = "" if colour is None else f' class="k{colour}"'
         bar = f"M{x:.2f} {base:.1f}v{-height:.1f}h{width * 0.8:.2f}v{height:.1f}z"
         parts.append(f'<g{kind}><title>{title}</title><path class="hover" d="{hover}"/><path d="{bar}"/></g>')
-    return (
-        f'<svg class="ccav" viewBox="0 0 240 80" preserveAspectRatio="none" role="img" '
-        f'aria-label="Activation by each of {len(bars)} classes, highest first; the table holds the values">{"".join(parts)}</svg>'
-    )
+    return f'<svg class="ccav" viewBox="0 0 240 80" preserveAspectRatio="none" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
 def strip(values: list[float], marked: float, label: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
+from math import sqrt
 
 from markupsafe import Markup
 
@@ -17,18 +18,22 @@ from report.topics.tuning import Tuning
 K = 5
 WORDS = 120
 """Characters of a cluster's words."""
+CLOUD, LONGEST = 40, 30
+"""Words of a cloud, and characters of one."""
 
 
 class Polysemanticity(Topic):
-    """The latest finished run: rows of the derived table for k = K by layer, and the clusters of sentences."""
+    """The latest finished run: rows of the derived table for k = K by layer, and the clusters of sentences with the words of their `clouds`: each
+    with its occurrences and its size beside the commonest one, 0 to 1."""
 
     stage = "polysemanticity"
-    tables = ("polysemanticity", "sentence_clusters")
+    tables = ("polysemanticity", "sentence_clusters", "sentence_cluster_words")
 
     def read(self) -> None:
         """Read a study's polysemanticity."""
         self.layers: dict[int, list[dict]] = {}
         self.clusters: list[dict] = []
+        self.clouds: dict[int, list[tuple[str, int, float]]] = {}
         if self.run_id is None:
             return
         by_name = {layer.name: layer.layer_id for layer in self.study.by_first}
@@ -39,6 +44,15 @@ class Polysemanticity(Topic):
             if row["run_id"] == self.run_id:
                 self.clusters.append(row | {"words": cut(row["words"], WORDS) or "no words of their own"})
 
+        most: dict[int, int] = {}
+        for row in self.table("sentence_cluster_words"):
+            if row["run_id"] == self.run_id and row["rank"] <= CLOUD:
+                first = most.setdefault(row["cluster"], row["occurrences"])
+                size = sqrt(row["occurrences"] / first)
+                self.clouds.setdefault(row["cluster"], []).append((cut(row["word"], LONGEST), row["occurrences"], size))
+        for cloud in self.clouds.values():
+            cloud.sort()
+
     def network(self, page: Page) -> Iterator[Part]:
         """Shares of neurons with one meaning, a line per tau."""
         rows = [
@@ -47,7 +61,7 @@ class Polysemanticity(Topic):
             for position, layer in enumerate(self.study.layers) for row in self.layers.get(layer.layer_id, [])
         ]  # fmt: skip
         if rows:
-            html = page.draw("polysemanticity", rows=rows, clusters=self.clusters, k=K)
+            html = page.draw("polysemanticity", rows=rows, clusters=self.clusters, clouds=self.clouds, k=K)
             yield Part(html, "words", rows={"polysemanticity": rows}, link=("polysemanticity", "polysemanticity"))
 
     def neurons(self, page: Page, layer: Layer) -> Parts:
