@@ -6,7 +6,7 @@ WITH ranked AS (
     FROM class_activation
     JOIN v_activation_run USING (run_id),
     LATERAL (VALUES ('average_precision', average_precision), ('selectivity', selectivity)) AS measure (ranked_by, value)
-    WHERE is_latest AND reduction = 'mean' AND value IS NOT NULL
+    WHERE is_latest AND reduction IN ('mean', 'cls') AND value IS NOT NULL
 )
 SELECT network, dataset.name AS dataset, label_set.name AS label_set, class.name AS class, ranked_by, rank, layer, unit, v_neuron.name AS neuron,
        average_precision, selectivity, ranked.mean, share_active, clips, neuron_id, ranked.run_id
