@@ -1130,3 +1130,18 @@ COMMENT ON COLUMN v_published_kind.kind IS 'AST, BEATs-finetuned or BEATs-frozen
 CREATE VIEW v_published_basic_adjective AS SELECT unnest(['high-pitched', 'high-quality', 'clear', 'loud']) AS word;
 COMMENT ON VIEW v_published_basic_adjective IS 'The four basic adjectives of Audio Network Dissection (section 4.4).';
 COMMENT ON COLUMN v_published_basic_adjective.word IS 'The adjective.';
+CREATE TABLE sentence_elbow (
+    run_id INTEGER NOT NULL,
+    clusters INTEGER NOT NULL,
+    distance DOUBLE NOT NULL,
+    is_chosen BOOLEAN NOT NULL,
+    PRIMARY KEY (run_id, clusters)
+);
+COMMENT ON TABLE sentence_elbow IS 'How far captions'' sentences lie from the centres of ever more K-means clusters; the elbow of this curve chooses their number (Thorndike 1953).';
+COMMENT ON COLUMN sentence_elbow.run_id IS 'Run of stage polysemanticity with the setting elbow.';
+COMMENT ON COLUMN sentence_elbow.clusters IS 'Number of clusters.';
+COMMENT ON COLUMN sentence_elbow.distance IS 'Mean Euclidean distance of a sentence''s embedding, of length 1, from its cluster''s centre.';
+COMMENT ON COLUMN sentence_elbow.is_chosen IS 'Whether this number was taken.';
+COMMENT ON COLUMN polysemanticity.k IS 'Highest clips looked at. A neuron that is never below 0 and has fewer clips above it has no row.';
+COMMENT ON COLUMN closed_concept.rank IS 'Rank from 1, by falling score; equal scores in the order of the concept set. By ICL 1 is the concept chosen, and after it come those listed. A neuron for which the function is undefined has no rows.';
+COMMENT ON COLUMN closed_concept.score IS 'Similarity; its range depends on the function. For ICL, which has none, one over the rank.';

@@ -1,9 +1,10 @@
 -- Dissections of classifiers: how often a concept set's best names for an output neuron are its own (Tables 2 and 7 of Audio Network Dissection).
 -- top1 and top5 are shares of named outputs, low and high bound top1's 95 % interval (Wilson's score), cosine is between first concept and name.
--- ICL chooses one concept: it has no top5. published_* stand beside the paper's networks (AST, BEATs) on ESC-50 with its classes as concepts, in its
--- columns' order, where the method and function are the same. Of each choice of parameters the latest run.
+-- ICL has a top5 where it was asked for five. published_* stand beside the paper's networks (AST, BEATs) on ESC-50 with its classes as concepts, in
+-- its columns' order, where the method and function are the same. Of each choice of parameters the latest run.
 WITH latest AS (
-    SELECT run_id, method, network, dataset, v_run.parameters, run.parameters::JSON ->> 'mode' AS mode, run.parameters::JSON ->> 'concept_set' AS concept_set
+    SELECT run_id, method, network, dataset, v_run.parameters, run.parameters::JSON ->> 'mode' AS mode, run.parameters::JSON ->> 'concept_set' AS concept_set,
+           coalesce((run.parameters::JSON ->> 'icl_top')::INTEGER, 1) AS icl_top
     FROM run JOIN v_run USING (run_id) JOIN (SELECT DISTINCT run_id, method FROM closed_concept) USING (run_id)
     WHERE run.stage = 'dissections' AND is_latest
 ),
@@ -40,7 +41,7 @@ SELECT
     network, dataset, concept_set, mode, summed.method, summed.function, neurons, first / neurons AS top1,
     (first / neurons + 1.92073 / neurons - 1.95996 * sqrt(first / neurons * (1 - first / neurons) / neurons + 0.960365 / neurons / neurons)) / (1 + 3.84146 / neurons) AS low,
     (first / neurons + 1.92073 / neurons + 1.95996 * sqrt(first / neurons * (1 - first / neurons) / neurons + 0.960365 / neurons / neurons)) / (1 + 3.84146 / neurons) AS high,
-    CASE WHEN summed.method <> 'ICL' THEN among_five / neurons END AS top5, summed.cosine, published.top1::DOUBLE AS published_top1, published.top5::DOUBLE AS published_top5,
+    CASE WHEN summed.method <> 'ICL' OR icl_top >= 5 THEN among_five / neurons END AS top5, summed.cosine, published.top1::DOUBLE AS published_top1, published.top5::DOUBLE AS published_top5,
     published.cosine::DOUBLE AS published_cosine, parameters, run_id
 FROM summed JOIN latest USING (run_id, method) LEFT JOIN v_published_kind USING (run_id)
 LEFT JOIN published ON published.kind = v_published_kind.kind AND concept_set IN ('esc50', 'classes') AND published.method = summed.method

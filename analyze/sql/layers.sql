@@ -4,7 +4,7 @@ WITH main AS (SELECT dataset_id, min(label_set_id) AS label_set_id FROM label_se
 best AS (
     SELECT run_id, neuron_id, max(selectivity) AS selectivity, max(average_precision) AS average_precision
     FROM class_activation JOIN class USING (class_id) JOIN main USING (label_set_id)
-    WHERE reduction = 'mean'
+    WHERE reduction IN ('mean', 'cls')
     GROUP BY run_id, neuron_id
 )
 SELECT
@@ -23,6 +23,6 @@ JOIN activation_summary USING (run_id)
 JOIN neuron USING (neuron_id)
 JOIN layer USING (layer_id)
 LEFT JOIN best USING (run_id, neuron_id)
-WHERE reduction IN ('mean', 'window_mean')
+WHERE reduction IN ('mean', 'cls', 'window_mean')
 GROUP BY ALL
 ORDER BY network, dataset, run_id, layer.position;

@@ -5,12 +5,12 @@ latest AS (SELECT v_activation_run.*, parameters FROM v_activation_run JOIN v_ru
 size AS (
     SELECT run_id, count(*) AS neurons, count(*) FILTER (is_dead) AS dead, count(DISTINCT layer_id) AS layers
     FROM activation_summary JOIN neuron USING (neuron_id)
-    WHERE reduction IN ('mean', 'window_mean') GROUP BY run_id
+    WHERE reduction IN ('mean', 'cls', 'window_mean') GROUP BY run_id
 ),
 best AS (
     SELECT run_id, class_id, max(average_precision) AS average_precision
     FROM class_activation JOIN class USING (class_id) JOIN main USING (label_set_id)
-    WHERE reduction = 'mean' GROUP BY run_id, class_id
+    WHERE reduction IN ('mean', 'cls') GROUP BY run_id, class_id
 ),
 detected AS (
     SELECT run_id, count(*) AS classes, count(*) FILTER (average_precision >= 0.5) AS classes_with_selective_neuron,

@@ -6,7 +6,7 @@ WITH ranked AS (
     FROM class_activation
     JOIN (SELECT run_id, parameters FROM v_run WHERE is_latest) USING (run_id),
     LATERAL (VALUES ('average_precision', average_precision), ('selectivity', selectivity)) AS measure (ranked_by, value)
-    WHERE reduction = 'mean' AND value IS NOT NULL
+    WHERE reduction IN ('mean', 'cls') AND value IS NOT NULL
 )
 SELECT network, dataset.name AS dataset, label_set.name AS label_set, class.name AS class, ranked_by, rank, layer, unit, v_neuron.name AS neuron,
        average_precision, selectivity, ranked.mean, share_active, clips, neuron_id, parameters, ranked.run_id

@@ -2,7 +2,7 @@
 WITH best AS (
     SELECT run_id, parameters, class_id, max(average_precision) AS best_average_precision, arg_max(neuron_id, average_precision) AS neuron_id
     FROM class_activation JOIN (SELECT run_id, parameters FROM v_run WHERE is_latest) USING (run_id)
-    WHERE reduction = 'mean'
+    WHERE reduction IN ('mean', 'cls')
     GROUP BY run_id, parameters, class_id
 )
 SELECT network, dataset.name AS dataset, label_set.name AS label_set, class.name AS class, best_average_precision, layer, unit, v_neuron.name AS neuron,

@@ -40,6 +40,34 @@ def sentence_clusters(embeddings: np.ndarray, clusters: int = CLUSTERS, seed: in
     return number[labels.ravel()]
 
 
+@dataclass(frozen=True)
+class Elbow:
+    """K-means of the same sentences into ever more clusters: `clusters` and, for each, the mean distance of a sentence from its cluster's
+    centre (`distance`); the number `chosen`."""
+
+    clusters: np.ndarray
+    distance: np.ndarray
+    chosen: int
+
+
+def elbow(embeddings: np.ndarray, most: int, seed: int = 0) -> Elbow:
+    """The number of sentence clusters at the elbow of the mean distance within clusters, from 1 to `most` (Thorndike 1953).
+
+    Thorndike looks for the number after which the curve falls no more than gently; here that is the number whose point lies farthest below
+    the straight line between the curve's ends (Satopaa et al. 2011, "Kneedle"). `embeddings` is [sentences, d] of finite values.
+    """
+    from sklearn.cluster import KMeans
+
+    embeddings = np.asarray(embeddings)
+    numbers = np.arange(1, min(most, len(np.unique(embeddings, axis=0))) + 1)
+    fits = [KMeans(int(number), n_init=N_INIT, random_state=seed).fit(embeddings) for number in numbers]
+    distance = np.array([np.linalg.norm(embeddings - fit.cluster_centers_[fit.labels_], axis=1).mean() for fit in fits])
+    if len(numbers) < 3 or distance[0] <= distance[-1]:
+        return Elbow(numbers, distance, int(numbers[-1]) if len(numbers) else 0)
+    along, down = (numbers - 1) / (numbers[-1] - 1), (distance - distance[-1]) / (distance[0] - distance[-1])
+    return Elbow(numbers, distance, int(numbers[np.argmax(1 - along - down)]))
+
+
 def clip_clusters(labels: np.ndarray, clip_of_sentence: np.ndarray, clips: int) -> np.ndarray:
     """Which clusters a clip's caption has a sentence of, [clips, clusters] (bool); none for a clip without a caption.
 

@@ -258,7 +258,7 @@ def beats_network(
             path_in_module = f"encoder.layers.{block}.{name}"
             layers.append(Layer(f"block{block + 1}/{name}", path_in_module, (len(times), units), "token,unit", token_times=times))
     if config.finetuned_model:
-        layers.append(Layer("classifier", "pool", (config.predictor_class,), "unit"))
+        layers.append(Layer("classifier", "pool", (config.predictor_class,), "unit", token_module="predictor"))
     return Network(
         origin.stem,
         "beats",

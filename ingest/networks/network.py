@@ -25,7 +25,7 @@ class Layer:
 
     `shape` is the module's output for one window, without the batch dimension, and `axes` says what its dimensions mean. For `token,unit`
     layers `token_times` gives each token's time index, -1 for a token that stands for no moment (CLS, distillation); None means that
-    token i is time step i.
+    token i is time step i. Where a `unit` layer is the mean over tokens of what another module puts out, `token_module` is that module.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Layer:
     axes: Axes
     non_negative: bool = False
     token_times: tuple[int, ...] | None = None
+    token_module: str | None = None
 
     @property
     def neurons(self) -> int:

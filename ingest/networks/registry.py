@@ -28,6 +28,7 @@ BUILT_IN = {
     "whisper-tiny.en": ("ingest.networks.whisper", "load_whisper"),
     "clap-2022": ("ingest.networks.clap", "load_clap_2022"),
     "clap-2023": ("ingest.networks.clap", "load_clap_2023"),
+    "laion-clap": ("ingest.networks.audio_text", "load_laion_clap"),
 }
 """Module and function of each built-in network; imported when it is asked for."""
 

@@ -43,13 +43,15 @@ class Settings:
     """How activations are taken. dtype: of the stored matrices; auto is float16, and float32 for a layer whose values do not survive that
     (overflow, underflow to 0, lost order), which is then said. precision: of the forward pass, other than float32 by autocast. top_k: clips
     kept on either side of a neuron's ranking. shares: also record the share of each clip's values above 0; by default where stage
-    specificity is to be done, but not again for runs on which it was done without. device (auto takes a GPU where there is one; cpu, cuda,
-    cuda:1, ...) and batch, clips per forward pass (by default 8, on a GPU 64), do not change results beyond rounding."""
+    specificity is to be done, but not again for runs on which it was done without. token: all, a neuron's mean and maximum over a clip; or
+    first, its value at the first token alone (AST's CLS, BEATs' first patch), as AND was published. device (auto takes a GPU where there is
+    one; cpu, cuda, cuda:1, ...) and batch, clips per forward pass (by default 8, on a GPU 64), do not change results beyond rounding."""
 
     dtype: Literal["auto", "float16", "float32"] = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     top_k: int = 20
     shares: bool | None = None
+    token: Literal["all", "first"] = "all"
     device: str = "auto"
     batch: int | None = None
 
@@ -57,6 +59,8 @@ class Settings:
         for name, value in (("top_k", self.top_k), ("batch", self.batch)):
             if value is not None and value < 1:
                 raise UserError(f"activations: {name} is {value}, it must be at least 1")
+        if self.shares and self.token == "first":
+            raise UserError('activations: shares are those of all tokens: leave them out, or token = "first"')
 
     def parameters(self) -> dict[str, object]:
         """What goes into the run. Runs from before there were shares, and those whose values all fit float16, stay what they are."""
@@ -65,7 +69,7 @@ class Settings:
             "precision": self.precision,
             "top_k": self.top_k,
         }
-        return kept | ({"shares": True} if self.shares else {})
+        return kept | ({"shares": True} if self.shares else {}) | ({"token": "first"} if self.token == "first" else {})
 
 
 def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
@@ -82,9 +86,9 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
     )  # fmt: skip
 
 
-def pick_layers(network: Network, names: Sequence[str] | None, positions: bool) -> list[Layer]:
+def pick_layers(network: Network, names: Sequence[str] | None, positions: bool, first: bool = False) -> list[Layer]:
     """The layers to record, in forward order: those of the names, None for all; with positions convolutions, and layers of single units,
-    whose neurons are these."""
+    whose neurons are these; and with `first` some must have tokens and none may have a time axis without them."""
     known = [layer.name for layer in network.layers]
     for name in names or ():
         if name not in known:
@@ -94,6 +98,13 @@ def pick_layers(network: Network, names: Sequence[str] | None, positions: bool) 
         chosen = [layer for layer in chosen if layer.is_map or layer.axes == "unit"]
         if not any(layer.is_map for layer in chosen):
             raise UserError(f"positions need convolutions, and no chosen layer of {network.name} is one: choose others with --layers")
+    if first:
+        if without := [layer.name for layer in chosen if layer.axes.startswith("channel")]:
+            raise UserError(
+                f'token = "first": layer {without[0]} of {network.name} has no tokens: choose others with layers, or token = "all"'
+            )
+        if all(layer.axes == "unit" for layer in chosen):
+            raise UserError(f'token = "first": no chosen layer of {network.name} has tokens: choose others with layers, or token = "all"')
     return chosen
 
 
@@ -120,8 +131,11 @@ def ingest_activations(
     settings = settings or Settings()
     if positions and settings.shares:
         raise UserError("shares are those of a channel's positions: record them without positions")
+    first = settings.token == "first"
+    if positions and first:
+        raise UserError("positions are a convolution's, and it has no first token: leave out positions, or token")
     device = pick_device(settings.device)
-    chosen = pick_layers(network, layers, positions)
+    chosen = pick_layers(network, layers, positions, first)
     keep_freed_memory()
     identity.settle(warehouse, network)
     parameters: dict[str, object] = {
@@ -207,7 +221,8 @@ class Extraction:
         self.paths, self.folder, self.device = paths, folder, device
         self.batch = settings.batch or (8 if device == "cpu" else 64)
         network.module.to(device)
-        self.recorder = Recorder(network, layers, positions=positions, shares=bool(settings.shares), device=device)
+        first = settings.token == "first"
+        self.recorder = Recorder(network, layers, positions=positions, shares=bool(settings.shares), first=first, device=device)
         self.rows = [self.recorder.neurons(layer) for layer in layers]
         self.dtype = np.dtype(dtype)
         self.watched = settings.dtype == "auto" and dtype == "float16"
@@ -235,7 +250,7 @@ class Extraction:
         pending = [index for index in range(len(self.shards)) if f"shard {index:05d}" not in done]
         if not pending:
             return 0
-        extremes = new_extremes(self.network, self.layers, self.top_k, self.batch)
+        extremes = new_extremes(self.recorder, self.top_k, self.batch)
         if pending[0] > 0 and not self.positions:
             with np.load(self._state_file(pending[0] - 1)) as state:
                 for index, extreme in enumerate(extremes):
@@ -376,12 +391,12 @@ class Extraction:
         store.publish(temporary, path)
 
 
-def new_extremes(network: Network, layers: list[Layer], top_k: int, batch: int) -> list[Extremes]:
-    """Empty rankings for the layers, with room for as many waiting clips as memory for courses allows, a batch at the least."""
-    steps = [course_steps(network, layer) for layer in layers]
-    clip_bytes = sum(2 * count * layer.neurons for count, layer in zip(steps, layers, strict=True))
+def new_extremes(recorder: Recorder, top_k: int, batch: int) -> list[Extremes]:
+    """Empty rankings for a recorder's layers, with room for as many waiting clips as memory for courses allows, a batch at the least."""
+    steps = [1 if recorder.first else course_steps(recorder.network, layer) for layer in recorder.layers]
+    clip_bytes = sum(2 * count * layer.neurons for count, layer in zip(steps, recorder.layers, strict=True))
     capacity = max(batch, min(SHARD_CLIPS, COURSE_BYTES // clip_bytes))
-    return [Extremes(layer.neurons, top_k, count, capacity) for count, layer in zip(steps, layers, strict=True)]
+    return [Extremes(layer.neurons, top_k, count, capacity) for count, layer in zip(steps, recorder.layers, strict=True)]
 
 
 def _remove_shards(folder: Path) -> None:

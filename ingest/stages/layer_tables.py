@@ -79,7 +79,7 @@ def finish_layers(
                 if reduction != "active":  # by how often a neuron is active nothing is ranked
                     steps = course_steps(network, layer) if reduction == "mean" and state else 1
                     extremes = Extremes(len(neuron_ids), top_k, steps, CHUNK_CLIPS)
-                    if reduction == "mean" and state:
+                    if reduction in ("mean", "cls") and state:
                         with np.load(state[-1]) as arrays:
                             extremes.restore(arrays, f"{number}.")
                     else:
@@ -96,7 +96,7 @@ def finish_layers(
         row += len(neuron_ids)
         progress(number + 1, len(layers))
     of_units = [record for layer, record in zip(layers, records, strict=True) if not (positions and layer.is_map)]
-    return worked + find_neighbors(run, of_units, folder, done)
+    return worked + find_neighbors(run, of_units, folder, done, "mean" if positions else reductions[0])
 
 
 def register_network(con: duckdb.DuckDBPyConnection, network: Network, layers: list[Layer], *, positions: bool) -> None:
@@ -267,12 +267,12 @@ def class_activation(
     return pl.concat(frames) if frames else empty
 
 
-def find_neighbors(run: ledger.Run, records: list[tuple[int, np.ndarray]], folder: Path, done: set[str]) -> int:
-    """Write table neighbor, a layer at a time; returns the layers done now."""
+def find_neighbors(run: ledger.Run, records: list[tuple[int, np.ndarray]], folder: Path, done: set[str], reduction: str) -> int:
+    """Write table neighbor from the matrices of a reduction, a layer at a time; returns the layers done now."""
     pending = [layer_id for layer_id, _ in records if f"neighbors {layer_id}" not in done]
     if not pending:
         return 0
-    matrices = [np.load(next(folder.glob(f"{layer_id:04d}-*.mean.npy"))) for layer_id, _ in records]
+    matrices = [np.load(next(folder.glob(f"{layer_id:04d}-*.{reduction}.npy"))) for layer_id, _ in records]
     neuron_ids = np.concatenate([ids for _, ids in records])
     complete = np.logical_and.reduce([np.isfinite(matrix).all(axis=0) for matrix in matrices])
     values = np.concatenate([matrix[:, complete].astype(np.float32) for matrix in matrices])
