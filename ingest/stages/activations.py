@@ -7,6 +7,7 @@ that makes them count. When all shards are in, `ingest.stages.layer_tables` turn
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ import torch
 from ingest.methods.extremes import Extremes
 from ingest.networks import identity
 from ingest.networks.network import Layer, Network, course_steps, keep_freed_memory, pick_device
+from ingest.networks.registry import check_network
 from ingest.sounds.sound import SoundError, load
 from ingest.stages import Context, Outcome, Progress, layer_tables, silent, stored_types
 from ingest.stages.recording import Batch, Recorder, collect, padding_parameter, takes_shares, windows_parameter
@@ -119,14 +121,14 @@ def ingest_activations(
     layers: Sequence[str] | None = None,
     positions: bool = False,
     progress: Progress = silent,
-    lost: str | None = None,
+    lost: bool = False,
     for_specificity: bool = False,
 ) -> Outcome:
     """Record a network over the data set version with that content. `paths` are its sound files by clip name.
 
     Continues an interrupted run; does nothing when done. A clip that cannot be read any more, or on which the network puts out values that
-    are not finite, becomes a failure row; its column in the matrices is NaN where it has no value. `lost` says what float16 was found to do to
-    the values in a run that was taken back for that; `for_specificity` whether stage specificity follows, see Settings.
+    are not finite, becomes a failure row; its column in the matrices is NaN where it has no value. `lost` says that a run was taken back because
+    float16 does not keep the values of some clips; `for_specificity` whether stage specificity follows, see Settings.
     """
     settings = settings or Settings()
     if positions and settings.shares:
@@ -153,10 +155,12 @@ def ingest_activations(
     if settings.shares is None:
         settings = replace(settings, shares=not positions and takes_shares(warehouse, STAGE, parameters, key, for_specificity))
         parameters |= settings.parameters()
-    if by_layer := settings.dtype == "auto" and (lost is not None or stored_types.is_by_layer(warehouse, STAGE, parameters, key)):
+    if by_layer := settings.dtype == "auto" and (lost or stored_types.is_by_layer(warehouse, STAGE, parameters, key)):
         parameters["dtype"] = "auto"
+    if not (ledger.find(warehouse, STAGE, parameters=parameters, **key) or (0, False))[1]:
+        check_network(network, network.name)
     where = device if device == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})"
-    run = ledger.begin(warehouse, STAGE, parameters=parameters, device=where, **key)
+    run = _why_another(ledger.begin(warehouse, STAGE, parameters=parameters, device=where, **key), network)
     done = run.done()
     folder = store.run_folder(warehouse, run.run_id, continued=bool(done) and not run.finished)
     if run.finished:
@@ -179,7 +183,7 @@ def ingest_activations(
     extraction = Extraction(run, network, chosen, positions, settings, dtype, paths, folder, device)
     try:
         worked = extraction.run_shards(done, progress)
-    except stored_types.Lost as loss:
+    except stored_types.Lost:
         ledger.forget(run, ["activation_clip"])
         shutil.rmtree(folder)
         return ingest_activations(
@@ -192,14 +196,22 @@ def ingest_activations(
             layers=layers,
             positions=positions,
             progress=progress,
-            lost=str(loss),
+            lost=True,
         )
     worked += layer_tables.finish_layers(
         run, network, chosen, extraction.top_k, folder, extraction.shard_files(), extraction.recorder.reductions, progress, by_layer
     )
     run.finish()
     _remove_shards(folder)
-    return Outcome(stored_types.said(run, lost) if by_layer and worked else run, worked, run.failures())
+    return Outcome(stored_types.said(run) if by_layer and worked else run, worked, run.failures())
+
+
+def _why_another(run: ledger.Run, network: Network) -> ledger.Run:
+    """A run that tells what of the network changed."""
+    told = re.search(r"not run (\d+) again: .*the checkpoint changed", run.why or "")
+    if told and (changed := identity.differences(store.run_folder(run.warehouse, int(told[1]), continued=False), network)):
+        return replace(run, why=str(run.why).replace("the checkpoint changed", f"the checkpoint changed ({changed})"))
+    return run
 
 
 class Extraction:
