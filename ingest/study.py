@@ -216,6 +216,8 @@ def _parse(kind: type, value: Any, where: str, folder: Path) -> Any:
         return tuple(_parse(get_args(kind)[0], item, where, folder) for item in value)
     if isinstance(value, str) and not _is_text(found := str(folder / value) if kind is Path else value):
         raise UserError(f"{where}: {_shown(found)} is no UTF-8: give it another name")
+    if kind is Path and value == "":
+        raise UserError(f"{where}: a path is expected, not ''")
     if kind is Path and isinstance(value, str):
         path = folder / value
         if is_special(path) and not path.is_dir():

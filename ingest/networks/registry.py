@@ -104,7 +104,7 @@ def load_user_network(path: Path, function: str, *, weights: Path | None = None,
     given = {name: value for name, value in (("weights", weights), ("clip_s", clip_s)) if value is not None}
     for name in given:
         if name not in inspect.signature(make).parameters:
-            raise UserError(f"{origin} takes no {name}: give the function a parameter of that name or leave out --{name.replace('_', '-')}")
+            raise UserError(f"{origin} takes no {name}: give the function a parameter of that name or leave {name} out")
     try:
         network = make(**given)
     except UserError:

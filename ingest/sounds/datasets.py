@@ -198,5 +198,5 @@ def _sound_files(source: Path) -> Iterator[str]:
 def read_starter(source: Path, name: str | None = None) -> Listing:
     """Auricle's own synthesised sounds, written to `source` unless they are there, then read as an audiofolder."""
     write_starter(source)
-    listing = read_audiofolder(source, name or "starter")
+    listing = read_audiofolder(source, name or "starter", Reading(separator=""))
     return replace(listing, reader="starter", license=STARTER_LICENSE)

@@ -49,6 +49,7 @@ def test_a_study_is_read_with_paths_relative_to_its_folder(tmp_path):
         ("[[dataset]]\nreader = 'starter'\n[activations]\ndtype = 'float8'", "dtype 'float8' is not known"),
         ("stages = ['clip']\n[[dataset]]\nreader = 'starter'", "stage 'clip' is not known: did you mean 'clips'?"),
         ("[[dataset]]\nreader = 'starter'\n[[dataset]]\nreader = 'starter'", "two data sets are called starter"),
+        ("[[dataset]]\nreader = 'folder'\nsource = ''", "dataset: source: a path is expected, not ''"),
         ("dataset = 3", "dataset: a list is expected, not 3"),
         ("", "no data set is named, nothing to do"),
         ("x = [", "is not TOML"),
