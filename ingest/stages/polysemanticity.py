@@ -3,6 +3,7 @@ two kinds of sounds."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +22,7 @@ TITLE = "polysemanticity of {network} on {dataset}"
 UNIT = "units of work"
 NEEDS = ("captions",)
 CODE_VERSION = 2
+BOUNDS = {"clusters": (1, math.inf), "most_common": (0, math.inf), "ks": (1, math.inf)}
 SEED = 0
 
 

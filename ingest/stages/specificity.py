@@ -19,6 +19,7 @@ TITLE = "specificity of {network} on {dataset}"
 UNIT = "label sets"
 NEEDS: tuple[str, ...] = ()
 CODE_VERSION = 2
+BOUNDS = {"least_active": (0, 1), "lowest_entropy": (0, 1), "class_quantile": (0, 1)}
 
 
 @dataclass(frozen=True)
