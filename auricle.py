@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import duckdb
 import typer
@@ -39,6 +39,7 @@ Warehouse = Annotated[
         "--warehouse", envvar="AURICLE_WAREHOUSE", parser=store.warehouse_path, metavar="PATH", help="The warehouse's database file."
     ),
 ]
+PATH: dict[str, Any] = {"parser": store.given_path, "metavar": "PATH"}
 WAREHOUSE = Path("warehouse/auricle.duckdb")
 SITE = Path("site")
 
@@ -80,7 +81,7 @@ class Bars:
 
 
 @app.command()
-def demo(warehouse: Warehouse = WAREHOUSE, site: Annotated[Path, typer.Option(help="Folder of the atlas.")] = SITE) -> None:
+def demo(warehouse: Warehouse = WAREHOUSE, site: Annotated[Path, typer.Option(**PATH, help="Folder of the atlas.")] = SITE) -> None:
     """Synthesise the starter sounds, run YAMNet over them, and render the atlas."""
     from ingest.study import DatasetChoice, NetworkChoice, Study
 
@@ -91,18 +92,24 @@ def demo(warehouse: Warehouse = WAREHOUSE, site: Annotated[Path, typer.Option(he
 
 @app.command()
 def ingest(
-    study: Annotated[Path | None, typer.Argument(help="A study file (TOML) in place of the flags.", show_default=False)] = None,
+    study: Annotated[
+        Path | None,
+        typer.Argument(parser=store.given_path, metavar="STUDY", help="A study file (TOML) in place of the flags.", show_default=False),
+    ] = None,
     file: Annotated[
-        Path | None, typer.Argument(help="With `ratings` as the study: the answers of a rating page.", show_default=False)
+        Path | None,
+        typer.Argument(
+            parser=store.given_path, metavar="FILE", help="With `ratings` as the study: the answers of a rating page.", show_default=False
+        ),
     ] = None,
     network: Annotated[
         list[str] | None,
         typer.Option(help="A name of `auricle networks`, a model folder or hub name, or path/to/file.py:function; repeatable."),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="A reader of `auricle datasets`.")] = None,
-    source: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
+    source: Annotated[Path | None, typer.Option(**PATH, help="Folder of the data set.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the data set; the reader's own by default.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Checkpoint to use in place of the fetched one.")] = None,
+    weights: Annotated[Path | None, typer.Option(**PATH, help="Checkpoint to use in place of the fetched one.")] = None,
     clip_s: Annotated[float | None, typer.Option("--clip-seconds", help="Seconds of each clip the network hears.")] = None,
     layers: Annotated[list[str] | None, typer.Option("--layer", help="Layer to record, all by default; repeatable.")] = None,
     positions: Annotated[
@@ -244,7 +251,9 @@ def query(
 @app.command()
 def analyze(
     name: Annotated[str | None, typer.Argument(help="A table; all of them by default.", show_default=False)] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder for CSV and Parquet files.  [default: tables/ beside the warehouse]")] = None,
+    output: Annotated[
+        Path | None, typer.Option(**PATH, help="Folder for CSV and Parquet files.  [default: tables/ beside the warehouse]")
+    ] = None,
     warehouse: Warehouse = WAREHOUSE,
 ) -> None:
     """Compute the derived tables and export them as CSV and Parquet."""
@@ -264,7 +273,7 @@ def analyze(
 def compare(
     first: Annotated[int, typer.Argument(help="A run of stage activations: `auricle status` lists them.")],
     second: Annotated[int, typer.Argument(help="Another one, of the same clips.")],
-    output: Annotated[Path | None, typer.Option(help="Folder for the matches and changed descriptions as CSV.")] = None,
+    output: Annotated[Path | None, typer.Option(**PATH, help="Folder for the matches and changed descriptions as CSV.")] = None,
     warehouse: Warehouse = WAREHOUSE,
 ) -> None:
     """Two networks, or two runs, side by side: layers, neurons that do the same, descriptions that changed."""
@@ -306,7 +315,7 @@ def validate(
 @app.command()
 def report(
     warehouse: Warehouse = WAREHOUSE,
-    site: Annotated[Path, typer.Option(help="Folder of the atlas.")] = SITE,
+    site: Annotated[Path, typer.Option(**PATH, help="Folder of the atlas.")] = SITE,
     rating: Annotated[int | None, typer.Option(help="Make a page to rate this many neurons' descriptions instead.")] = None,
     beside: Annotated[
         list[str] | None,

@@ -128,6 +128,7 @@ def check_study(study: Study, where: str) -> Study:
         _one_of(stage, stages.names(), f"{where}: stage")
     for name, settings in study.settings.items():
         _check_choices(settings, f"{where}: {name}")
+        _check_bounds(settings, getattr(stages.load(name), "BOUNDS", {}), f"{where}: {name}")
         if fault := getattr(stages.load(name), "fault", lambda *_: None)(settings, study.of):
             raise UserError(f"{where}: {name}: {fault}")
     for dataset in study.dataset:
@@ -152,6 +153,16 @@ def _check_choices(settings: Any, where: str) -> None:
         for item in items if allowed else ():
             if item is not None:
                 _one_of(item if isinstance(item, str) else _shown(item), allowed, f"{where}: {what}")
+
+
+def _check_bounds(settings: Any, bounds: Mapping[str, tuple[float, float]], where: str) -> None:
+    """Refuse numbers, or numbers in lists, outside of a stage's bounds."""
+    for name, (least, most) in bounds.items():
+        value = getattr(settings, name)
+        for item in value if isinstance(value, tuple) else (value,):
+            if item is not None and not least <= item <= most:
+                range_ = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
+                raise UserError(f"{where}: {name} is {item:g}, it must be {range_}")
 
 
 def _parts(hint: Any) -> list[Any]:
@@ -219,6 +230,8 @@ def _parse(kind: type, value: Any, where: str, folder: Path) -> Any:
         return tuple(_parse(get_args(kind)[0], item, where, folder) for item in value)
     if isinstance(value, str) and not _is_text(found := str(folder / value) if kind is Path else value):
         raise UserError(f"{where}: {_shown(found)} is no UTF-8: give it another name")
+    if kind is Path and value == "":
+        raise UserError(f"{where}: a path is expected, not ''")
     if kind is Path and isinstance(value, str):
         path = folder / value
         if is_special(path) and not path.is_dir():

@@ -97,7 +97,7 @@ class Folder:
         for path in known - self.files.keys():
             removed += self._remove(path)
             self._remove(path + ".tmp")
-        manifest = {"fingerprint": fingerprint, "missing": missing, "files": self.files}
+        manifest = {"fingerprint": fingerprint, "missing": missing, "files": dict(sorted(self.files.items()))}
         replace(self.root / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=0).encode())
         journal.unlink()
         return removed

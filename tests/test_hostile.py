@@ -96,6 +96,27 @@ def test_an_argument_that_cannot_be_is_refused_and_nothing_made_of_it(tmp_path, 
         assert sorted(path.name for path in tmp_path.iterdir() if path.name.isascii()) == ["pipe", "sounds"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nosuch"], "No such command 'nosuch': see `auricle --help`"),
+        (["ingest", "--top-k", "abc"], "'--top-k': "),
+        (["ingest", "--nosuch"], "No such option: --nosuch"),
+        (["compare", "2"], "'second': see `auricle compare --help`"),
+        (["check", "--warehouse"], "requires an argument"),
+        (["ingest", "--dataset", "folder", "--source", ""], "a path is empty"),
+        (["report", "--site", ""], "a path is empty"),
+        (["analyze", "--output", ""], "a path is empty"),
+    ],
+)
+def test_arguments_that_are_none_are_refused_in_a_line_as_is_all_else(made, tmp_path, arguments, said):
+    assert said in refused(*arguments, cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    done = run(cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"analyze" in done.stderr  # the commands there are
+
+
 def test_more_than_there_is_is_all_there_is(made, tmp_path):
     write_sounds(tmp_path / "sounds", 9)
     assert run(*work(tmp_path, "--top-k", 10**9, "--batch", 10**9), cwd=tmp_path).returncode == 0

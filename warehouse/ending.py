@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import duckdb
 
@@ -34,8 +34,9 @@ class Stopped(BaseException):
     """A signal asks the command to end. No KeyboardInterrupt, which the library of the command line answers itself, without a word."""
 
 
-def run(command: Callable[[], object]) -> NoReturn:
-    """Do a command and leave: 0, what it exits with, 1 or 2 with one line for what a user can cause, 130 or 143 after Ctrl-C or SIGTERM."""
+def run(app: Callable[..., object]) -> NoReturn:
+    """Do what the command line says and leave: with 0 or what a command exits with, 2 and one line for what a user can cause, 130 or 143
+    after Ctrl-C or SIGTERM."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is shown as its escape
             stream.reconfigure(errors="backslashreplace")
@@ -52,9 +53,9 @@ def run(command: Callable[[], object]) -> NoReturn:
     if soft != resource.RLIM_INFINITY and soft < FILES:
         resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, hard))
     try:
-        code: object = 0
+        code: object = None
         try:
-            command()
+            code = _told(app)
         except SystemExit as end:
             code = end.code
             if isinstance(end.__context__, BrokenPipeError):
@@ -72,6 +73,21 @@ def run(command: Callable[[], object]) -> NoReturn:
     if _got:  # somebody caught what the signal raised
         _leave(_signalled(), 128 + _got[0])
     sys.exit(code)  # type: ignore[arg-type]
+
+
+def _told(app: Callable[..., object]) -> object:
+    """Do what the arguments say; gives the exit code of a command that exits. Raises UserError for arguments that are none of a command's."""
+    import typer
+
+    usage: Any = typer.BadParameter.__base__
+    try:
+        return app(standalone_mode=False)
+    except usage as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # `auricle` alone
+            error.show()
+            return error.exit_code
+        name = f"{error.ctx.info_name} " if error.ctx and error.ctx.parent else ""
+        raise UserError(f"{error.format_message().rstrip('.')}: see `auricle {name}--help`") from None
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -46,6 +46,13 @@ def warehouse_path(text: str | Path) -> Path:
     return Path(given)
 
 
+def given_path(text: str | Path) -> Path:
+    """A path as a user gives it; an empty one, of a variable that is not set, say, would be the working folder."""
+    if not str(text):
+        raise UserError("a path is empty: name a file or folder, or leave its option out")
+    return Path(text)
+
+
 def is_special(path: Path) -> bool:
     """Whether something other than a regular file is at a path, such as a pipe, which waits for ever to be read."""
     return path.exists() and not path.is_file()

@@ -136,7 +136,7 @@ def _made(path: Path, function: str, given: dict[str, Any]) -> Network:
         raise UserError(f"{path} has no function {function}: define it, returning an ingest.networks.Network")
     for name in given:
         if name not in inspect.signature(make).parameters:
-            raise UserError(f"{origin} takes no {name}: give the function a parameter of that name or leave out --{name.replace('_', '-')}")
+            raise UserError(f"{origin} takes no {name}: give the function a parameter of that name or leave {name} out")
     try:
         network = make(**given)
     except UserError:

@@ -130,6 +130,8 @@ def read_folder(source: Path, name: str | None = None, reading: Reading = GUESSE
     are folds. Names with an audio ending count, and files that begin like a sound; hidden files and folders are skipped. Folders are not
     followed through symbolic links.
     """
+    if reading.labels not in (None, ("class",)) or reading.separator:
+        raise UserError("reader folder takes no labels or separator: its classes are the folders; for a metadata.csv use reader audiofolder")
     gathered = Gathered(None, source)
     notes: list[str] = []
     found: list[tuple[str, bool]] = []  # files, and links to folders, in the order of the folders

@@ -75,9 +75,9 @@ class Stage(Protocol):
 
     TITLE: a line about a run begins with it, with {network} and {dataset} filled in; UNIT: what is counted in it. NEEDS: stages to be done
     before, beside clips and activations; a property `needs` of the settings tells better where it depends on these. Settings: a dataclass,
-    the study file's section of the stage's name, whose docstring is that section's documentation. Where there is one, fault(settings, of)
-    says what is wrong with them beside those of other stages, which `of` gives. SCHEMA, of packages outside Auricle: SQL that creates the
-    stage's tables where they are missing; Auricle's own are in schema.sql.
+    the study file's section of the stage's name, whose docstring is that section's documentation. Where there are, BOUNDS has the least and
+    the most that settings may be, and fault(settings, of) says what is wrong with them beside those of other stages, which `of` gives.
+    SCHEMA, of packages outside Auricle: SQL that creates the stage's tables where they are missing; Auricle's own are in schema.sql.
     """
 
     TITLE: str

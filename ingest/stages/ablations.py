@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ TITLE = "ablations of {network} with {dataset}"
 UNIT = "units of work"
 NEEDS = ("descriptions", "dissections")
 CODE_VERSION = 4
+BOUNDS = {"seeds": (0, math.inf), "shares": (0, 1)}
 SEED = 0
 TOP_CONCEPTS = 3
 FREQUENT_ADJECTIVES = 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -32,6 +33,7 @@ TITLE = "descriptions of {network} on {dataset}"
 UNIT = "layers"
 NEEDS = ("captions",)
 CODE_VERSION = 2
+BOUNDS = {"k": (1, math.inf), "held_out": (0, 1), "share": (0, 1), "threshold": (-1, 1)}
 POINT = {
     "neuron_id": pl.Int64, "position": pl.Int64, "text": pl.String, "is_kept": pl.Boolean, "because": pl.String, "cosine": pl.Float64,
 }  # fmt: skip

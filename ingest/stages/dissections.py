@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ TITLE = "dissections of {network} on {dataset}"
 UNIT = "layers"
 NEEDS: tuple[str, ...] = ()
 CODE_VERSION = 1
+BOUNDS = {"kept": (1, math.inf)}
 SEED = 0
 METHODS = ("DB", "TAB", "ICL")
 READS = {"DB": "captions", "ICL": "descriptions"}

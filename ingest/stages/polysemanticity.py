@@ -3,6 +3,7 @@ two kinds of sounds."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +26,7 @@ UNIT = "units of work"
 NEEDS = ("captions",)
 CODE_VERSION = 3
 CLOUD_WORDS = 100  # of a cluster
+BOUNDS = {"clusters": (1, math.inf), "most_common": (0, math.inf), "ks": (1, math.inf)}
 SEED = 0
 
 

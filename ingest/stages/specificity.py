@@ -24,6 +24,7 @@ UNIT = "label sets"
 NEEDS: tuple[str, ...] = ()
 CODE_VERSION = 2
 SEED = 0
+BOUNDS = {"least_active": (0, 1), "lowest_entropy": (0, 1), "class_quantile": (0, 1)}
 LARGE = ("esc50", "gise-51")
 """Readers of the data sets of which the paper keeps twice the usual share of neurons."""
 CLIPS_COUNTED = "its activations have no shares of moments, so AAPE counts clips: shares = true under [activations] makes it as published"
