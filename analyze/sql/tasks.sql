@@ -8,7 +8,7 @@ counted AS (
     FROM probe JOIN latest USING (run_id) JOIN class USING (class_id) WHERE method = 'knn' GROUP BY ALL
 ),
 best AS (
-    SELECT counted.*, layer.name AS layer, layer.position FROM counted JOIN layer USING (layer_id)
+    SELECT counted.*, correct / total AS share, layer.name AS layer, layer.position FROM counted JOIN layer USING (layer_id)
     QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY correct / total DESC, layer.position, k) = 1
 ),
 told AS (
@@ -22,9 +22,9 @@ published (reader, k, layer, knn, zero_shot) AS (
     VALUES ('nsynth', 1, 'conv1', 0.469, 0.071), ('medley-solos-db', 1, 'fc1', 0.982, 0.807), ('gtzan', 1, 'fc1', 0.754, 0.307),
            ('pcvc', 7, 'conv3', 0.308, 0.045), ('speech-commands', 1, 'conv4', 0.4, 0.029), ('libricount', 20, 'fc1', 0.525, 0.202)
 )
-SELECT latest.network, latest.dataset, label_set.name AS label_set, best.total AS clips, classes, best.k, best.layer, best.correct / best.total AS knn,
-       (knn + 1.92073 / best.total - 1.95996 * sqrt(knn * (1 - knn) / best.total + 0.960365 / best.total / best.total)) / (1 + 3.84146 / best.total) AS low,
-       (knn + 1.92073 / best.total + 1.95996 * sqrt(knn * (1 - knn) / best.total + 0.960365 / best.total / best.total)) / (1 + 3.84146 / best.total) AS high,
+SELECT latest.network, latest.dataset, label_set.name AS label_set, best.total AS clips, classes, best.k, best.layer, share AS knn,
+       (share + 1.92073 / best.total - 1.95996 * sqrt(share * (1 - share) / best.total + 0.960365 / best.total / best.total)) / (1 + 3.84146 / best.total) AS low,
+       (share + 1.92073 / best.total + 1.95996 * sqrt(share * (1 - share) / best.total + 0.960365 / best.total / best.total)) / (1 + 3.84146 / best.total) AS high,
        prompt, coalesce(prompted.accuracy, 0 * prompted.run_id) AS zero_shot, 1 / classes AS chance, published.k AS published_k, published.layer AS published_layer,
        published.knn::DOUBLE AS published_knn, published.zero_shot::DOUBLE AS published_zero_shot, parameters, latest.run_id
 FROM best JOIN latest USING (run_id) JOIN label_set USING (label_set_id) JOIN dataset USING (dataset_id)

@@ -71,6 +71,7 @@ def test_counts_are_those_of_the_greatest_cosine(made):
     }
     [task] = tasks
     assert task["zero_shot"] == right / 30
+    assert 0 <= task["low"] < task["knn"] < task["high"] <= 1
     assert (task["layer"], task["clips"], task["published_knn"]) == ("logits", 30, None)
 
 
