@@ -162,7 +162,7 @@ def test_what_unlearning_a_class_does_to_every_other_is_drawn(described):
     assert {row["series"] for row in rows} == {"DB, WPMI"}
     [page] = [path for path in described[1].rglob("rain.html") if path.parent.name != "concepts"]
     said = cells(page)
-    assert "When toy-net unlearns it" in said
+    assert "When toy net unlearns it" in said
     assert "1 rain unlearned −4.00" in said
     assert page.read_text("utf-8").count("<title>") == 1 + 3
 
