@@ -95,7 +95,11 @@ def surroundings(more: dict[str, str | None]) -> dict[str, str]:
 
 def judged(case: Case, code: int, out: str, err: str, folder: Path) -> str:
     """The verdict: "right", or what is wrong."""
-    lines = [line for line in err.splitlines() if line.strip() and not re.match(r".*Loading weights|.*it/s\]|libgomp: ", line)]
+    lines = [
+        line
+        for line in err.splitlines()
+        if line.strip() and not re.match(r".*Loading weights|.*it/s\]|libgomp: |Warning: Xing|Note: ", line)
+    ]
     number, _, words = case.want.rpartition("=") if re.match(r"\d*=", case.want) else ("2", "", case.want)
     if "Traceback" in out + err:
         return "a traceback"

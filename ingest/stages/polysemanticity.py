@@ -37,6 +37,10 @@ class Settings:
     ks: tuple[int, ...] = polysemanticity.KS
     meanings: meanings.Thresholds = field(default_factory=meanings.Thresholds)
 
+    def __post_init__(self) -> None:
+        if not self.ks:
+            raise UserError("polysemanticity: ks is empty: give numbers of top clips")
+
 
 def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
     """Cluster the sentences of all captions and count, for every neuron recorded, the top clips that share one, and the meanings that words
