@@ -24,6 +24,8 @@ GRACE_S = 5.0
 """How long a command that was asked to end may tidy up."""
 FILES = 64
 """Files that a command may have open at once. Libraries fail with less, each in its own words."""
+LONGEST = 1000
+"""Characters of the line that a command leaves with."""
 TOO_MANY = os.strerror(errno.EMFILE)
 
 _got: list[int] = []
@@ -47,6 +49,16 @@ def run(app: Callable[..., object]) -> NoReturn:
         Path.home()
     except RuntimeError:  # libraries ask where they could keep things, and need no more than an answer
         os.environ["HOME"] = os.devnull
+    try:
+        os.getcwd()
+    except OSError:
+        _leave("the working folder is no longer there: change to another one", 2)
+    if sys.flags.optimize > 1:
+        _leave(
+            "this Python keeps no docstrings, which Auricle and its libraries read: set PYTHONOPTIMIZE to 1 or less, and leave out -OO", 2
+        )
+    if not (threads := os.environ.get("POLARS_MAX_THREADS", "1")).isdecimal() or int(threads) < 1:
+        _leave(f"POLARS_MAX_THREADS is {threads!r}, which polars cannot use: unset it, or set it to a number from 1", 2)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < FILES:
         _leave(f"no more than {hard} files may be open at once, Auricle needs {FILES}: allow more (ulimit -n 1024)", 2)
@@ -70,6 +82,8 @@ def run(app: Callable[..., object]) -> NoReturn:
         if not (line := _line(error)):
             raise
         _leave(line, 2)
+    if code == 130:  # what typer makes of a KeyboardInterrupt that no signal of ours raised
+        _got.append(signal.SIGINT)
     if _got:  # somebody caught what the signal raised
         _leave(_signalled(), 128 + _got[0])
     sys.exit(code)  # type: ignore[arg-type]
@@ -134,5 +148,6 @@ def _leave(message: str, code: int) -> NoReturn:
         sys.stdout.flush()
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if message:
-            print(f"auricle: {' '.join(message.split())}", file=sys.stderr, flush=True)
+            line = " ".join(message.split())
+            print(f"auricle: {line if len(line) <= LONGEST else line[:LONGEST] + '…'}", file=sys.stderr, flush=True)
     os._exit(code)

@@ -36,7 +36,9 @@ def _is_address(url: str) -> bool:
     except ValueError:
         return False
     printable = url.isascii() and url.isprintable() and " " not in url
-    return printable and parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.username or parts.password or parts.query)
+    return (
+        printable and parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.username or parts.password or parts.query)
+    )
 
 
 class Endpoint:

@@ -10,15 +10,16 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from ingest.networks.audio_text import check_reads_text
 from ingest.networks.identity import identify, reading
-from ingest.networks.network import Network, pick_device
+from ingest.networks.network import Axes, Network, pick_device
 from ingest.networks.passes import Sounds, prepared
 from warehouse.store import UserError, first_line
 
@@ -191,8 +192,15 @@ def check_network(network: Network, origin: str) -> None:
     for layer in network.layers:
         if layer.module not in modules:
             raise UserError(f"{origin}: layer {layer.name} names the module {layer.module!r}, which the network does not have")
-    if not (network.clip_s > 0 and math.isfinite(network.clip_s) and network.sample_rate_hz > 0 and network.windows > 0):
+        if layer.axes not in get_args(Axes):
+            raise UserError(f"{origin}: layer {layer.name} has the axes {layer.axes!r}: they must be one of {'; '.join(get_args(Axes))}")
+    sizes = (network.clip_s, network.sample_rate_hz, network.windows)
+    if not all(isinstance(size, Real) and size > 0 and math.isfinite(size) for size in sizes):
         raise UserError(f"{origin}: clip_s, sample_rate_hz and windows must be above 0")
+    if network.sample_rate_hz % 1 or network.windows % 1:
+        raise UserError(f"{origin}: sample_rate_hz and windows must be whole numbers")
+    if not isinstance(network.name, str) or not network.name.isprintable() or not network.name.strip():
+        raise UserError(f"{origin}: the network's name is {network.name!r}: it must be a text of one line")
     noise = torch.randn(2, network.samples, generator=torch.Generator().manual_seed(0)) * torch.tensor([[0.1], [0.02]])
     seconds = torch.tensor([network.clip_s, network.clip_s / 2])
     noise[1, network.valid_samples(seconds)[1] if network.padding else network.samples :] = 0

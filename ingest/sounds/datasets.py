@@ -131,7 +131,9 @@ def read_folder(source: Path, name: str | None = None, reading: Reading = GUESSE
     followed through symbolic links.
     """
     if reading.labels not in (None, ("class",)) or reading.separator:
-        raise UserError("reader folder takes no labels or separator: its classes are the folders; for a metadata.csv use reader audiofolder")
+        raise UserError(
+            "reader folder takes no labels or separator: its classes are the folders; for a metadata.csv use reader audiofolder"
+        )
     gathered = Gathered(None, source)
     notes: list[str] = []
     found: list[tuple[str, bool]] = []  # files, and links to folders, in the order of the folders

@@ -354,7 +354,8 @@ class _Meter:
         if count:
             frames = np.lib.stride_tricks.sliding_window_view(sound, self.length)[:: self.hop]
             for start in range(0, count, 64):  # few enough to stay in the processor's cache
-                spectra = np.fft.rfft(frames[start : start + 64] * self.window)
+                with np.errstate(invalid="ignore"):  # sound that is not finite is refused at its end
+                    spectra = np.fft.rfft(frames[start : start + 64] * self.window)
                 self.spectrum += (np.square(spectra.real) + np.square(spectra.imag)).sum(axis=0)
         self.spectrum_rest = sound[count * self.hop :]
 

@@ -26,7 +26,7 @@ UNIT = "units of work"
 NEEDS = ("captions",)
 CODE_VERSION = 3
 CLOUD_WORDS = 100  # of a cluster
-BOUNDS = {"clusters": (1, math.inf), "most_common": (0, math.inf), "ks": (1, math.inf)}
+BOUNDS = {"clusters": (1, math.inf), "most_common": (0, math.inf), "ks": (1, math.inf), "elbow": (3, math.inf)}
 SEED = 0
 
 
@@ -48,10 +48,6 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.ks or not self.taus:
             raise UserError(f"polysemanticity: {'taus' if self.ks else 'ks'} is empty: give at least one")
-        for name, least, values in (("ks", 1, self.ks), ("clusters", 1, (self.clusters,)), ("elbow", 3, (self.elbow,))):
-            for value in values:
-                if value is not None and value < least:
-                    raise UserError(f"polysemanticity: {name} has {value}, it must be at least {least}")
         for tau in self.taus:
             if not 0 < tau <= 1:
                 raise UserError(f"polysemanticity: taus has {tau:g}, it must be a share of the top clips, above 0 and at most 1")

@@ -57,6 +57,7 @@ def test_a_study_is_read_with_paths_relative_to_its_folder(tmp_path):
         ("[[dataset]]\nreader = 'starter'\n[descriptions]\nheld_out = 2.0", "held_out is 2, it must be from 0 to 1"),
         ("[[dataset]]\nreader = 'starter'\n[dissections]\nkept = 0", "dissections: kept is 0, it must be at least 1"),
         ("[[dataset]]\nreader = 'starter'\n[polysemanticity]\nclusters = -1", "clusters is -1, it must be at least 1"),
+        ("[[dataset]]\nreader = 'starter'\n[polysemanticity]\nks = []", "polysemanticity: ks is empty"),
         ("[[dataset]]\nreader = 'starter'\n[ablations]\nshares = [0.1, 2.0]", "ablations: shares is 2, it must be from 0 to 1"),
         ("dataset = 3", "dataset: a list is expected, not 3"),
         ("", "no data set is named, nothing to do"),

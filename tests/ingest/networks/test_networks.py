@@ -53,6 +53,23 @@ def no_module():
 def wrong_shape():
     return make(layers=[Layer("out", "5", (3,), "unit")])
 
+def axes():
+    return make(layers=[Layer("out", "5", (2,), "smell")])
+
+def changed(**values):
+    net = make()
+    vars(net).update(values)
+    return net
+
+def text():
+    return changed(clip_s="1")
+
+def half():
+    return changed(sample_rate_hz=8000.5)
+
+def lines():
+    return changed(name="a\\nb")
+
 not_callable = 3
 """
 
@@ -93,6 +110,10 @@ def test_a_users_own_network(own):
         ("none", "lists no layers"),
         ("twice", "two layers called out"),
         ("no_module", "layer out names the module '9.9', which the network does not have"),
+        ("axes", "layer out has the axes 'smell'"),
+        ("text", "must be above 0"),
+        ("half", "must be whole numbers"),
+        ("lines", "it must be a text of one line"),
         ("wrong_shape", r"layer out puts out [1, 2] for a clip instead of [1, 3]"),
     ],
 )

@@ -345,6 +345,13 @@ def test_float64_beyond_float32_counts_as_infinite(tmp_path: Path) -> None:
     assert refusal(tmp_path / "x.wav") == "holds 1 non-finite samples (NaN or infinite)"
 
 
+@pytest.mark.filterwarnings("error")
+def test_infinite_sound_is_refused_without_a_word_of_numpy(tmp_path: Path) -> None:
+    (tmp_path / "x.wav").write_bytes(wav(np.full(8000, np.inf, dtype="<f4").tobytes(), bits=32, code=3))
+    with pytest.raises(SoundError, match="holds 8000 non-finite samples"):
+        measure_file(tmp_path / "x.wav")
+
+
 @pytest.mark.parametrize(
     ("format_", "subtype", "reason"),
     [
