@@ -107,13 +107,13 @@ def ingest_activations(
     layers: Sequence[str] | None = None,
     positions: bool = False,
     progress: Progress = silent,
-    lost: str | None = None,
+    lost: bool = False,
 ) -> Outcome:
     """Record a network over the data set version with that content. `paths` are its sound files by clip name.
 
     Continues an interrupted run; does nothing when done. A clip that cannot be read any more, or on which the network puts out values that
-    are not finite, becomes a failure row; its column in the matrices is NaN where it has no value. `lost` says what float16 was found to do to
-    the values in a run that was taken back for that.
+    are not finite, becomes a failure row; its column in the matrices is NaN where it has no value. `lost` says
+    that a run was taken back because float16 does not keep the values of some clips.
     """
     settings = settings or Settings()
     if positions and settings.shares:
@@ -133,7 +133,7 @@ def ingest_activations(
         **padding_parameter(warehouse, network, dataset, content_sha256),
     }
     key: dict[str, Any] = {"code_version": CODE_VERSION, "dataset_sha256": content_sha256, "network_sha256": network.checkpoint_sha256}
-    if by_layer := settings.dtype == "auto" and (lost is not None or stored_types.is_by_layer(warehouse, STAGE, parameters, key)):
+    if by_layer := settings.dtype == "auto" and (lost or stored_types.is_by_layer(warehouse, STAGE, parameters, key)):
         parameters["dtype"] = "auto"
     where = device if device == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})"
     run = ledger.begin(warehouse, STAGE, parameters=parameters, device=where, **key)
@@ -159,7 +159,7 @@ def ingest_activations(
     extraction = Extraction(run, network, chosen, positions, settings, dtype, paths, folder, device)
     try:
         worked = extraction.run_shards(done, progress)
-    except stored_types.Lost as loss:
+    except stored_types.Lost:
         ledger.forget(run, ["activation_clip"])
         shutil.rmtree(folder)
         return ingest_activations(
@@ -172,14 +172,14 @@ def ingest_activations(
             layers=layers,
             positions=positions,
             progress=progress,
-            lost=str(loss),
+            lost=True,
         )
     worked += layer_tables.finish_layers(
         run, network, chosen, extraction.top_k, folder, extraction.shard_files(), extraction.recorder.reductions, progress, by_layer
     )
     run.finish()
     _remove_shards(folder)
-    return Outcome(stored_types.said(run, lost) if by_layer and worked else run, worked, run.failures())
+    return Outcome(stored_types.said(run, positions) if by_layer and worked else run, worked, run.failures())
 
 
 class Extraction:
@@ -267,7 +267,7 @@ class Extraction:
             column += batch.clips
             progress(index * self.shard + column, len(self.clips))
         if plain is not None:
-            stored_types.check(plain, self.layers, self.rows, positions=self.positions)
+            stored_types.check(plain, self.rows, positions=self.positions)
         return values.transpose(1, 2).contiguous().numpy(), failures
 
     def _forward(

@@ -9,13 +9,13 @@ import pytest
 import soundfile
 import torch
 
-from ingest.networks.network import Padding
+from ingest.networks.network import Layer, Network, Padding
 from ingest.sounds.readers import read_dataset
 from ingest.sounds.sound import load
 from ingest.stages import activations, clips
 from ingest.stages.activations import Settings
 from ingest.stages.recording import Recorder, course_weights
-from tests.small import small_network, spectrogram, write_sounds
+from tests.small import CLIP_S, RATE, small_network, spectrogram, write_sounds
 from warehouse import ledger, store
 from warehouse.check import check
 from warehouse.store import UserError
@@ -241,7 +241,7 @@ def types(warehouse, run_id):
 def test_a_layer_that_float16_does_not_keep_is_float32_and_says_so(tmp_path):
     sounds, warehouse = write_sounds(tmp_path / "sounds", 9), tmp_path / "w.duckdb"
     run = ingest(warehouse, sounds, network=sigmoid_network()).run
-    assert run.why == "float16 does not keep the values of layer logits (underflow); stored as float32: logits"
+    assert run.why == "float16 does not keep the values of logits (underflow): stored as float32"
     assert types(warehouse, run.run_id) == {"conv1": "float16", "conv2": "float16", "logits": "float32"}
     with duckdb.connect(str(warehouse), read_only=True) as con:
         assert con.execute("SELECT run_id FROM run WHERE stage = 'activations'").fetchall() == [(run.run_id,)]  # the first try is gone
@@ -276,8 +276,33 @@ def test_values_beyond_float16_are_float32_by_default(tmp_path):
     network = small_network()
     network.module[0].weight.data *= 1e6
     run = ingest(warehouse, sounds, network=network).run
-    assert "layer conv1 (overflow)" in run.why
+    assert run.why.startswith("float16 does not keep the values of conv1 (overflow)")
     assert types(warehouse, run.run_id)["conv1"] == "float32"
+
+
+class Levels(torch.nn.Module):
+    """How loud a clip is, above 1, and a billionth of that."""
+
+    def __init__(self):
+        super().__init__()
+        self.level, self.billionth = torch.nn.Identity(), torch.nn.Identity()
+
+    def forward(self, x):
+        return self.billionth(self.level(1 + x.abs().mean(dim=1, keepdim=True)) * 1e-9)
+
+
+def test_the_layers_named_are_those_stored_as_float32(tmp_path, monkeypatch):
+    """Over the first clips `level` moves less than float16 tells apart, over all of them more: what is said is said of all of them."""
+    monkeypatch.setattr(activations, "SHARD_CLIPS", 8)
+    (tmp_path / "sounds").mkdir()
+    for number in range(16):
+        loud = 0.1 + 1e-5 * number if number < 8 else 0.05 * number
+        soundfile.write(tmp_path / "sounds" / f"{number:02d}.wav", np.full(RATE, loud, dtype=np.float32), RATE, subtype="FLOAT")
+    layers = [Layer(name, name, (1,), "unit") for name in ("level", "billionth")]
+    network = Network("levels", "test", Levels(), sample_rate_hz=RATE, clip_s=CLIP_S, layers=layers, checkpoint_sha256="levels")
+    run = ingest(tmp_path / "w.duckdb", tmp_path / "sounds", network=network).run
+    assert types(tmp_path / "w.duckdb", run.run_id) == {"level": "float16", "billionth": "float32"}
+    assert run.why == "float16 does not keep the values of billionth (underflow): stored as float32"
 
 
 def test_values_that_are_not_finite_are_failures_and_leave_other_clips_alone(tmp_path):
@@ -316,6 +341,7 @@ def test_unknown_layers_and_wrong_shapes_are_refused(tmp_path):
     with pytest.raises(UserError, match="small has no layer conv9: it has conv1, conv2, logits"):
         ingest(tmp_path / "w.duckdb", sounds, layers=("conv9",))
     network = small_network()
+    network.checked = True  # so that the recorder has to see it, here and below
     network.clip_s = 0.5
     with pytest.raises(UserError, match="layer conv1 of small put out shape"):
         ingest(tmp_path / "w.duckdb", sounds, network=network)
@@ -335,7 +361,7 @@ def test_a_batch_taken_in_pieces_is_refused(tmp_path, size):
     """Whatever the pieces: a value must not stand under another clip's name."""
     network = small_network()
     network.module = Pieces(*network.module)
-    network.module.size = size
+    network.module.size, network.checked = size, True
     with pytest.raises(UserError, match=rf"^layer conv1 \(1\) of small put out {size} rows instead of 4 in a pass over 4 clips, .*leave"):
         ingest(tmp_path / "w.duckdb", write_sounds(tmp_path / "sounds", 6), network=network)
 
@@ -343,6 +369,7 @@ def test_a_batch_taken_in_pieces_is_refused(tmp_path, size):
 def test_a_module_that_runs_twice_in_a_pass_is_refused(tmp_path):
     network = small_network()
     network.module[2] = torch.nn.Sequential(torch.nn.Conv2d(5, 7, 3, stride=2, padding=1), network.module[3])
+    network.checked = True
     with pytest.raises(UserError, match=r"layer conv2 \(3\) of small ran more than once in a pass over 4 clips"):
         ingest(tmp_path / "w.duckdb", write_sounds(tmp_path / "sounds", 6), network=network)
 
@@ -355,6 +382,7 @@ def test_a_layer_that_puts_out_no_tensor_is_refused(tmp_path):
     network = small_network()
     network.module = torch.nn.Sequential(*network.module, Named())
     network.layers[2] = replace(network.layers[2], module="7")
+    network.checked = True
     with pytest.raises(UserError, match="layer logits of small put out a dict instead of a tensor"):
         ingest(tmp_path / "w.duckdb", write_sounds(tmp_path / "sounds", 6), network=network)
 
