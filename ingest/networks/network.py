@@ -73,7 +73,8 @@ class Network:
     that takes clips whole has one. `counts_padding=False` leaves the silence added to short clips out of every reduction over time;
     `padding`, where there is one, says more exactly what of a short clip is heard and counted.
     `output` names the network's output where the module returns several: a dict's key, a tuple's index. `checkpoint_sha256` is by default the
-    hash of the tensors; `shaped_by` has the hashes of what else shapes the values, by what it is.
+    hash of the tensors; `shaped_by` has the hashes of what else shapes the values, by what it is; `checked`
+    says that the description was found to hold (registry.check_network).
     Subclasses override `prepare`, and `tail` where they know a shorter way than the two general forms; or both are given as functions.
     """
 
@@ -105,7 +106,8 @@ class Network:
         self.clip_s = clip_s
         self.layers = layers
         self.checkpoint_sha256 = checkpoint_sha256 if checkpoint_sha256 is not None else tensor_sha256(self.tensors())
-        self.shaped_by: dict[str, str] = {}
+        self.shaped_by: dict[str, Any] = {}
+        self.checked = False
         self.windows = windows
         self.window_s = window_s if window_s is not None else clip_s
         self.window_hop_s = window_hop_s if window_hop_s is not None else self.window_s

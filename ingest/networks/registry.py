@@ -17,8 +17,9 @@ from typing import Any
 import torch
 
 from ingest.networks.audio_text import check_reads_text
-from ingest.networks.identity import identify
+from ingest.networks.identity import identify, reading
 from ingest.networks.network import Network, pick_device
+from ingest.networks.passes import Sounds, prepared
 from warehouse.store import UserError, first_line
 
 BUILT_IN = {
@@ -98,10 +99,18 @@ def load_user_network(path: Path, function: str, *, weights: Path | None = None,
     origin = f"{path}:{function}"
     if not path.is_file():
         raise UserError(f"no file {path}: give an existing FILE.py:FUNCTION")
+    with reading(path.parent) as read:
+        network = _made(path, function, {name: value for name, value in (("weights", weights), ("clip_s", clip_s)) if value is not None})
+        check_network(network, origin)
+    identify(network, path, function, weights, read)
+    return network
+
+
+def _made(path: Path, function: str, given: dict[str, Any]) -> Network:
+    origin = f"{path}:{function}"
     make = getattr(_import_file(path), function, None)
     if not callable(make):
         raise UserError(f"{path} has no function {function}: define it, returning an ingest.networks.Network")
-    given = {name: value for name, value in (("weights", weights), ("clip_s", clip_s)) if value is not None}
     for name in given:
         if name not in inspect.signature(make).parameters:
             raise UserError(f"{origin} takes no {name}: give the function a parameter of that name or leave out --{name.replace('_', '-')}")
@@ -113,8 +122,6 @@ def load_user_network(path: Path, function: str, *, weights: Path | None = None,
         raise UserError(f"{origin} failed{_line_in(error, path)} with {type(error).__name__}: {first_line(error)}") from None
     if not isinstance(network, Network):
         raise UserError(f"{origin} returned {type(network).__name__}: it must return an ingest.networks.Network")
-    check_network(network, origin)
-    identify(network, path, function, weights)
     return network
 
 
@@ -145,9 +152,12 @@ def check_network(network: Network, origin: str) -> None:
     """Raise UserError unless a network's description holds: unique layers that exist, each with one tensor of its shape a pass, and for each clip the
     values that it has alone, whatever clips are beside it.
 
-    Two clips are run apart and together. Of several outputs (a dict, a tuple) the network's own is `network.output`, which is set here where
+    Two clips are run apart and together, the second filled up to the length of the first where the network has its own way with short clips; a
+    network that was checked is not checked again. Of several outputs (a dict, a tuple) the network's own is `network.output`, which is set here where
     it is the one with the last layer's values.
     """
+    if network.checked:
+        return
     names = Counter(layer.name for layer in network.layers)
     if not names:
         raise UserError(f"{origin} lists no layers: give some, for instance by ingest.networks.discover_layers")
@@ -161,19 +171,23 @@ def check_network(network: Network, origin: str) -> None:
     if not (network.clip_s > 0 and math.isfinite(network.clip_s) and network.sample_rate_hz > 0 and network.windows > 0):
         raise UserError(f"{origin}: clip_s, sample_rate_hz and windows must be above 0")
     noise = torch.randn(2, network.samples, generator=torch.Generator().manual_seed(0)) * torch.tensor([[0.1], [0.02]])
-    first, second, both = (_values(network, clips, origin) for clips in (noise[:1], noise[1:], noise))
+    seconds = torch.tensor([network.clip_s, network.clip_s / 2])
+    noise[1, network.valid_samples(seconds)[1] if network.padding else network.samples :] = 0
+    first, second, both = (_values(network, (noise[part], seconds[part]), origin) for part in (slice(0, 1), slice(1, 2), slice(0, 2)))
     for name, together in both.items():
         if not _same(torch.cat([first[name], second[name]]), together):
-            chance = not _same(first[name], _values(network, noise[:1], origin)[name])
+            chance = not _same(first[name], _values(network, (noise[:1], seconds[:1]), origin)[name])
             raise UserError(
                 f"{origin}: {f'layer {name}' if name else 'the output'} has other values for the same clip "
                 + ("every time: leave out what draws at random or keeps something from pass to pass" if chance else "when it is run with another: "
                    "nothing may depend on a batch's other clips (normalising over the batch, BatchNorm in training mode, another order)")
             )  # fmt: skip
+    network.checked = True
 
 
-def _values(network: Network, waveforms: torch.Tensor, origin: str) -> dict[str, torch.Tensor]:
-    """Values of every layer, and under "" of the network's output, for waveforms [clips, samples] in one pass; raises UserError for other shapes."""
+def _values(network: Network, sounds: Sounds, origin: str) -> dict[str, torch.Tensor]:
+    """Values of every layer, and under "" of the network's output, for sounds in one pass; raises UserError for other shapes."""
+    waveforms = sounds[0]
     found: dict[str, list[Any]] = {layer.name: [] for layer in network.layers}
 
     def keep(name: str, result: Any) -> None:  # a copy: the next module may work in place
@@ -187,7 +201,7 @@ def _values(network: Network, waveforms: torch.Tensor, origin: str) -> dict[str,
     ]
     clips = ("one clip", "two clips")[len(waveforms) - 1]
     try:
-        returned = network.forward(network.prepare(waveforms))
+        returned = network.forward(prepared(network, sounds))
     except UserError:
         raise
     except Exception as error:

@@ -7,11 +7,12 @@ that makes them count. When all shards are in, `ingest.stages.layer_tables` turn
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ import torch
 from ingest.methods.extremes import Extremes
 from ingest.networks import identity
 from ingest.networks.network import Layer, Network, course_steps, keep_freed_memory, pick_device
+from ingest.networks.registry import check_network
 from ingest.sounds.sound import SoundError, load
 from ingest.stages import Context, Outcome, Progress, layer_tables, silent, stored_types
 from ingest.stages.recording import Batch, Recorder, collect, padding_parameter, windows_parameter
@@ -135,8 +137,10 @@ def ingest_activations(
     key: dict[str, Any] = {"code_version": CODE_VERSION, "dataset_sha256": content_sha256, "network_sha256": network.checkpoint_sha256}
     if by_layer := settings.dtype == "auto" and (lost or stored_types.is_by_layer(warehouse, STAGE, parameters, key)):
         parameters["dtype"] = "auto"
+    if not (ledger.find(warehouse, STAGE, parameters=parameters, **key) or (0, False))[1]:
+        check_network(network, network.name)
     where = device if device == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})"
-    run = ledger.begin(warehouse, STAGE, parameters=parameters, device=where, **key)
+    run = _why_another(ledger.begin(warehouse, STAGE, parameters=parameters, device=where, **key), network)
     done = run.done()
     folder = store.run_folder(warehouse, run.run_id, continued=bool(done) and not run.finished)
     if run.finished:
@@ -180,6 +184,14 @@ def ingest_activations(
     run.finish()
     _remove_shards(folder)
     return Outcome(stored_types.said(run, positions) if by_layer and worked else run, worked, run.failures())
+
+
+def _why_another(run: ledger.Run, network: Network) -> ledger.Run:
+    """A run that tells what of the network changed."""
+    told = re.search(r"not run (\d+) again: .*the checkpoint changed", run.why or "")
+    if told and (changed := identity.differences(store.run_folder(run.warehouse, int(told[1]), continued=False), network)):
+        return replace(run, why=str(run.why).replace("the checkpoint changed", f"the checkpoint changed ({changed})"))
+    return run
 
 
 class Extraction:
