@@ -300,7 +300,7 @@ class Extraction:
             column += batch.clips
             progress(index * self.shard + column, len(self.clips))
         if plain is not None:
-            stored_types.check(plain, self.layers, self.rows, positions=self.positions)
+            stored_types.check(plain, self.rows, positions=self.positions)
         return values.transpose(1, 2).contiguous().numpy(), failures
 
     def _forward(

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import struct
 from pathlib import Path
 
@@ -230,6 +231,7 @@ def test_a_warehouse_takes_in_again_what_was_read_otherwise_and_says_why(tmp_pat
         before.setattr("ingest.sounds.sound.streams", lambda path: [])
         before.setattr("ingest.sounds.sound.MAX_SAMPLE", 1e9)
         assert ingest_clips(tmp_path / "old.duckdb", listing).failures == 0
+    shutil.rmtree(tmp_path / "old.activations")  # there was no list of them either
     outcomes = [ingest_clips(tmp_path / "old.duckdb", listing) for _ in range(2)]
     assert [(outcome.worked, outcome.failures) for outcome in outcomes] == [(2, 1), (0, 1)]
     assert outcomes[0].run.why == 'not run 1 again: decoding was null, is "whole streams"; the data set\'s content changed'
