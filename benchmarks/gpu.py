@@ -125,7 +125,7 @@ def throughput() -> dict:
     )
 
     from ingest.networks.registry import load_network
-    from ingest.stages.recording import Recorder
+    from ingest.stages.extraction.recording import Recorder
 
     whisper = WhisperConfig(
         d_model=1280, encoder_layers=32, encoder_attention_heads=20, encoder_ffn_dim=5120, decoder_layers=1, num_mel_bins=128,

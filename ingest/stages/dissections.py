@@ -22,8 +22,8 @@ from ingest.networks.network import Network
 from ingest.networks.registry import load_audio_text
 from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.captions import read_captions
+from ingest.stages.extraction.recording import padding_parameter
 from ingest.stages.recorded import Recorded, RecordedLayer, read_recorded
-from ingest.stages.recording import padding_parameter
 from warehouse import ledger, store
 from warehouse.ledger import Run
 from warehouse.store import UserError

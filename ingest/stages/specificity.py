@@ -12,9 +12,9 @@ import torch
 from ingest.methods import specificity
 from ingest.networks.network import Network
 from ingest.stages import Context, Outcome, Progress, silent
-from ingest.stages.layer_tables import label_sets
+from ingest.stages.extraction.layer_tables import label_sets
+from ingest.stages.extraction.recording import Recorder
 from ingest.stages.recorded import Recorded, RecordedLayer, durations, read_recorded
-from ingest.stages.recording import Recorder
 from warehouse import store
 from warehouse.store import UserError
 
@@ -132,7 +132,7 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
 
 def moments(network: Network, recorded: Recorded) -> list[np.ndarray | None]:
     """How many moments of each clip [clips] a layer counts, for every layer recorded; None where they are as many for all clips. They follow
-    from the clips' lengths, as in ingest.stages.recording."""
+    from the clips' lengths, as in ingest.stages.extraction.recording."""
     seconds, clip = np.unique(np.minimum(durations(recorded), network.clip_s), return_inverse=True)
     layers = {layer.name: layer for layer in network.layers}
 

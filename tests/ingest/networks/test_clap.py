@@ -25,7 +25,7 @@ from ingest.networks.network import Network
 from ingest.networks.registry import check_network, load_network
 from ingest.run import run_study
 from ingest.sounds.sound import load
-from ingest.stages.recording import Recorder
+from ingest.stages.extraction.recording import Recorder
 from ingest.study import make_study
 from tests.kill_points import Silent
 from warehouse.store import UserError

@@ -10,7 +10,7 @@ from ingest.methods.readouts import ZeroShot
 from ingest.networks.audio_text import audio_embeddings, text_embeddings
 from ingest.networks.passes import prepared, stack
 from ingest.networks.registry import load_network
-from ingest.stages.recording import Recorder
+from ingest.stages.extraction.recording import Recorder
 from warehouse.store import UserError
 
 RATE = 48000

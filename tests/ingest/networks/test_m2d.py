@@ -14,7 +14,7 @@ from ingest.networks import m2d
 from ingest.networks.m2d import Encoder, Size, load_m2d, log_mel, mel_matrix
 from ingest.networks.network import frame_times
 from ingest.networks.registry import check_network
-from ingest.stages.recording import Recorder
+from ingest.stages.extraction.recording import Recorder
 from warehouse.store import UserError
 
 SMALL = Size(width=32, depth=2, heads=4, hidden=48)

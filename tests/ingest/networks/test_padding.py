@@ -17,7 +17,7 @@ from ingest.networks.beats import filter_bank, load_beats, position_buckets
 from ingest.networks.m2d import load_m2d
 from ingest.networks.registry import check_network, load_network
 from ingest.stages.activations import Settings
-from ingest.stages.recording import Recorder
+from ingest.stages.extraction.recording import Recorder
 from tests.ingest.networks.test_beats import SMALL as SMALL_BEATS
 from tests.ingest.networks.test_beats import save, small_tensors
 from tests.ingest.networks.test_m2d import SMALL as SMALL_M2D

@@ -14,7 +14,8 @@ from ingest.sounds.readers import read_dataset
 from ingest.sounds.sound import load
 from ingest.stages import activations, clips
 from ingest.stages.activations import Settings
-from ingest.stages.recording import Recorder, course_weights
+from ingest.stages.extraction import shards
+from ingest.stages.extraction.recording import Recorder, course_weights
 from tests.small import CLIP_S, RATE, small_network, spectrogram, write_sounds
 from warehouse import ledger, store
 from warehouse.check import check
@@ -38,11 +39,11 @@ def ingest(warehouse, sounds, settings=None, network=None, **options):
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("activations")
     sounds = write_sounds(folder / "sounds")
-    saved, activations.SHARD_CLIPS = activations.SHARD_CLIPS, 8  # several shards, ending within the data set
+    saved, shards.SHARD_CLIPS = shards.SHARD_CLIPS, 8  # several shards, ending within the data set
     try:
         ingest(folder / "w.duckdb", sounds)
     finally:
-        activations.SHARD_CLIPS = saved
+        shards.SHARD_CLIPS = saved
     con = duckdb.connect(str(folder / "w.duckdb"), read_only=True)
     yield con, folder
     con.close()
@@ -323,7 +324,7 @@ class Levels(torch.nn.Module):
 
 def test_the_layers_named_are_those_stored_as_float32(tmp_path, monkeypatch):
     """Over the first clips `level` moves less than float16 tells apart, over all of them more: what is said is said of all of them."""
-    monkeypatch.setattr(activations, "SHARD_CLIPS", 8)
+    monkeypatch.setattr(shards, "SHARD_CLIPS", 8)
     (tmp_path / "sounds").mkdir()
     for number in range(16):
         loud = 0.1 + 1e-5 * number if number < 8 else 0.05 * number
