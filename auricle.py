@@ -6,20 +6,16 @@ import inspect
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import duckdb
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from warehouse import ending, store
 from warehouse.store import UserError
+from warehouse.terminal import Bars, print_table
 
 if TYPE_CHECKING:
     from ingest.study import Study
@@ -31,7 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-out = Console(highlight=False, soft_wrap=True)
 
 Warehouse = Annotated[
     Path,
@@ -51,33 +46,6 @@ class Format(StrEnum):
     csv = "csv"
     json = "json"
     parquet = "parquet"
-
-
-class Bars:
-    """Progress bars with rate and time left on a terminal, plain lines elsewhere."""
-
-    def say(self, line: str) -> None:
-        """One line."""
-        out.print(line, markup=False)
-
-    @contextmanager
-    def stage(self, title: str) -> Iterator:
-        """Show a stage's progress."""
-        if not out.is_terminal:
-            yield lambda done, total: None
-            return
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-                   TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
-        with Progress(*columns, console=out, transient=True) as bars:
-            task = bars.add_task(title, total=None, rate="")
-
-            def advance(done: int, total: int) -> None:
-                shown = bars.tasks[0]
-                if shown.total != total:  # a new part of the stage begins
-                    bars.reset(task, total=total, rate="")
-                bars.update(task, completed=done, total=total, rate=f"{shown.speed:.0f}/s" if shown.speed else "")
-
-            yield advance
 
 
 @app.command()
@@ -216,7 +184,7 @@ def status(warehouse: Warehouse = WAREHOUSE) -> None:
 
     held = holdings(warehouse)
     print(f"{warehouse}: {held.summary}")
-    _print_table(held.headers, held.runs)
+    print_table(held.headers, held.runs)
 
 
 @app.command()
@@ -235,7 +203,7 @@ def query(
         except duckdb.Error as error:
             raise UserError(f"the query failed: {' '.join(str(error).split())}") from None
     if format is Format.table:
-        _print_table(frame.column_names, list(zip(*(column.to_pylist() for column in frame.columns), strict=True)))
+        print_table(frame.column_names, list(zip(*(column.to_pylist() for column in frame.columns), strict=True)))
     elif format is Format.json:
         json.dump(frame.to_pylist(), sys.stdout, ensure_ascii=sys.stdout.encoding.lower() != "utf-8", default=str, indent=1)
         print()
@@ -266,7 +234,7 @@ def analyze(
             print(f"{table}: {exported.rows} rows in {', '.join(map(str, exported.files))}")
         if name:
             frame = tables.table(con, name)
-            _print_table(frame.columns, frame.rows())
+            print_table(frame.columns, frame.rows())
 
 
 @app.command()
@@ -280,7 +248,7 @@ def compare(
     from analyze.comparison import compare as side_by_side
 
     found = side_by_side(warehouse, first, second)
-    _print_table(found.layers.columns, found.layers.rows())
+    print_table(found.layers.columns, found.layers.rows())
     mutual = found.matches["mutual"].sum()
     print(f"{len(found.matches)} neurons of run {first} have a match in run {second}, {mutual} of them each other's best")
     print(f"{len(found.descriptions)} descriptions differ")
@@ -306,7 +274,7 @@ def validate(
     with store.connect_readonly(warehouse) as con:
         frame = tables.table(con, "validation")
     shown = ("method", "measure", "layer", "kind", "correct", "total", "share", "low", "high")
-    _print_table(list(shown), frame.select(shown).rows())
+    print_table(list(shown), frame.select(shown).rows())
     found = frame.filter(frame["method"].str.starts_with("aape"), frame["measure"] == "recall")
     for way, right, total in found.group_by("method", maintain_order=True).agg(pl.sum("correct", "total")).rows():
         print(f"{way}: {right} of {total} planted pairs of neuron and class found")
@@ -356,13 +324,13 @@ def stages(name: Annotated[str | None, typer.Argument(help="A stage, to see its 
     from ingest import stages as known
 
     if name is None:
-        _print_table(["stage", "what it adds"], [(stage, known.adds(stage)) for stage in known.names()])
+        print_table(["stage", "what it adds"], [(stage, known.adds(stage)) for stage in known.names()])
         return
     if name not in known.names():
         raise UserError(f"there is no stage {name}: {', '.join(known.names())}")
     settings = known.load(name).Settings()
     print(f"[{name}]: {known.adds(name)}\n\n{inspect.cleandoc(settings.__doc__ or '')}\n")
-    _print_table(["setting", "default"], [(key, repr(value)) for key, value in vars(settings).items()])
+    print_table(["setting", "default"], [(key, repr(value)) for key, value in vars(settings).items()])
 
 
 @app.command()
@@ -371,7 +339,7 @@ def networks() -> None:
     from ingest.networks.registry import list_networks
 
     rows = list_networks()
-    _print_table(list(rows[0]), [tuple(row.values()) for row in rows])
+    print_table(list(rows[0]), [tuple(row.values()) for row in rows])
 
 
 @app.command()
@@ -379,7 +347,7 @@ def datasets() -> None:
     """List the readers of data sets."""
     from ingest.sounds.readers import READERS
 
-    _print_table(["reader", "reads"], [(name, (reader.__doc__ or "").strip().splitlines()[0]) for name, reader in READERS.items()])
+    print_table(["reader", "reads"], [(name, (reader.__doc__ or "").strip().splitlines()[0]) for name, reader in READERS.items()])
 
 
 @app.command()
@@ -388,21 +356,6 @@ def fetch(name: Annotated[str, typer.Argument(help="A name of `auricle networks`
     from ingest.networks.fetch import fetch as fetch_weights
 
     print(fetch_weights(name))
-
-
-def _print_table(headers: list[str], rows: list[tuple]) -> None:
-    table = Table(*headers, box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    console = Console(highlight=False, markup=False) if out.is_terminal else Console(highlight=False, markup=False, width=10_000)
-    console.print(table, no_wrap=not out.is_terminal, crop=False)
-    print(f"({len(rows)} row{'' if len(rows) == 1 else 's'})")
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "NULL"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def main() -> None:
