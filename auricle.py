@@ -188,7 +188,7 @@ def status(warehouse: Warehouse = WAREHOUSE) -> None:
         counts = con.execute(
             "SELECT (SELECT count(*) FROM dataset), (SELECT count(*) FROM clip), (SELECT count(*) FROM network), (SELECT count(*) FROM neuron)"
         ).fetchone()
-        files = con.execute("SELECT path FROM activation_file").fetchall()
+        files = con.execute("SELECT path FROM activation_file UNION ALL SELECT path FROM prediction_file").fetchall()
     assert counts
     size = sum(path.stat().st_size for path in [warehouse, *(warehouse.parent / name for (name,) in files)] if path.is_file())
     print("{}: {} data sets, {} clips, {} networks, {} neurons, {:.0f} MB".format(warehouse, *counts, size / 1e6))

@@ -23,6 +23,7 @@ PLACES = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
 EMPHASIS = 4  # power of the response's rank that conditions are fitted to: which clips are highest matters more than the order below
 GAIN = 0.005  # of the cross-validated AUROC that pays for another condition
 CHANCE_Z = 2.8  # standard errors above chance that make a rule: the best of three rules is looked at
+SPARSE = 0.5  # share of the clips above a property's lowest value
 FEWEST_KNOWN = 10  # clips of which a property is defined
 BLOCK = 512  # neurons at once
 RIDGE = 1e-4
@@ -32,17 +33,21 @@ LEAST_OWN = 0.02  # share of a condition's variance that the others must leave t
 @dataclass(frozen=True)
 class Rules:
     """Rules by neuron. Conditions in the order of their weights [neurons, 3]: `property` is a column (-1 behind the last), `direction` 1 for over and -1 for
-    under, `threshold` in the property's unit, `weight` sums to 1. `predicted` [neurons, clips] from 0 to 1, NaN without a rule.
+    under, `threshold` in the property's unit, before which the share `place` of the clips lies; `weight` sums to 1. `predicted` [neurons, clips] from
+    0 to 1, NaN without a rule.
 
     `auroc` [neurons, 4]: cross-validated AUROC of the best rules of 0 (0.5) to 3 conditions; NaN where there are too few positives, or clips of
-    too few sources. `low`, `high` [neurons]: the 95 % interval of the one chosen, of `count` conditions; without one, of that tried."""
+    too few sources. `tried` [neurons] is the number of conditions chosen by it (0: not tried), `low`, `high` that rule's 95 % interval, and `count` the
+    same number where it is better than chance, else 0."""
 
     property: np.ndarray
     direction: np.ndarray
     threshold: np.ndarray
+    place: np.ndarray
     weight: np.ndarray
     predicted: np.ndarray
     auroc: np.ndarray
+    tried: np.ndarray
     count: np.ndarray
     low: np.ndarray
     high: np.ndarray
@@ -68,7 +73,7 @@ class Candidates:
         self.values = np.where(np.isfinite(values), values, np.nan)
         self.written = np.ones(len(values), dtype=bool) if written is None else np.asarray(written, dtype=bool)
         known = np.isfinite(self.values[self.written]).sum(axis=0) >= FEWEST_KNOWN
-        self.kinds = [(int(column), sign, place) for column in np.flatnonzero(known) for sign in (1, -1) for place in PLACES]
+        self.kinds = [kind for column in np.flatnonzero(known) for kind in _kinds(int(column), self.values[self.written, column])]
         self.groups = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
         sources = np.unique(self.groups[self.written])
         fold_of = np.full(int(self.groups.max(initial=-1)) + 1, -1)
@@ -95,7 +100,20 @@ class Candidates:
     def threshold(self, condition: int) -> float:
         """In the property's unit: where the share of the written clips that PLACES names lies before it."""
         column, sign, at = self.kinds[condition]
-        return float(np.nanquantile(self.values[self.written, column], at if sign > 0 else 1 - at))
+        known = self.values[self.written, column]
+        edge = float(np.nanquantile(known, at if sign > 0 else 1 - at))
+        above = known[known > np.nanmin(known)]
+        return float(above.min()) if sign < 0 and len(above) and edge < above.min() else edge
+
+
+def _kinds(column: int, known: np.ndarray) -> list[tuple[int, int, float]]:
+    """Candidate conditions on a property: column, direction and place of the threshold. Of one that most clips have at its lowest value, as a
+    word that few captions hold, one in each direction: half of the others lie beyond it, or they all."""
+    known = known[np.isfinite(known)]
+    rest = float(np.mean(known > known.min()))
+    if rest < SPARSE:
+        return [(column, 1, 1 - rest / 2), (column, -1, rest)] if rest else []
+    return [(column, sign, place) for sign in (1, -1) for place in PLACES]
 
 
 def _places(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
@@ -109,10 +127,11 @@ def find(candidates: Candidates, responses: np.ndarray) -> Rules:
     """Rules of neurons from their responses [neurons, clips] on the written clips alone; others may hold anything. Clips on which a response is
     not finite count as its lowest."""
     neurons, clips = np.shape(responses)
-    empty = np.full((neurons, MOST), np.nan)
+    undefined, none = np.full((neurons, MOST), np.nan), np.zeros(neurons, dtype=np.int64)
     rules = Rules(
-        np.full((neurons, MOST), -1), np.zeros((neurons, MOST), dtype=np.int64), empty, empty.copy(), np.full((neurons, clips), np.nan, np.float32),
-        np.full((neurons, MOST + 1), np.nan), np.zeros(neurons, dtype=np.int64), np.full(neurons, np.nan), np.full(neurons, np.nan),
+        property=np.full((neurons, MOST), -1), direction=np.zeros((neurons, MOST), dtype=np.int64), threshold=undefined, place=undefined.copy(),
+        weight=undefined.copy(), predicted=np.full((neurons, clips), np.nan, np.float32), auroc=np.full((neurons, MOST + 1), np.nan),
+        tried=none, count=none.copy(), low=np.full(neurons, np.nan), high=np.full(neurons, np.nan),
     )  # fmt: skip
     for start in range(0, neurons, BLOCK):
         _find(candidates, np.asarray(responses[start : start + BLOCK]), start, rules)
@@ -169,6 +188,7 @@ def _find(candidates: Candidates, responses: np.ndarray, start: int, rules: Rule
     at = start + rows
     rules.auroc[at] = np.column_stack([np.full(len(rows), 0.5), areas])
     rules.low[at], rules.high[at] = np.clip(area - 1.96 * error, 0, 1), np.clip(area + 1.96 * error, 0, 1)
+    rules.tried[at] = count
     better = area - CHANCE_Z * error > 0.5
     for number, (chosen, weights) in enumerate(_select(candidates.whole, _wanted(known)), 1):
         mine = np.flatnonzero(better & (count == number))
@@ -191,6 +211,7 @@ def _keep(candidates: Candidates, rules: Rules, at: np.ndarray, chosen: np.ndarr
         rules.property[at, column] = [kind[0] for kind in kinds]
         rules.direction[at, column] = [kind[1] for kind in kinds]
         rules.threshold[at, column] = [candidates.threshold(condition) for condition in chosen[:, column]]
+        rules.place[at, column] = [kind[2] for kind in kinds]
         rules.weight[at, column] = plain[:, column]
 
 

@@ -1,4 +1,4 @@
-"""Stage `descriptions`: what a neuron's highest clips share in words and its lowest do not, and the concepts in it (AND, modules B and C)."""
+"""Stage `descriptions`: which measured properties tell when a neuron is active, or what its highest clips share in words (AND, modules B and C)."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from ingest.language.models import LanguageModel
 from ingest.language.replies import Asker, identity
 from ingest.language.text_encoders import TextEncoder, load_encoder
 from ingest.language.word_lists import word_list
-from ingest.methods import held_out
+from ingest.methods import held_out, rules
 from ingest.methods.commonalities import calibrate_shared, commonalities
 from ingest.methods.concepts import acoustic_question, open_concepts, parse_yes_no
+from ingest.methods.rule_words import Condition, captioned, phrase, sentence, words_of
 from ingest.methods.summaries import THRESHOLD, Point, calibrate, clean_points, summary_prompt
 from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.captions import read_captions
+from ingest.stages.properties import read_properties
 from ingest.stages.recorded import Recorded, RecordedLayer, clip_groups, read_recorded
 from warehouse import store
 from warehouse.ledger import Run
@@ -34,21 +36,32 @@ CODE_VERSION = 1
 POINT = {
     "neuron_id": pl.Int64, "position": pl.Int64, "text": pl.String, "is_kept": pl.Boolean, "because": pl.String, "cosine": pl.Float64,
 }  # fmt: skip
+RULE = {
+    "neuron_id": pl.Int64, "conditions": pl.Int64, "auroc": pl.Float64, "low": pl.Float64, "high": pl.Float64, "auroc_fewer": pl.Float64,
+    "auroc_more": pl.Float64, "reason": pl.String,
+}  # fmt: skip
+CONDITION = {
+    "neuron_id": pl.Int64, "position": pl.Int64, "property": pl.String, "direction": pl.String, "threshold": pl.Float64, "weight": pl.Float64,
+    "place": pl.Float64, "name": pl.String, "unit": pl.String, "text": pl.String,
+}  # fmt: skip
+NO_RULE, UNTRIED = "no measured property tells more than chance", "too few clips activate it, or too few sources, to try"
 CONCEPT = {"neuron_id": pl.Int64, "word": pl.String, "part_of_speech": pl.String, "occurrences": pl.Int64, "is_acoustic": pl.Boolean}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How neurons are described. engine: commonalities (what captions share, no model), or a language model through transformers, vllm or
+    """How neurons are described. engine: measured (a rule over properties of stage properties, and over what captions say that are not made of
+    measurements, see ingest.methods.rules), commonalities (what captions share, no model), or a language model through transformers, vllm or
     endpoint, with `model` (a folder or hub name), `url`, `key_variable`, `extra` as for captions; max_tokens: the most of a reply; retry asks again for
     replies that could not be used. encoder: of sentences, minilm or a folder or hub name.
 
-    k: clips on each side. held_out: share of the sources whose clips are kept out for stage scores. share: of the clips, that a point
-    without a model must hold for. threshold: cosine above which calibration drops a point of a language model (for points without one see
-    ingest.methods.commonalities.calibrate_shared). seed: draws the clips held out, and what a model samples.
+    held_out: share of the sources whose clips are kept out for stage scores. seed: draws the clips held out, the folds that rules are checked on,
+    and what a model samples. All but measured: k: clips on each side; share: of the clips, that a point without a model must hold for;
+    threshold: cosine above which calibration drops a point of a language model (for points without one see
+    ingest.methods.commonalities.calibrate_shared).
     """
 
-    engine: Literal["commonalities", "transformers", "vllm", "endpoint"] = "commonalities"
+    engine: Literal["measured", "commonalities", "transformers", "vllm", "endpoint"] = "measured"
     model: str | None = None
     url: str | None = None
     key_variable: str | None = None
@@ -66,8 +79,13 @@ class Settings:
         if self.max_tokens < 1:
             raise UserError(f"descriptions: max_tokens is {self.max_tokens}, it must be at least 1")
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Stages to be done before."""
+        return ("captions", "properties") if self.engine == "measured" else NEEDS
+
     def language_model(self) -> LanguageModel | None:
-        """The language model; None for commonalities. Raises UserError for what it lacks."""
+        """The language model; None without one. Raises UserError for what it lacks."""
         return load_language_model(
             "descriptions",
             self.engine,
@@ -81,7 +99,16 @@ class Settings:
 
 
 def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
-    """Describe the neurons recorded from the captions."""
+    """Describe the neurons recorded from properties or from captions."""
+    if settings.engine == "measured":
+        return ingest_rules(
+            context.warehouse,
+            context.runs["activations"],
+            context.runs["properties"],
+            context.runs["captions"],
+            settings,
+            progress=progress,
+        )
     return ingest_descriptions(
         context.warehouse, context.runs["activations"], context.runs["captions"], load_encoder(settings.encoder), settings.language_model(),
         settings, retry=settings.retry, progress=progress,
@@ -125,12 +152,12 @@ def ingest_descriptions(
     for number, (item, layer) in enumerate(recorded.plan().items(), 1):
         if item not in done:
             points, words, failures = work.describe(work.tops(layer))
-            run.record([item], work.rows(points, words), failures)
+            run.record([item], _rows(points, words), failures)
             worked += 1
         elif retry and (failed := work.failed(layer)):
             points, words, failures = work.describe({neuron: sides for neuron, sides in work.tops(layer).items() if neuron in failed})
             mended = [f"neuron {neuron}" for neuron in failed if f"neuron {neuron}" not in dict(failures)]
-            run.record([], work.rows(points, words), mended=mended)
+            run.record([], _rows(points, words), mended=mended)
             worked += bool(mended)
         progress(number, len(recorded.layers))
     run.finish()
@@ -203,33 +230,135 @@ class _Work:
                     if self.asker
                     else calibrate_shared(summaries[high], summaries[low], self.encoder)
                 )
-        return points, self.words(points), failures
+        return points, _words(points, self.asker), failures
 
-    def words(self, points: dict[int, list[Point]]) -> list[tuple[int, str, str, int, bool | None]]:
-        """Open concepts of the kept points."""
-        counted = {
-            neuron: Counter((c.word, c.pos) for c in open_concepts([p.text for p in found if p.kept])) for neuron, found in points.items()
-        }
-        adjectives = sorted({word for found in counted.values() for word, part in found if part == "adjective"})
-        if self.asker:
-            replies = self.asker([acoustic_question(word) for word in adjectives])
-            acoustic = {word: parse_yes_no(reply.text or "") for word, reply in zip(adjectives, replies, strict=True)}
-        else:
-            acoustic = {word: word in word_list("acoustic_adjectives") for word in adjectives}
-        return [
-            (neuron, word, part, count, acoustic[word] if part == "adjective" else None)
-            for neuron, found in counted.items()
-            for (word, part), count in found.items()
-        ]
 
-    def rows(self, points: dict[int, list[Point]], words: list[tuple[int, str, str, int, bool | None]]) -> dict[str, pl.DataFrame]:
-        """Rows of tables summary_point and concept."""
-        said = [
-            (neuron, position, point.text, point.kept, point.because, None if point.cosine != point.cosine else point.cosine)
-            for neuron, found in points.items()
-            for position, point in enumerate(found)
+Words = list[tuple[int, str, str, int, bool | None]]
+"""Rows of table concept, without run."""
+
+
+def _words(points: dict[int, list[Point]], asker: Asker | None) -> Words:
+    """Open concepts of the kept points."""
+    counted = {
+        neuron: Counter((c.word, c.pos) for c in open_concepts([p.text for p in found if p.kept])) for neuron, found in points.items()
+    }
+    adjectives = sorted({word for found in counted.values() for word, part in found if part == "adjective"})
+    if asker:
+        replies = asker([acoustic_question(word) for word in adjectives])
+        acoustic = {word: parse_yes_no(reply.text or "") for word, reply in zip(adjectives, replies, strict=True)}
+    else:
+        acoustic = {word: word in word_list("acoustic_adjectives") for word in adjectives}
+    return [
+        (neuron, word, part, count, acoustic[word] if part == "adjective" else None)
+        for neuron, found in counted.items()
+        for (word, part), count in found.items()
+    ]
+
+
+def _rows(points: dict[int, list[Point]], words: Words) -> dict[str, pl.DataFrame]:
+    """Rows of tables summary_point and concept."""
+    said = [
+        (neuron, position, point.text, point.kept, point.because, None if point.cosine != point.cosine else point.cosine)
+        for neuron, found in points.items()
+        for position, point in enumerate(found)
+    ]
+    return {
+        "summary_point": pl.DataFrame(said, schema=POINT, orient="row"),
+        "concept": pl.DataFrame(words, schema=CONCEPT, orient="row"),
+    }
+
+
+# --- Rules over measured properties --------------------------------------------------------------------------------------------------------
+
+
+def ingest_rules(
+    warehouse: Path,
+    activation_run: int,
+    property_run: int,
+    caption_run: int,
+    settings: Settings | None = None,
+    *,
+    progress: Progress = silent,
+) -> Outcome:
+    """Describe every living neuron of a finished run of activations by a rule over measured properties, and over what captions say that are
+    not made of measurements; a layer is a unit of work. What is predicted of every clip is a file beside the activations'."""
+    settings = settings or Settings()
+    recorded = read_recorded(warehouse, activation_run)
+    names, values, measured = read_properties(warehouse, property_run, recorded.clip_ids.tolist())
+    captions, captioner = read_captions(warehouse, caption_run)
+    parameters = {"held_out": settings.held_out, "captions": captioner, "properties": measured, "model": "measured"}
+    run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=settings.seed)
+    plan = recorded.plan()
+    if run.finished:
+        progress(len(plan), len(plan))
+        return Outcome(run, 0, run.failures())
+    with store.connect_readonly(warehouse) as con:
+        raw = dict(con.execute("SELECT clip_id, raw FROM caption WHERE run_id = ?", [caption_run]).fetchall())
+        [(name,)] = con.execute("SELECT parameters::JSON ->> 'captioner' FROM run WHERE run_id = ?", [caption_run]).fetchall()
+    said, heard = captioned(captions, raw, recorded.clip_ids.tolist(), name)
+    groups = clip_groups(warehouse, recorded)
+    written = ~held_out.split(groups, settings.held_out, settings.seed)
+    candidates = rules.Candidates(np.hstack([values, heard]), groups, written, seed=settings.seed)
+    worked = 0
+    for item, layer in run.pending(plan, progress):
+        matrix = np.asarray(layer.matrix())
+        found = rules.find(candidates, matrix)
+        alive = (np.where(np.isfinite(matrix), matrix, 0) != 0).any(axis=1)
+        file = _published(run, layer, found.predicted)
+        run.record([item], {**_rule_rows(layer, found, [*names, *said], np.flatnonzero(alive)), "prediction_file": pl.DataFrame([file])})
+        worked += 1
+    run.finish()
+    return Outcome(run, worked, run.failures())
+
+
+def _published(run: Run, layer: RecordedLayer, predicted: np.ndarray) -> dict[str, object]:
+    """Write a layer's predictions; its row of table prediction_file."""
+    folder = store.run_folder(run.warehouse, run.run_id, continued=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{layer.layer_id:04d}.predicted.npy"
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        np.save(file, predicted.astype(np.float16))
+    digest = store.sha256_file(temporary)
+    store.publish(temporary, path)
+    return {
+        "layer_id": layer.layer_id, "path": path.relative_to(run.warehouse.parent).as_posix(), "neurons": predicted.shape[0],
+        "clips": predicted.shape[1], "dtype": "float16", "sha256": digest,
+    }  # fmt: skip
+
+
+def _rule_rows(layer: RecordedLayer, found: rules.Rules, names: list[str], alive: np.ndarray) -> dict[str, pl.DataFrame]:
+    """Rows of the tables that describe a layer's living neurons."""
+    of_rules, of_conditions = [], []
+    points: dict[int, list[Point]] = {}
+    for unit in alive.tolist():
+        neuron, areas = layer.first_neuron_id + unit, found.auroc[unit]
+        count, tried = int(found.count[unit]), int(found.tried[unit])
+        reason = None if count else NO_RULE if tried else UNTRIED
+        numbers = (
+            areas[tried],
+            found.low[unit],
+            found.high[unit],
+            areas[max(0, tried - 1)],
+            areas[tried + 1] if tried < rules.MOST else np.nan,
+        )
+        of_rules.append((neuron, count, *(float(number) if tried and np.isfinite(number) else None for number in numbers), reason))
+        conditions = [
+            Condition(
+                names[found.property[unit, i]], int(found.direction[unit, i]), float(found.threshold[unit, i]), float(found.place[unit, i])
+            )
+            for i in range(count)
         ]
-        return {
-            "summary_point": pl.DataFrame(said, schema=POINT, orient="row"),
-            "concept": pl.DataFrame(words, schema=CONCEPT, orient="row"),
-        }
+        for i, condition in enumerate(conditions):
+            words = words_of(condition.property)
+            direction = "over" if condition.direction > 0 else "under"
+            of_conditions.append((
+                neuron, i, condition.property, direction, condition.threshold, float(found.weight[unit, i]), condition.place, words.name,
+                words.unit, phrase(condition),
+            ))  # fmt: skip
+        points[neuron] = [Point(sentence(conditions), True, None, float("nan"))] if conditions else []
+    return {
+        "rule": pl.DataFrame(of_rules, schema=RULE, orient="row"),
+        "rule_condition": pl.DataFrame(of_conditions, schema=CONDITION, orient="row"),
+        **_rows(points, _words(points, None)),
+    }

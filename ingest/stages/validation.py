@@ -42,6 +42,7 @@ def studies(captioner: str = "acoustic") -> tuple[dict[str, Any], ...]:
     base = {
         "dataset": [{"reader": "starter"}], "network": [{"name": "planted"}], "captions": {"captioner": captioner},
         "polysemanticity": {"clusters": 64, "most_common": 0.3}, "ablations": {"shares": []}, "specificity": {"lowest_entropy": 0.3},
+        "descriptions": {"engine": "commonalities"},
     }  # fmt: skip
     released = {"stages": ["dissections"], "dissections": {"concepts": "classes", "mode": "as-released"}}
     return base | released, base | {"stages": ["validation"], "dissections": {"concepts": "classes"}}

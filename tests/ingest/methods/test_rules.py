@@ -151,3 +151,15 @@ def test_aurocs_and_their_errors_over_sources():
     assert area == pytest.approx([roc_auc_score(p, v) for p, v in zip(positive, predicted, strict=True)])
     low, high = interval(predicted, positive, [str(group) for group in groups], resamples=2000)
     assert 2 * 1.96 * error == pytest.approx(high - low, rel=0.25)
+
+
+def test_a_word_that_few_captions_hold_is_a_condition_each_way():
+    rng = np.random.default_rng(5)
+    words = (rng.random((1000, 3)) < [0.03, 0.2, 0.2]).astype(float)
+    groups = [str(index) for index in range(1000)]
+    responses = np.array([words[:, 0], 1 - words[:, 1] + words[:, 2]]) + 0.3 * rng.random((2, 1000))
+    its = rules.find(rules.Candidates(words, groups), responses)
+    assert (its.property[0, 0], its.direction[0, 0], its.threshold[0, 0]) == (0, 1, 1)
+    assert {(int(p), int(d), t) for p, d, t in zip(its.property[1], its.direction[1], its.threshold[1], strict=True) if p >= 0} >= {
+        (1, -1, 1.0), (2, 1, 1.0)
+    }  # fmt: skip

@@ -43,6 +43,7 @@ def study(folder, stages=STAGES, **choices):
             "activations": activations.Settings(device="cpu", batch=4, shares=True),
             "dissections": dissections.Settings(file=concepts),
             "ablations": ablations.Settings(shares=(0.25,), seeds=2),
+            "descriptions": descriptions.Settings(engine="commonalities"),
             **choices,
         },
     )
