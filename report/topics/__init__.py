@@ -14,6 +14,7 @@ from report.topics.interventions import Interventions
 from report.topics.polysemanticity import Polysemanticity
 from report.topics.probes import Probes
 from report.topics.profiles import Profiles
+from report.topics.rules import Rules
 from report.topics.specific_ablations import SpecificAblations
 from report.topics.specificity import Specificity
 from report.topics.topic import Topic
@@ -23,8 +24,8 @@ from warehouse.store import UserError
 GROUP = "auricle.topics"
 """Entry points of packages: each names a subclass of Topic."""
 BUILT_IN: tuple[type[Topic], ...] = (
-    Tuning, Probes, Clusters, Interventions, Captions, Descriptions, Concepts, Polysemanticity, Dissections,
-    Ablations, Specificity, SpecificAblations, Profiles,
+    Tuning, Probes, Clusters, Interventions, Captions, Descriptions, Rules, Concepts, Polysemanticity,
+    Dissections, Ablations, Specificity, SpecificAblations, Profiles,
 )  # fmt: skip
 """In the order in which pages' footers name their runs, and their parts stand where they share a place."""
 
