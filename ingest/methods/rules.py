@@ -189,7 +189,11 @@ def _find(candidates: Candidates, responses: np.ndarray, start: int, rules: Rule
     rules.auroc[at] = np.column_stack([np.full(len(rows), 0.5), areas])
     rules.low[at], rules.high[at] = np.clip(area - 1.96 * error, 0, 1), np.clip(area + 1.96 * error, 0, 1)
     rules.tried[at] = count
-    better = area - CHANCE_Z * error > 0.5
+    ours = positive.sum(axis=1)
+    by_chance = np.sqrt(
+        (positive.shape[1] + 1) / (12 * ours * (positive.shape[1] - ours))
+    )  # of AUROCs of noise: few positives tell little of their own error
+    better = area - CHANCE_Z * np.maximum(error, by_chance) > 0.5
     for number, (chosen, weights) in enumerate(_select(candidates.whole, _wanted(known)), 1):
         mine = np.flatnonzero(better & (count == number))
         if len(mine):

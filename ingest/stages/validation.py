@@ -34,7 +34,7 @@ class Settings:
 
 def studies(captioner: str = "acoustic") -> tuple[dict[str, Any], ...]:
     """The studies, as tables of a study file, that put every method to the test on the planted network: first the concepts as the programs
-    were released, then all.
+    were released and the measured rules, then all.
 
     In the planted network more neurons are specific than AAPE's usual share of 2 %, and short captions of measurements are told apart by
     more clusters than those of a language model.
@@ -45,7 +45,8 @@ def studies(captioner: str = "acoustic") -> tuple[dict[str, Any], ...]:
         "descriptions": {"engine": "commonalities"},
     }  # fmt: skip
     released = {"stages": ["dissections"], "dissections": {"concepts": "classes", "mode": "as-released"}}
-    return base | released, base | {"stages": ["validation"], "dissections": {"concepts": "classes"}}
+    measured = {"stages": ["descriptions"], "descriptions": {"engine": "measured"}}
+    return base | released, base | measured, base | {"stages": ["validation"], "dissections": {"concepts": "classes"}}
 
 
 def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
@@ -53,17 +54,23 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
 
     Methods: open concepts (a neuron's acoustic adjectives and nouns), and the same shuffled between neurons as a control; the first concept
     by each method of dissection and similarity function in every mode that the activations were dissected in; each measure of specificity;
-    the finest and the chosen clusters; polysemanticity of 5 clips, all of which must agree; the number of meanings; ablations by the ways of
-    choosing neurons.
+    the finest and the chosen clusters; measured rules, where the activations were described by them; polysemanticity of 5 clips, all of which
+    must agree; the number of meanings; ablations by the ways of choosing neurons.
     """
     warehouse, runs, truth = context.warehouse, context.runs, planted.truth(context.network)
     recorded = read_recorded(warehouse, runs["activations"])
-    run = recorded.begin(STAGE, CODE_VERSION, {stage: ledger.finished(warehouse, runs[stage], stage)[0] for stage in NEEDS}, seed=SEED)
+    parameters: dict[str, object] = {stage: ledger.finished(warehouse, runs[stage], stage)[0] for stage in NEEDS}
+    ruled = _ruled(warehouse, recorded.run_key)
+    if ruled:
+        parameters["rules"] = ruled[1]
+    run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=SEED)
     if run.finished:
         return Outcome(run, 0, run.failures())
     neuron = {layer.first_neuron_id + unit: (layer.name, unit) for layer in recorded.layers for unit in range(layer.neurons)}
     found = [*_names(warehouse, runs, neuron, truth), *_sets(warehouse, runs, neuron, truth, recorded.class_names)]
     found += [*_groups(warehouse, runs, neuron, truth), *_ablations(warehouse, runs)]
+    if ruled:
+        found.append(("measured rules", validation.score_rules(_conditions(warehouse, ruled[0], neuron), truth)))
     rows = [(method, s.measure, s.layer, s.kind, s.right, s.total) for method, scores in found for s in scores]
     columns = ("method", "measure", "layer", "kind", "correct", "total")
     run.record(["scores"], {"validation": pl.DataFrame(rows, schema=columns, orient="row")})
@@ -104,6 +111,29 @@ def _names(warehouse: Path, runs: dict[str, int], neuron: dict[int, validation.N
         first = {neuron[neuron_id]: [concept] for of, neuron_id, concept in closed if of == way}
         of_classes = [what for what in truth if what.kind in ("class", "sum", "duplicate") and what.classes]
         found.append((way, validation.score_names(first, of_classes)))
+    return found
+
+
+def _ruled(warehouse: Path, recorded: str) -> tuple[int, str] | None:
+    """The latest finished run of measured descriptions of recorded activations: its number and key."""
+    with store.connect_readonly(warehouse) as con:
+        return con.execute(  # type: ignore[return-value]
+            """SELECT run_id, run_key FROM run WHERE stage = 'descriptions' AND status = 'done' AND parameters::JSON ->> 'model' = 'measured'
+            AND parameters::JSON ->> 'activations' = ? ORDER BY run_id DESC LIMIT 1""",
+            [recorded],
+        ).fetchone()
+
+
+def _conditions(warehouse: Path, run_id: int, neuron: dict[int, validation.Neuron]) -> dict[validation.Neuron, list[tuple[str, bool]]]:
+    """Properties of the conditions of each neuron's rule, and whether over the threshold."""
+    with store.connect_readonly(warehouse) as con:
+        living = con.execute("SELECT neuron_id FROM rule WHERE run_id = ?", [run_id]).fetchall()
+        rows = con.execute(
+            "SELECT neuron_id, property, direction = 'over' FROM rule_condition WHERE run_id = ? ORDER BY neuron_id, position", [run_id]
+        ).fetchall()
+    found: dict[validation.Neuron, list[tuple[str, bool]]] = {neuron[neuron_id]: [] for (neuron_id,) in living}
+    for neuron_id, name, over in rows:
+        found[neuron[neuron_id]].append((name, over))
     return found
 
 

@@ -163,3 +163,10 @@ def test_a_word_that_few_captions_hold_is_a_condition_each_way():
     assert {(int(p), int(d), t) for p, d, t in zip(its.property[1], its.direction[1], its.threshold[1], strict=True) if p >= 0} >= {
         (1, -1, 1.0), (2, 1, 1.0)
     }  # fmt: skip
+
+
+def test_noise_gets_no_rule_of_few_clips_either():
+    rng = np.random.default_rng(6)
+    candidates = rules.Candidates(rng.normal(size=(120, 60)), [str(index) for index in range(120)])
+    found = rules.find(candidates, np.maximum(rng.normal(size=(400, 120)), 0))
+    assert np.mean(found.count > 0) <= 0.05
