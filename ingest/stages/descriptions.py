@@ -11,20 +11,21 @@ import numpy as np
 import polars as pl
 
 from ingest.language.engines import load_language_model
-from ingest.language.models import LanguageModel
+from ingest.language.models import LanguageModel, read_prompt
 from ingest.language.replies import Asker, identity
 from ingest.language.text_encoders import TextEncoder, load_encoder
 from ingest.language.word_lists import word_list
 from ingest.methods import held_out, rules
 from ingest.methods.commonalities import calibrate_shared, commonalities
 from ingest.methods.concepts import acoustic_question, open_concepts, parse_yes_no
-from ingest.methods.rule_words import Condition, captioned, phrase, sentence, words_of
+from ingest.methods.contrast import Contrast, middle, near_misses
+from ingest.methods.rule_words import Condition, phrase, sentence, words_of
 from ingest.methods.summaries import THRESHOLD, Point, calibrate, clean_points, summary_prompt
 from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.captions import read_captions
-from ingest.stages.properties import read_properties
+from ingest.stages.properties import Candidates, read_candidates
 from ingest.stages.recorded import Recorded, RecordedLayer, clip_groups, read_recorded
-from warehouse import store
+from warehouse import ledger, store
 from warehouse.ledger import Run
 from warehouse.store import UserError
 
@@ -53,7 +54,8 @@ class Settings:
     """How neurons are described. engine: measured (a rule over properties of stage properties, and over what captions say that are not made of
     measurements, see ingest.methods.rules), commonalities (what captions share, no model), or a language model through transformers, vllm or
     endpoint, with `model` (a folder or hub name), `url`, `key_variable`, `extra` as for captions; max_tokens: the most of a reply; retry asks again for
-    replies that could not be used. encoder: of sentences, minilm or a folder or hub name.
+    replies that could not be used. prompt: what a language model is asked: contrast (what sets a neuron's highest clips apart, given examples of its
+    whole range, near misses and its measured rule) or published (what its highest clips share). encoder: of sentences, minilm or a folder or hub name.
 
     held_out: share of the sources whose clips are kept out for stage scores. seed: draws the clips held out, the folds that rules are checked on,
     and what a model samples. All but measured: k: clips on each side; share: of the clips, that a point without a model must hold for;
@@ -74,6 +76,7 @@ class Settings:
     seed: int = 0
     max_tokens: int = 1024
     retry: bool = False
+    prompt: Literal["contrast", "published"] = "contrast"
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -82,7 +85,12 @@ class Settings:
     @property
     def needs(self) -> tuple[str, ...]:
         """Stages to be done before."""
-        return ("captions", "properties") if self.engine == "measured" else NEEDS
+        return ("captions", "properties") if self.engine == "measured" or self.contrasts else NEEDS
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether a language model is asked for contrast."""
+        return self.engine not in ("measured", "commonalities") and self.prompt == "contrast"
 
     def language_model(self) -> LanguageModel | None:
         """The language model; None without one. Raises UserError for what it lacks."""
@@ -111,7 +119,7 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
         )
     return ingest_descriptions(
         context.warehouse, context.runs["activations"], context.runs["captions"], load_encoder(settings.encoder), settings.language_model(),
-        settings, retry=settings.retry, progress=progress,
+        settings, property_run=context.runs["properties"] if settings.contrasts else None, retry=settings.retry, progress=progress,
     )  # fmt: skip
 
 
@@ -123,13 +131,15 @@ def ingest_descriptions(
     model: LanguageModel | None = None,
     settings: Settings | None = None,
     *,
+    property_run: int | None = None,
     retry: bool = False,
     progress: Progress = silent,
 ) -> Outcome:
     """Describe every living neuron of a finished run of activations from captions; a layer is a unit of work.
 
-    Without a language model the points are what the captions share (ingest.methods.commonalities). Replies are kept as they come, so that none is
-    asked for again; a neuron whose reply cannot be used has a failure row, and with `retry` is asked for once more.
+    Without a language model the points are what the captions share (ingest.methods.commonalities). One is asked for contrast where the finished run
+    of properties `property_run` is given; then points of near misses calibrate, too. Replies are kept as they come, so that none is asked for
+    again; a neuron whose reply cannot be used has a failure row, and with `retry` is asked for once more.
     """
     settings = settings or Settings()
     recorded = read_recorded(warehouse, activation_run)
@@ -139,7 +149,11 @@ def ingest_descriptions(
         "captions": captioner, "encoder": encoder.parameters,
         "model": identity(warehouse, STAGE, model) if model else "commonalities",
     }  # fmt: skip
-    run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=settings.seed if settings.held_out else None)
+    contrast = None
+    if property_run is not None and model is not None:
+        contrast, measured = read_candidates(recorded, property_run, caption_run, settings.held_out, settings.seed)
+        parameters |= {"prompt": read_prompt("contrast").sha256, "properties": measured}
+    run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=settings.seed if settings.held_out or contrast else None)
     if settings.held_out:
         kept_out = held_out.split(clip_groups(warehouse, recorded), settings.held_out, settings.seed)
         captions = {
@@ -147,7 +161,7 @@ def ingest_descriptions(
             for clip, out in zip(recorded.clip_ids, kept_out, strict=True)
             if not out and int(clip) in captions
         }
-    work = _Work(run, recorded, captions, encoder, Asker(run, model, retry=retry) if model else None, settings)
+    work = _Work(run, recorded, captions, encoder, Asker(run, model, retry=retry) if model else None, settings, contrast)
     worked, done = 0, run.done()
     for number, (item, layer) in enumerate(recorded.plan().items(), 1):
         if item not in done:
@@ -164,8 +178,9 @@ def ingest_descriptions(
     return Outcome(run, worked, run.failures())
 
 
-Tops = dict[int, tuple[tuple[str, ...], tuple[str, ...]]]
-"""Captions of the highest and of the lowest clips, by neuron."""
+Side = tuple[str, ...] | Contrast
+Tops = dict[int, tuple[Side, tuple[str, ...]]]
+"""Captions of the highest clips, or these in contrast to others, and of the lowest, by neuron."""
 
 
 @dataclass
@@ -176,6 +191,7 @@ class _Work:
     encoder: TextEncoder
     asker: Asker | None
     settings: Settings
+    contrast: Candidates | None = None
 
     def tops(self, layer: RecordedLayer) -> Tops:
         """A layer's neurons but the dead ones; clips without a caption, or held out, are passed over. Of neurons that are never below 0, clips at 0 are none
@@ -188,15 +204,25 @@ class _Work:
         high = np.argsort(np.where(np.isnan(values), np.inf, -values), axis=1, kind="stable")[:, :k]
         low = np.argsort(np.where(np.isnan(values), np.inf, values), axis=1, kind="stable")[:, :k]
         found: Tops = {}
+        ruled = rules.find(self.contrast.conditions, matrix) if self.contrast else None
         for unit in np.flatnonzero(alive):
             row = values[unit]
-            ups = [clip for clip in high[unit] if row[clip] > 0 or (not layer.non_negative and np.isfinite(row[clip]))]
-            downs = [clip for clip in low[unit] if np.isfinite(row[clip])]
-            found[layer.first_neuron_id + int(unit)] = (
-                tuple(self.captions[int(clips[clip])] for clip in ups),
-                tuple(self.captions[int(clips[clip])] for clip in downs),
+            ups = np.array(
+                [clip for clip in high[unit] if row[clip] > 0 or (not layer.non_negative and np.isfinite(row[clip]))], dtype=np.int64
             )
+            downs = np.array([clip for clip in low[unit] if np.isfinite(row[clip])], dtype=np.int64)
+            upper: Side = self.said(clips[ups])
+            if self.contrast and ruled and len(ups):
+                near = near_misses(row, ups, self.contrast.places[usable], k)
+                facts = "; ".join(phrase(condition) for condition in _conditions(ruled, int(unit), self.contrast.names))
+                upper = Contrast(self.said(clips[ups]), self.said(clips[middle(row, ups)]), self.said(clips[near]), facts)
+                downs = np.array(list(dict.fromkeys([*near.tolist(), *downs.tolist()])), dtype=np.int64)
+            found[layer.first_neuron_id + int(unit)] = (upper, self.said(clips[downs]))
         return found
+
+    def said(self, clips: np.ndarray) -> tuple[str, ...]:
+        """Captions of clips by their numbers."""
+        return tuple(self.captions[int(clip)] for clip in clips)
 
     def failed(self, layer: RecordedLayer) -> set[int]:
         """Neurons of a layer with a failure row."""
@@ -209,16 +235,19 @@ class _Work:
 
     def describe(self, tops: Tops) -> tuple[dict[int, list[Point]], list[tuple[int, str, str, int, bool | None]], list[tuple[str, str]]]:
         """Calibrated points and rows of table concept (without run) of neurons, and what failed."""
-        distinct = list(dict.fromkeys(side for sides in tops.values() for side in sides if side))
-        summaries: dict[tuple[str, ...], list[str]] = {(): []}
-        faults: dict[tuple[str, ...], str] = {}
+        distinct: list[Side] = list(dict.fromkeys(side for sides in tops.values() for side in sides if side))
+        summaries: dict[Side, list[str]] = {(): []}
+        faults: dict[Side, str] = {}
         if self.asker:
-            for side, reply in zip(distinct, self.asker([summary_prompt(side) for side in distinct]), strict=True):
+            prompts = [side.prompt() if isinstance(side, Contrast) else summary_prompt(side) for side in distinct]
+            for side, reply in zip(distinct, self.asker(prompts), strict=True):
                 summaries[side] = clean_points(reply.text) if reply.text is not None else []
                 if not summaries[side]:
                     faults[side] = reply.reason or "the reply holds no sentence of six words"
         else:
-            summaries |= {side: commonalities(side, self.encoder, self.settings.share) for side in distinct}
+            summaries |= {
+                side: commonalities(side, self.encoder, self.settings.share) for side in distinct if not isinstance(side, Contrast)
+            }
         points: dict[int, list[Point]] = {}
         failures = []
         for neuron, (high, low) in tops.items():
@@ -271,6 +300,12 @@ def _rows(points: dict[int, list[Point]], words: Words) -> dict[str, pl.DataFram
 # --- Rules over measured properties --------------------------------------------------------------------------------------------------------
 
 
+def _conditions(found: rules.Rules, unit: int, names: list[str]) -> list[Condition]:
+    """The conditions of a neuron's rule."""
+    rows = zip(found.property[unit], found.direction[unit], found.threshold[unit], found.place[unit], strict=True)
+    return [Condition(names[column], int(sign), float(threshold), float(place)) for column, sign, threshold, place in rows if column >= 0]
+
+
 def ingest_rules(
     warehouse: Path,
     activation_run: int,
@@ -284,28 +319,22 @@ def ingest_rules(
     not made of measurements; a layer is a unit of work. What is predicted of every clip is a file beside the activations'."""
     settings = settings or Settings()
     recorded = read_recorded(warehouse, activation_run)
-    names, values, measured = read_properties(warehouse, property_run, recorded.clip_ids.tolist())
-    captions, captioner = read_captions(warehouse, caption_run)
-    parameters = {"held_out": settings.held_out, "captions": captioner, "properties": measured, "model": "measured"}
+    _, captioner = read_captions(warehouse, caption_run)
+    key, _, _ = ledger.finished(warehouse, property_run, "properties")
+    parameters = {"held_out": settings.held_out, "captions": captioner, "properties": key, "model": "measured"}
     run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=settings.seed)
     plan = recorded.plan()
     if run.finished:
         progress(len(plan), len(plan))
         return Outcome(run, 0, run.failures())
-    with store.connect_readonly(warehouse) as con:
-        raw = dict(con.execute("SELECT clip_id, raw FROM caption WHERE run_id = ?", [caption_run]).fetchall())
-        [(name,)] = con.execute("SELECT parameters::JSON ->> 'captioner' FROM run WHERE run_id = ?", [caption_run]).fetchall()
-    said, heard = captioned(captions, raw, recorded.clip_ids.tolist(), name)
-    groups = clip_groups(warehouse, recorded)
-    written = ~held_out.split(groups, settings.held_out, settings.seed)
-    candidates = rules.Candidates(np.hstack([values, heard]), groups, written, seed=settings.seed)
+    measured, _ = read_candidates(recorded, property_run, caption_run, settings.held_out, settings.seed)
     worked = 0
     for item, layer in run.pending(plan, progress):
         matrix = np.asarray(layer.matrix())
-        found = rules.find(candidates, matrix)
+        found = rules.find(measured.conditions, matrix)
         alive = (np.where(np.isfinite(matrix), matrix, 0) != 0).any(axis=1)
         file = _published(run, layer, found.predicted)
-        run.record([item], {**_rule_rows(layer, found, [*names, *said], np.flatnonzero(alive)), "prediction_file": pl.DataFrame([file])})
+        run.record([item], {**_rule_rows(layer, found, measured.names, np.flatnonzero(alive)), "prediction_file": pl.DataFrame([file])})
         worked += 1
     run.finish()
     return Outcome(run, worked, run.failures())
@@ -343,12 +372,7 @@ def _rule_rows(layer: RecordedLayer, found: rules.Rules, names: list[str], alive
             areas[tried + 1] if tried < rules.MOST else np.nan,
         )
         of_rules.append((neuron, count, *(float(number) if tried and np.isfinite(number) else None for number in numbers), reason))
-        conditions = [
-            Condition(
-                names[found.property[unit, i]], int(found.direction[unit, i]), float(found.threshold[unit, i]), float(found.place[unit, i])
-            )
-            for i in range(count)
-        ]
+        conditions = _conditions(found, unit, names)
         for i, condition in enumerate(conditions):
             words = words_of(condition.property)
             direction = "over" if condition.direction > 0 else "under"

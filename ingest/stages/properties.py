@@ -9,9 +9,14 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from ingest.methods import held_out, rules
+from ingest.methods.contrast import standing
+from ingest.methods.rule_words import captioned
 from ingest.sounds import acoustics, bands
 from ingest.sounds.sound import SoundError, decode
 from ingest.stages import Context, Outcome, Progress, silent
+from ingest.stages.captions import read_captions
+from ingest.stages.recorded import Recorded, clip_groups
 from warehouse import ledger, store
 
 STAGE = "properties"
@@ -78,3 +83,28 @@ def read_properties(warehouse: Path, run_id: int, clip_ids: Sequence[int]) -> tu
         if clip in row:
             values[row[clip], column[name]] = value
     return names, values, key
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What rules are made of: names of properties, the conditions on them, and where each clip stands by each of those that were measured
+    [clips, properties]."""
+
+    names: list[str]
+    conditions: rules.Candidates
+    places: np.ndarray
+
+
+def read_candidates(recorded: Recorded, property_run: int, caption_run: int, share: float, seed: int) -> tuple[Candidates, str]:
+    """Candidates of the properties of a finished run and of what captions say beside measurements, as seen from the clips that are not held out
+    (`share` of the sources), and that run's key."""
+    warehouse, clips = recorded.warehouse, recorded.clip_ids.tolist()
+    names, values, key = read_properties(warehouse, property_run, clips)
+    captions, _ = read_captions(warehouse, caption_run)
+    with store.connect_readonly(warehouse) as con:
+        raw = dict(con.execute("SELECT clip_id, raw FROM caption WHERE run_id = ?", [caption_run]).fetchall())
+        [(name,)] = con.execute("SELECT parameters::JSON ->> 'captioner' FROM run WHERE run_id = ?", [caption_run]).fetchall()
+    said, heard = captioned(captions, raw, clips, name)
+    groups = clip_groups(warehouse, recorded)
+    conditions = rules.Candidates(np.hstack([values, heard]), groups, ~held_out.split(groups, share, seed), seed=seed)
+    return Candidates([*names, *said], conditions, standing(values)), key

@@ -18,6 +18,7 @@ from ingest.stages.properties import read_properties
 from ingest.stages.recorded import clip_groups, read_recorded
 from ingest.study import DatasetChoice, NetworkChoice, Study
 from tests.kill_points import Silent
+from tests.language_server import RuleServer
 from tests.small import write_sounds
 from tests.test_resume import content
 from warehouse import ledger, store
@@ -239,3 +240,61 @@ def test_the_table_of_rules_has_their_medians(con):
         ).fetchall()
         assert (row["held_out"], row["floor"]) == (pytest.approx(scored), pytest.approx(floor))
         assert " over (" in row["properties"] or " under (" in row["properties"]
+
+
+class Server(RuleServer):
+    """Says the same of everything, and keeps what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+        super().__init__()
+
+    def reply(self, prompt):
+        self.asked.append(prompt)
+        return "Yes." if "Answer" in prompt else "These sounds are all rather loud and high things."
+
+
+def test_a_language_model_is_asked_for_contrast_with_the_rule_as_facts(made, tmp_path):
+    server = Server()
+    choice = descriptions.Settings(engine="endpoint", url=server.url, model="rule")
+    run_study(tmp_path / "w.duckdb", study(made, ("descriptions",), descriptions=descriptions.Settings()), Silent())
+    run_study(tmp_path / "w.duckdb", study(made, ("descriptions",), descriptions=choice), Silent())
+    server.close()
+    asked = [prompt for prompt in server.asked if "what activates it is: " in prompt]
+    with store.connect_readonly(tmp_path / "w.duckdb") as con:
+        rules_said = {
+            text
+            for (text,) in con.execute("SELECT string_agg(text, '; ' ORDER BY position) FROM rule_condition GROUP BY neuron_id").fetchall()
+        }
+        captions_of = dict(con.execute("SELECT clip_id, text FROM caption").fetchall())
+        [(run_id, parameters)] = con.execute(
+            "SELECT run_id, parameters FROM run WHERE stage = 'descriptions' AND parameters LIKE '%endpoint%'"
+        ).fetchall()
+        points = con.execute("SELECT count(DISTINCT neuron_id) FROM summary_point WHERE run_id = ?", [run_id]).fetchall()
+        highest = con.execute(
+            """SELECT neuron_id, list(clip_id ORDER BY rank) FROM top_clip JOIN neuron USING (neuron_id)
+            WHERE side = 'high' AND rank <= 5 AND reduction = 'mean' GROUP BY neuron_id"""
+        ).fetchall()
+    facts = {prompt.partition("what activates it is: ")[2].partition("\n")[0] for prompt in asked}
+    assert facts - {"nothing that was measured tells"} == rules_said
+    assert points[0][0] > 5
+    assert json.loads(parameters).keys() >= {"prompt", "properties"}
+    for prompt in asked:
+        _, middle, near = (part.partition("\n\n")[0] for part in prompt.split(":\n")[1:4])
+        assert len(near.splitlines()) == 5
+        assert 1 <= len(middle.splitlines()) <= 3
+    wanted = ["\n".join(f"{i}. {captions_of[clip]}" for i, clip in enumerate(clips, 1)) for _, clips in highest]
+    assert sum(any(text in prompt for prompt in asked) for text in wanted) > 8
+
+
+def test_the_published_prompt_leaves_a_run_what_it_was(made, tmp_path):
+    server = Server()
+    choice = descriptions.Settings(engine="endpoint", url=server.url, model="rule", prompt="published")
+    assert choice.needs == ("captions",)
+    run_study(tmp_path / "w.duckdb", study(made, ("descriptions",), descriptions=choice), Silent())
+    server.close()
+    with store.connect_readonly(tmp_path / "w.duckdb") as con:
+        [(parameters, seed)] = con.execute("SELECT parameters, seed FROM run WHERE stage = 'descriptions'").fetchall()
+    keys = {"dataset", "network", "clip_s", "activations", "k", "held_out", "share", "threshold", "captions", "encoder", "model"}
+    assert (set(json.loads(parameters)), seed) == (keys, None)
+    assert not any("Measured" in prompt for prompt in server.asked)
