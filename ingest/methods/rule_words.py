@@ -52,7 +52,7 @@ def quantity(value: float, unit: str) -> str:
     if unit == "s" and abs(value) < 0.1:
         return f"{_digits(1000 * value)} ms"
     if unit == "%":
-        return f"{_digits(100 * value)}%"
+        return f"{100 * value:.1f}%" if 0.99 < value < 0.9995 else f"{_digits(100 * value)}%"
     if unit in ("dB", "dBFS"):
         return f"{value:.0f} {unit}".replace("-0 ", "0 ").replace("-", "−")
     return f"{_digits(value)}{unit if unit.startswith('/') else f' {unit}' if unit else ''}"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -384,5 +385,6 @@ def _rule_rows(layer: RecordedLayer, found: rules.Rules, names: list[str], alive
     return {
         "rule": pl.DataFrame(of_rules, schema=RULE, orient="row"),
         "rule_condition": pl.DataFrame(of_conditions, schema=CONDITION, orient="row"),
-        **_rows(points, _words(points, None)),
+        # Units and what was measured are no concepts.
+        **_rows(points, _words({n: [replace(p, text=re.sub(r" \(.*?\)", "", p.text)) for p in its] for n, its in points.items()}, None)),
     }

@@ -22,6 +22,8 @@ def quantity(value: float, unit: str) -> str:
         value, unit = 1000 * value, "ms"
     elif unit == "%":
         value *= 100
+    if unit == "%" and 99 < value < 99.95:
+        return f"{value:.1f}%"
     text = f"{value:.0f}" if unit in ("dB", "dBFS") or abs(value) >= 10 else f"{value:.2g}"
     text = ("0" if text == "-0" else text).replace("-", "−")
     return f"{text}{unit}" if unit == "%" or unit.startswith("/") else f"{text} {unit}".rstrip()

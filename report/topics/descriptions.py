@@ -194,6 +194,7 @@ def _behind(scores: list[Score] | None) -> str:
 _COMPARED = {
     "rule": "among {clips} clips it was not found on, its rule tells those that activate the neuron most with an AUROC of",
     "captions": "among {clips} clips it was not written from, it tells those that activate the neuron most with an AUROC of",
+    "captions beside a rule": "its words, by the captions of {clips} such clips:",
     "audio": "by the sound of {clips} such clips, instead of captions:",
     "judge": "by a language model’s ratings of {clips} such clips:",
 }
@@ -201,10 +202,11 @@ _COMPARED = {
 
 def _held_out(scores: list[Score]) -> str:
     """How well a description tells the neuron's clips among those it was not written from."""
-    said = []
+    said: list[str] = []
     for score in scores:
         other = {"judge": "chance", "rule": "other neurons’ rules do"}.get(score.scorer, "other neurons’ descriptions do")
         interval = f" ({score.low:.2f} to {score.high:.2f})" if score.low is not None and score.high is not None else ""
         verdict = f"{'more' if score.auroc > score.floor else 'no more'} than {other} ({score.floor:.2f})"
-        said.append(f"{_COMPARED[score.scorer].format(clips=score.clips)} <b>{score.auroc:.2f}</b>{interval}, {verdict}")
+        how = "captions beside a rule" if score.scorer == "captions" and said else score.scorer
+        said.append(f"{_COMPARED[how].format(clips=score.clips)} <b>{score.auroc:.2f}</b>{interval}, {verdict}")
     return f'<p class="note">Held-out score: {"; ".join(said)}.</p>' if said else ""

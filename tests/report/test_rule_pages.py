@@ -86,7 +86,7 @@ def test_a_neuron_without_a_rule_says_so(made, tmp_path):
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
     [(5140.0, "Hz", "5.1 kHz"), (0.08, "s", "80 ms"), (-52.3, "dBFS", "−52 dBFS"), (0.62, "%", "62%"), (4.0, "/s", "4/s"), (-0.2, "dB", "0 dB"),
-     (3, "", "3"), (440.0, "Hz", "440 Hz"), (0, "s", "0 ms")],
+     (3, "", "3"), (440.0, "Hz", "440 Hz"), (0.998, "%", "99.8%"), (1.0, "%", "100%"), (0, "s", "0 ms")],
 )  # fmt: skip
 def test_quantities_are_those_of_descriptions(value, unit, text):
     assert quantity(value, unit) == text

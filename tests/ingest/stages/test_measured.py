@@ -298,3 +298,9 @@ def test_the_published_prompt_leaves_a_run_what_it_was(made, tmp_path):
     keys = {"dataset", "network", "clip_s", "activations", "k", "held_out", "share", "threshold", "captions", "encoder", "model"}
     assert (set(json.loads(parameters)), seed) == (keys, None)
     assert not any("Measured" in prompt for prompt in server.asked)
+
+
+def test_concepts_are_the_words_of_rules_without_units(con):
+    words = {word for (word,) in con.execute("SELECT DISTINCT word FROM concept").fetchall()}
+    assert words
+    assert words.isdisjoint({"hz", "khz", "db", "dbfs", "over", "under", "semitones", "octaves"})
