@@ -25,6 +25,7 @@ UNIT = "batches"
 NEEDS: tuple[str, ...] = ()
 CODE_VERSION = 1
 BATCH = 100
+DEEPEST_DB = 90.0
 PROPERTY = {"clip_id": pl.Int64, "property": pl.String, "value": pl.Float64}
 
 
@@ -61,9 +62,12 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
 
 
 def measure(path: Path, clip_s: float) -> dict[str, float]:
-    """All properties that are defined of the middle `clip_s` of a file. Raises SoundError for one that cannot be read."""
+    """All properties that are defined of the middle `clip_s` of a file; digital silence between events makes pauses DEEPEST_DB deep. Raises
+    SoundError for a file that cannot be read."""
     mono, rate_hz, _ = decode(path, middle_s=clip_s)
     found = {name: float(value) for name, value in asdict(acoustics.measure(mono, rate_hz)).items() if value is not None}
+    if "pause_depth_db" in found:
+        found["pause_depth_db"] = min(found["pause_depth_db"], DEEPEST_DB)
     return found | bands.measure(mono, rate_hz)
 
 

@@ -94,6 +94,8 @@ def test_properties_are_what_is_measured_of_what_the_network_hears(con, made):
         expected = {key: value for key, value in vars(acoustics.measure(mono, rate)).items() if value is not None} | bands.measure(
             mono, rate
         )
+        if "pause_depth_db" in expected:
+            expected["pause_depth_db"] = min(expected["pause_depth_db"], 90)
         assert found[name] == pytest.approx(expected)
 
 
