@@ -938,7 +938,7 @@ COMMENT ON COLUMN meaning_clip.meaning IS 'Number within the neuron, as in meani
 COMMENT ON COLUMN meaning_clip.clip_id IS 'Clip.';
 COMMENT ON COLUMN unlearning.chosen_by IS 'How neurons were chosen: open (a noun of the description is a word of the class name), a method of dissection and its similarity function such as DB wpmi (class among the first three concepts), ICL, or random (as many as the way that chose most).';
 
--- Since version 6: runs beside each other, zero-shot classification, pairs of classes, ratings of closed concepts, clouds of words.
+-- Since version 6: runs beside each other, zero-shot classification, pairs of classes, ratings of closed concepts, clouds of words, measured rules.
 
 CREATE TABLE zero_shot (
     run_id INTEGER NOT NULL,
@@ -1145,3 +1145,86 @@ COMMENT ON COLUMN sentence_elbow.is_chosen IS 'Whether this number was taken.';
 COMMENT ON COLUMN polysemanticity.k IS 'Highest clips looked at. A neuron that is never below 0 and has fewer clips above it has no row.';
 COMMENT ON COLUMN closed_concept.rank IS 'Rank from 1, by falling score; equal scores in the order of the concept set. By ICL 1 is the concept chosen, and after it come those listed. A neuron for which the function is undefined has no rows.';
 COMMENT ON COLUMN closed_concept.score IS 'Similarity; its range depends on the function. For ICL, which has none, one over the rank.';
+CREATE TABLE clip_property (
+    run_id INTEGER NOT NULL,
+    clip_id INTEGER NOT NULL,
+    property VARCHAR NOT NULL,
+    value DOUBLE NOT NULL,
+    PRIMARY KEY (run_id, clip_id, property)
+);
+COMMENT ON TABLE clip_property IS 'What was measured of clips, of as much of their middle as the network hears; a property that is undefined of a clip has no row.';
+COMMENT ON COLUMN clip_property.run_id IS 'Run of stage properties.';
+COMMENT ON COLUMN clip_property.clip_id IS 'Clip.';
+COMMENT ON COLUMN clip_property.property IS 'Property; its unit is the end of its name: hz, s, dbfs (relative to full scale), db, octaves, share (0 to 1).';
+COMMENT ON COLUMN clip_property.value IS 'Its value.';
+
+CREATE TABLE rule (
+    run_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    conditions INTEGER NOT NULL,
+    auroc DOUBLE,
+    low DOUBLE,
+    high DOUBLE,
+    auroc_fewer DOUBLE,
+    auroc_more DOUBLE,
+    reason VARCHAR,
+    PRIMARY KEY (run_id, neuron_id)
+);
+COMMENT ON TABLE rule IS 'What measured properties tell of each living neuron: a rule of at most three conditions, or that none tells more than chance.';
+COMMENT ON COLUMN rule.run_id IS 'Run of stage descriptions with engine measured.';
+COMMENT ON COLUMN rule.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN rule.conditions IS 'Number of conditions, which table rule_condition holds; 0 without a rule.';
+COMMENT ON COLUMN rule.auroc IS 'Cross-validated over what clips were cut from, on the clips written from: probability that one of the tenth that activate the neuron most is put before another; without a rule, of the one tried. NULL where it could not be tried.';
+COMMENT ON COLUMN rule.low IS 'Lower end of its 95 % interval (Obuchowski 1997, clips of one source are no independent witnesses).';
+COMMENT ON COLUMN rule.high IS 'Upper end.';
+COMMENT ON COLUMN rule.auroc_fewer IS 'The same of the best rule of one condition fewer; 0.5 without any.';
+COMMENT ON COLUMN rule.auroc_more IS 'The same of the best rule of one condition more; NULL beyond three.';
+COMMENT ON COLUMN rule.reason IS 'Why there is no rule; NULL where there is one.';
+
+CREATE TABLE rule_condition (
+    run_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    property VARCHAR NOT NULL,
+    direction VARCHAR NOT NULL CHECK (direction IN ('over', 'under')),
+    threshold DOUBLE NOT NULL,
+    weight DOUBLE NOT NULL,
+    place DOUBLE NOT NULL,
+    name VARCHAR NOT NULL,
+    unit VARCHAR NOT NULL,
+    text VARCHAR NOT NULL,
+    PRIMARY KEY (run_id, neuron_id, position)
+);
+COMMENT ON TABLE rule_condition IS 'Conditions of rules. One holds to a degree: 1 from its threshold on, before it the share of the clips written from that lie before a clip, divided by `place`; 0 where the property is undefined. The predicted response is the weighted mean of the degrees.';
+COMMENT ON COLUMN rule_condition.run_id IS 'Run of stage descriptions with engine measured.';
+COMMENT ON COLUMN rule_condition.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN rule_condition.position IS 'From 0, by falling weight.';
+COMMENT ON COLUMN rule_condition.property IS 'Property: of table clip_property, or "heard as" a tagger''s class, or "captioned" with a word.';
+COMMENT ON COLUMN rule_condition.direction IS 'over or under the threshold.';
+COMMENT ON COLUMN rule_condition.threshold IS 'Threshold in the property''s unit.';
+COMMENT ON COLUMN rule_condition.weight IS 'Its part of the prediction, 0 to 1; those of a rule sum to 1.';
+COMMENT ON COLUMN rule_condition.place IS 'Share of the clips written from that lie before the threshold, 0 to 1.';
+COMMENT ON COLUMN rule_condition.name IS 'What the property is called on pages.';
+COMMENT ON COLUMN rule_condition.unit IS 'Unit as pages show it; % of values from 0 to 1.';
+COMMENT ON COLUMN rule_condition.text IS 'The condition in words.';
+
+CREATE TABLE prediction_file (
+    run_id INTEGER NOT NULL,
+    layer_id INTEGER NOT NULL,
+    path VARCHAR NOT NULL,
+    neurons INTEGER NOT NULL,
+    clips INTEGER NOT NULL,
+    dtype VARCHAR NOT NULL,
+    sha256 VARCHAR NOT NULL,
+    PRIMARY KEY (run_id, layer_id)
+);
+COMMENT ON TABLE prediction_file IS 'Responses that rules predict, 0 to 1: NumPy .npy files, neurons x clips as those of activation_file; NaN without a rule.';
+COMMENT ON COLUMN prediction_file.run_id IS 'Run of stage descriptions with engine measured.';
+COMMENT ON COLUMN prediction_file.layer_id IS 'Layer.';
+COMMENT ON COLUMN prediction_file.path IS 'Path relative to the folder of the database file.';
+COMMENT ON COLUMN prediction_file.neurons IS 'Rows: neurons in order of neuron_id.';
+COMMENT ON COLUMN prediction_file.clips IS 'Columns: clips in order of activation_clip.column_index of the run of activations.';
+COMMENT ON COLUMN prediction_file.dtype IS 'float16.';
+COMMENT ON COLUMN prediction_file.sha256 IS 'SHA-256 of the file.';
+
+COMMENT ON COLUMN description_score.scorer IS 'How descriptions and clips are compared: captions (cosine of sentence embeddings of description and caption), audio (the same of the sound, by an audio-text network), judge (a language model''s rating) or rule (what the measured rule predicts).';

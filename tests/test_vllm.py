@@ -35,6 +35,7 @@ layers = ["{LAYER}"]
 engine = "vllm"
 model = "{MODEL}"
 max_tokens = 32
+prompt = "published"
 """
 
 

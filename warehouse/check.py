@@ -85,7 +85,10 @@ def check(path: Path, progress: Callable[[int, int], None] | None = None) -> Ite
             row = con.execute(query).fetchone()
             if row and row[0]:
                 yield text.format(n=row[0])
-        files = con.execute("SELECT path, neurons, clips, dtype, sha256 FROM activation_file ORDER BY path").fetchall()
+        files = con.execute(
+            """SELECT path, neurons, clips, dtype, sha256 FROM activation_file
+            UNION ALL SELECT path, neurons, clips, dtype, sha256 FROM prediction_file ORDER BY path"""
+        ).fetchall()
     for number, (name, neurons, clips, dtype, sha256) in enumerate(files):
         file = path.parent / name
         if not file.is_file():

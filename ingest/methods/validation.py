@@ -6,6 +6,7 @@ Results are given by neuron, (layer, unit). A neuron that is not among them was 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -13,7 +14,7 @@ from itertools import combinations
 import numpy as np
 
 from ingest.methods.probes import wilson
-from ingest.networks.planted import CLASS_WORDS, Planted
+from ingest.networks.planted import CLASS_WORDS, DEEP, HIGH, MIDDLE, SENSES, Planted
 
 Neuron = tuple[str, int]
 NOTHING = ("dead", "noise")
@@ -166,4 +167,62 @@ def score_ablation(own: Sequence[float], others: Sequence[float], *, layer: str 
     for of_target, of_others in zip(own, others, strict=True):
         if math.isfinite(of_target) and math.isfinite(of_others):
             counts.add("removed", layer, kind, of_target < min(0, of_others))
+    return counts.scores()
+
+
+_LOUD = r"(level|peak|mean_\d+|peak_\d+)_dbfs"
+_BROKEN = r"changes_\d+_db|level_range_db|modulation_(hz|depth)|events|onset_rate_hz|rise_\w+_db|pause_depth_db|regularity|rhythm_hz"
+_SHORT = r"event_s|sounding_s|attack_s"
+_NOISY, _TONAL = r"flatness|bandwidth_octaves", r"tonality|pitched_share|contrast_\w+_db|fundamental_share|overtone_share"
+_WIDE = r"bandwidth_octaves|flatness|rolloff_hz|spread_octaves"
+_HEIGHT = r"median_frequency_hz|centroid_hz|rolloff_hz|pitch_hz"
+
+
+def _octaves(*centres: int) -> str:
+    return rf"(mean|peak|balance)_({'|'.join(map(str, centres))})_dbf?s?"
+
+
+_RIGHT = {
+    "loud": (_LOUD, ""), "quiet": ("", _LOUD),
+    "noisy": (_NOISY, _TONAL), "tonal": (_TONAL, _NOISY),
+    "slow": (_BROKEN, _SHORT), "fast": (_BROKEN, _SHORT), "onsets": (_BROKEN, _SHORT), "impulsive": (_BROKEN, _SHORT),
+    "steady": (_SHORT, _BROKEN), "smooth": (_SHORT, _BROKEN),
+    "wide": (_WIDE, _TONAL), "narrow": (_TONAL, _WIDE),
+}  # fmt: skip
+"""By sense: which properties over a threshold, and which under one, say what it hears."""
+_DEEP, _MIDDLE, _HIGH = (
+    (rf"low_share|{_octaves(63, 125, 250, 500)}", rf"high_share|{_HEIGHT}|{_octaves(1000, 2000, 4000, 8000)}"),
+    (rf"middle_share|{_octaves(500, 1000, 2000)}", rf"low_share|high_share|{_octaves(63, 125, 250, 4000, 8000)}|{_HEIGHT}"),
+    (rf"high_share|{_HEIGHT}|{_octaves(2000, 4000, 8000)}", rf"low_share|{_octaves(63, 125, 250, 500, 1000)}"),
+)
+_BANDS = {DEEP: _DEEP, MIDDLE: _MIDDLE, HIGH: _HIGH, (*DEEP, *MIDDLE): _MIDDLE, (*MIDDLE, *HIGH): _MIDDLE}
+
+
+def right_conditions(what: Planted) -> tuple[str, str] | None:
+    """Patterns of the properties that, over and under a threshold, say what a neuron of layer features was made to hear; None for another."""
+    for name, sense in SENSES.items():
+        if what.words == sense.words:
+            return _RIGHT[name]
+    return _BANDS.get(what.words)
+
+
+def score_rules(found: Mapping[Neuron, Sequence[tuple[str, bool]]], planted: Sequence[Planted]) -> list[Score]:
+    """How often rules name what was planted: `found` has the conditions of every neuron examined, none without a rule, as property and whether
+    over its threshold.
+
+    Measure `property named`: detectors of acoustic properties with a rule of which a condition names the property, or one that follows from it,
+    in the right direction; `first named`: the weightiest one does. `no rule`: noise neurons without one. What is planted is measured by another
+    program than properties are (ingest.networks.planted_measurements).
+    """
+    counts = _Counts()
+    for what in planted:
+        conditions = found.get((what.layer, what.unit))
+        if conditions is None:
+            continue
+        if what.kind == "noise":
+            counts.add("no rule", what.layer, what.kind, not conditions)
+        elif what.layer == "features" and (right := right_conditions(what)):
+            hits = [bool(re.fullmatch(right[0] if over else right[1], name)) for name, over in conditions]
+            counts.add("property named", what.layer, what.kind, any(hits))
+            counts.add("first named", what.layer, what.kind, bool(hits[:1] == [True]))
     return counts.scores()

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ingest.networks.network import Network
 
 BUILT_IN = (
-    "clips", "activations", "probes", "zero_shot", "clusters", "interventions", "specificity", "specific_ablations", "captions", "descriptions",
-    "scores", "dissections", "polysemanticity", "ablations", "validation",
+    "clips", "activations", "probes", "zero_shot", "clusters", "interventions", "specificity", "specific_ablations", "captions", "properties",
+    "descriptions", "scores", "dissections", "polysemanticity", "ablations", "validation",
 )  # fmt: skip
 """In the order they are run in."""
 USUAL = BUILT_IN[:2]

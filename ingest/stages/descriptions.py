@@ -1,4 +1,4 @@
-"""Stage `descriptions`: what a neuron's highest clips share in words and its lowest do not, and the concepts in it (AND, modules B and C)."""
+"""Stage `descriptions`: which measured properties tell when a neuron is active, or what its highest clips share in words (AND, modules B and C)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ import numpy as np
 import polars as pl
 
 from ingest.language.engines import load_language_model
-from ingest.language.models import LanguageModel
+from ingest.language.models import LanguageModel, read_prompt
 from ingest.language.replies import Asker, identity
 from ingest.language.text_encoders import TextEncoder, load_encoder
 from ingest.language.word_lists import word_list
-from ingest.methods import held_out
+from ingest.methods import held_out, rules
 from ingest.methods.commonalities import calibrate_shared, commonalities
 from ingest.methods.concepts import acoustic_question, open_concepts, parse_yes_no
+from ingest.methods.contrast import Contrast, middle, near_misses
 from ingest.methods.extremes import answered, drawn_order
+from ingest.methods.rule_words import phrase
 from ingest.methods.summaries import THRESHOLD, Point, calibrate, calibrate_as_released, clean_points, summary_prompt
 from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.captions import read_captions
+from ingest.stages.properties import Candidates, read_candidates
 from ingest.stages.recorded import Recorded, RecordedLayer, clip_groups, read_recorded
-from warehouse import store
+from ingest.stages.wording import Words, conditions_of, open_words, point_rows, rule_rows
+from warehouse import ledger, store
 from warehouse.ledger import Run
 from warehouse.store import UserError
 
@@ -34,28 +38,26 @@ UNIT = "layers"
 NEEDS = ("captions",)
 CODE_VERSION = 2
 BOUNDS = {"k": (1, math.inf), "held_out": (0, 1), "share": (0, 1), "threshold": (-1, 1)}
-POINT = {
-    "neuron_id": pl.Int64, "position": pl.Int64, "text": pl.String, "is_kept": pl.Boolean, "because": pl.String, "cosine": pl.Float64,
-}  # fmt: skip
-CONCEPT = {"neuron_id": pl.Int64, "word": pl.String, "part_of_speech": pl.String, "occurrences": pl.Int64, "is_acoustic": pl.Boolean}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How neurons are described. engine: commonalities (what captions share, no model), or a language model through transformers, vllm or
+    """How neurons are described. engine: measured (a rule over properties of stage properties, and over what captions say that are not made of
+    measurements, see ingest.methods.rules), commonalities (what captions share, no model), or a language model through transformers, vllm or
     endpoint, with `model` (a folder or hub name), `url`, `key_variable`, `extra` as for captions; max_tokens: the most of a reply; retry asks again for
-    replies that could not be used. encoder: of sentences, minilm or a folder or hub name.
+    replies that could not be used. prompt: what a language model is asked: contrast (what sets a neuron's highest clips apart, given examples of its
+    whole range, near misses and its measured rule) or published (what its highest clips share). encoder: of sentences, minilm or a folder or hub name.
 
-    k: clips on each side. held_out: share of the sources whose clips are kept out for stage scores. share: of the clips, that a point
-    without a model must hold for. threshold: cosine above which calibration drops a point of a language model (for points without one see
+    held_out: share of the sources whose clips are kept out for stage scores. seed: draws the clips held out, the folds that rules are checked on,
+    the order of equal clips, and what a model samples. All but measured: k: clips on each side; share: of the clips, that a point without a model
+    must hold for; threshold: cosine above which calibration drops a point of a language model (for points without one see
     ingest.methods.commonalities.calibrate_shared). calibration: points (opposites and equally worded points do not count, see
     ingest.methods.summaries.calibrate), published (sentence by sentence, whatever they say, and whoever wrote them) or as-released (the
     program, called with 0.5, which takes other sentences out). clean_up: words (greetings as whole words), or published (within words, too,
-    so that "pressure" is one). concepts: acoustic (adjectives of a list however they are tagged, too) or published (as tagged). seed: draws
-    the clips held out, the order of equal clips, and what a model samples.
+    so that "pressure" is one). concepts: acoustic (adjectives of a list however they are tagged, too) or published (as tagged).
     """
 
-    engine: Literal["commonalities", "transformers", "vllm", "endpoint"] = "commonalities"
+    engine: Literal["measured", "commonalities", "transformers", "vllm", "endpoint"] = "measured"
     model: str | None = None
     url: str | None = None
     key_variable: str | None = None
@@ -71,6 +73,7 @@ class Settings:
     seed: int = 0
     max_tokens: int = 1024
     retry: bool = False
+    prompt: Literal["contrast", "published"] = "contrast"
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -81,8 +84,18 @@ class Settings:
         usual = {field.name: field.default for field in fields(Settings)}
         return {name: getattr(self, name) for name in ("calibration", "clean_up", "concepts") if getattr(self, name) != usual[name]}
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Stages to be done before."""
+        return ("captions", "properties") if self.engine == "measured" or self.contrasts else NEEDS
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether a language model is asked for contrast."""
+        return self.engine not in ("measured", "commonalities") and self.prompt == "contrast"
+
     def language_model(self) -> LanguageModel | None:
-        """The language model; None for commonalities. Raises UserError for what it lacks."""
+        """The language model; None without one. Raises UserError for what it lacks."""
         return load_language_model(
             "descriptions",
             self.engine,
@@ -96,10 +109,19 @@ class Settings:
 
 
 def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
-    """Describe the neurons recorded from the captions."""
+    """Describe the neurons recorded from properties or from captions."""
+    if settings.engine == "measured":
+        return ingest_rules(
+            context.warehouse,
+            context.runs["activations"],
+            context.runs["properties"],
+            context.runs["captions"],
+            settings,
+            progress=progress,
+        )
     return ingest_descriptions(
         context.warehouse, context.runs["activations"], context.runs["captions"], load_encoder(settings.encoder), settings.language_model(),
-        settings, retry=settings.retry, progress=progress,
+        settings, property_run=context.runs["properties"] if settings.contrasts else None, retry=settings.retry, progress=progress,
     )  # fmt: skip
 
 
@@ -111,13 +133,15 @@ def ingest_descriptions(
     model: LanguageModel | None = None,
     settings: Settings | None = None,
     *,
+    property_run: int | None = None,
     retry: bool = False,
     progress: Progress = silent,
 ) -> Outcome:
     """Describe every living neuron of a finished run of activations from captions; a layer is a unit of work.
 
-    Without a language model the points are what the captions share (ingest.methods.commonalities). Replies are kept as they come, so that none is
-    asked for again; a neuron whose reply cannot be used has a failure row, and with `retry` is asked for once more.
+    Without a language model the points are what the captions share (ingest.methods.commonalities). One is asked for contrast where the finished run
+    of properties `property_run` is given; then points of near misses calibrate, too. Replies are kept as they come, so that none is asked for
+    again; a neuron whose reply cannot be used has a failure row, and with `retry` is asked for once more.
     """
     settings = settings or Settings()
     recorded = read_recorded(warehouse, activation_run)
@@ -127,6 +151,10 @@ def ingest_descriptions(
         "captions": captioner, "encoder": encoder.parameters,
         "model": identity(warehouse, STAGE, model) if model else "commonalities", **settings.as_published(),
     }  # fmt: skip
+    contrast = None
+    if property_run is not None and model is not None:
+        contrast, measured = read_candidates(recorded, property_run, caption_run, settings.held_out, settings.seed)
+        parameters |= {"prompt": read_prompt("contrast").sha256, "properties": measured}
     run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=settings.seed)
     if settings.held_out:
         kept_out = held_out.split(clip_groups(warehouse, recorded), settings.held_out, settings.seed)
@@ -135,25 +163,26 @@ def ingest_descriptions(
             for clip, out in zip(recorded.clip_ids, kept_out, strict=True)
             if not out and int(clip) in captions
         }
-    work = _Work(run, recorded, captions, encoder, Asker(run, model, retry=retry) if model else None, settings)
+    work = _Work(run, recorded, captions, encoder, Asker(run, model, retry=retry) if model else None, settings, contrast)
     worked, done = 0, run.done()
     for number, (item, layer) in enumerate(recorded.plan().items(), 1):
         if item not in done:
             points, words, failures = work.describe(work.tops(layer))
-            run.record([item], work.rows(points, words), failures)
+            run.record([item], point_rows(points, words), failures)
             worked += 1
         elif retry and (failed := work.failed(layer)):
             points, words, failures = work.describe({neuron: sides for neuron, sides in work.tops(layer).items() if neuron in failed})
             mended = [f"neuron {neuron}" for neuron in failed if f"neuron {neuron}" not in dict(failures)]
-            run.record([], work.rows(points, words), mended=mended)
+            run.record([], point_rows(points, words), mended=mended)
             worked += bool(mended)
         progress(number, len(recorded.layers))
     run.finish()
     return Outcome(run, worked, run.failures())
 
 
-Tops = dict[int, tuple[tuple[str, ...], tuple[str, ...]]]
-"""Captions of the highest and of the lowest clips, by neuron."""
+Side = tuple[str, ...] | Contrast
+Tops = dict[int, tuple[Side, tuple[str, ...]]]
+"""Captions of the highest clips, or these in contrast to others, and of the lowest, by neuron."""
 
 
 @dataclass
@@ -164,6 +193,7 @@ class _Work:
     encoder: TextEncoder
     asker: Asker | None
     settings: Settings
+    contrast: Candidates | None = None
 
     def tops(self, layer: RecordedLayer) -> Tops:
         """A layer's neurons but the dead ones; clips without a caption, or held out, are passed over. Of neurons that are never below 0, clips
@@ -176,13 +206,24 @@ class _Work:
         high, low = (drawn_order(values, seed, layer.name, lowest=lowest)[:, :k] for lowest in (False, True))
         may, finite = answered(matrix)[:, usable], np.isfinite(values)
         found: Tops = {}
+        ruled = rules.find(self.contrast.conditions, matrix) if self.contrast else None
         for unit in np.flatnonzero(alive):
+            row = values[unit].astype(np.float32)
             ups, downs = high[unit][may[unit, high[unit]]], low[unit][finite[unit, low[unit]]]
-            found[layer.first_neuron_id + int(unit)] = (
-                tuple(self.captions[int(clip)] for clip in clips[ups]),
-                tuple(self.captions[int(clip)] for clip in clips[downs]),
             )
+            downs = np.array([clip for clip in low[unit] if np.isfinite(row[clip])], dtype=np.int64)
+            upper: Side = self.said(clips[ups])
+            if self.contrast and ruled and len(ups):
+                near = near_misses(row, ups, self.contrast.places[usable], k)
+                facts = "; ".join(phrase(condition) for condition in conditions_of(ruled, int(unit), self.contrast.names))
+                upper = Contrast(self.said(clips[ups]), self.said(clips[middle(row, ups)]), self.said(clips[near]), facts)
+                downs = np.array(list(dict.fromkeys([*near.tolist(), *downs.tolist()])), dtype=np.int64)
+            found[layer.first_neuron_id + int(unit)] = (upper, self.said(clips[downs]))
         return found
+
+    def said(self, clips: np.ndarray) -> tuple[str, ...]:
+        """Captions of clips by their numbers."""
+        return tuple(self.captions[int(clip)] for clip in clips)
 
     def failed(self, layer: RecordedLayer) -> set[int]:
         """Neurons of a layer with a failure row."""
@@ -195,17 +236,20 @@ class _Work:
 
     def describe(self, tops: Tops) -> tuple[dict[int, list[Point]], list[tuple[int, str, str, int, bool | None]], list[tuple[str, str]]]:
         """Calibrated points and rows of table concept (without run) of neurons, and what failed."""
-        distinct = list(dict.fromkeys(side for sides in tops.values() for side in sides if side))
-        summaries: dict[tuple[str, ...], list[str]] = {(): []}
-        faults: dict[tuple[str, ...], str] = {}
+        distinct: list[Side] = list(dict.fromkeys(side for sides in tops.values() for side in sides if side))
+        summaries: dict[Side, list[str]] = {(): []}
+        faults: dict[Side, str] = {}
         if self.asker:
-            for side, reply in zip(distinct, self.asker([summary_prompt(side) for side in distinct]), strict=True):
-                as_released = self.settings.clean_up == "published"
+            as_released = self.settings.clean_up == "published"
+            prompts = [side.prompt() if isinstance(side, Contrast) else summary_prompt(side) for side in distinct]
+            for side, reply in zip(distinct, self.asker(prompts), strict=True):
                 summaries[side] = clean_points(reply.text, as_released=as_released) if reply.text is not None else []
                 if not summaries[side]:
                     faults[side] = reply.reason or "the reply holds no sentence of six words"
         else:
-            summaries |= {side: commonalities(side, self.encoder, self.settings.share) for side in distinct}
+            summaries |= {
+                side: commonalities(side, self.encoder, self.settings.share) for side in distinct if not isinstance(side, Contrast)
+            }
         points: dict[int, list[Point]] = {}
         failures = []
         for neuron, (high, low) in tops.items():
@@ -213,7 +257,7 @@ class _Work:
                 failures.append((f"neuron {neuron}", fault))
             else:
                 points[neuron] = self.calibrated(summaries[high], summaries[low])
-        return points, self.words(points), failures
+        return points, open_words(points, self.asker, self.settings.concepts == "published"), failures
 
     def calibrated(self, high: list[str], low: list[str]) -> list[Point]:
         """The points of the highest clips' summary, calibrated by those of the lowest's."""
@@ -224,33 +268,52 @@ class _Work:
             return calibrate_as_released(high, low, self.encoder, threshold)
         return calibrate(high, low, self.encoder, threshold) if self.asker else calibrate_shared(high, low, self.encoder)
 
-    def words(self, points: dict[int, list[Point]]) -> list[tuple[int, str, str, int, bool | None]]:
-        """Open concepts of the kept points."""
-        as_published = self.settings.concepts == "published"
-        counted = {
-            neuron: Counter((c.word, c.pos) for c in open_concepts([p.text for p in found if p.kept], as_published=as_published))
-            for neuron, found in points.items()
-        }
-        adjectives = sorted({word for found in counted.values() for word, part in found if part == "adjective"})
-        if self.asker:
-            replies = self.asker([acoustic_question(word) for word in adjectives])
-            acoustic = {word: parse_yes_no(reply.text or "") for word, reply in zip(adjectives, replies, strict=True)}
-        else:
-            acoustic = {word: word in word_list("acoustic_adjectives") for word in adjectives}
-        return [
-            (neuron, word, part, count, acoustic[word] if part == "adjective" else None)
-            for neuron, found in counted.items()
-            for (word, part), count in found.items()
-        ]
 
-    def rows(self, points: dict[int, list[Point]], words: list[tuple[int, str, str, int, bool | None]]) -> dict[str, pl.DataFrame]:
-        """Rows of tables summary_point and concept."""
-        said = [
-            (neuron, position, point.text, point.kept, point.because, None if point.cosine != point.cosine else point.cosine)
-            for neuron, found in points.items()
-            for position, point in enumerate(found)
-        ]
-        return {
-            "summary_point": pl.DataFrame(said, schema=POINT, orient="row"),
-            "concept": pl.DataFrame(words, schema=CONCEPT, orient="row"),
-        }
+def ingest_rules(
+    warehouse: Path,
+    activation_run: int,
+    property_run: int,
+    caption_run: int,
+    settings: Settings | None = None,
+    *,
+    progress: Progress = silent,
+) -> Outcome:
+    """Describe every living neuron of a finished run of activations by a rule over measured properties, and over what captions say that are
+    not made of measurements; a layer is a unit of work. What is predicted of every clip is a file beside the activations'."""
+    settings = settings or Settings()
+    recorded = read_recorded(warehouse, activation_run)
+    _, captioner = read_captions(warehouse, caption_run)
+    key, _, _ = ledger.finished(warehouse, property_run, "properties")
+    parameters = {"held_out": settings.held_out, "captions": captioner, "properties": key, "model": "measured"}
+    run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=settings.seed)
+    plan = recorded.plan()
+    if run.finished:
+        progress(len(plan), len(plan))
+        return Outcome(run, 0, run.failures())
+    measured, _ = read_candidates(recorded, property_run, caption_run, settings.held_out, settings.seed)
+    worked = 0
+    for item, layer in run.pending(plan, progress):
+        matrix = np.asarray(layer.matrix())
+        found = rules.find(measured.conditions, matrix)
+        alive = (np.where(np.isfinite(matrix), matrix, 0) != 0).any(axis=1)
+        file = _published(run, layer, found.predicted)
+        run.record([item], {**rule_rows(layer, found, measured.names, np.flatnonzero(alive)), "prediction_file": pl.DataFrame([file])})
+        worked += 1
+    run.finish()
+    return Outcome(run, worked, run.failures())
+
+
+def _published(run: Run, layer: RecordedLayer, predicted: np.ndarray) -> dict[str, object]:
+    """Write a layer's predictions; its row of table prediction_file."""
+    folder = store.run_folder(run.warehouse, run.run_id, continued=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{layer.layer_id:04d}.predicted.npy"
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        np.save(file, predicted.astype(np.float16))
+    digest = store.sha256_file(temporary)
+    store.publish(temporary, path)
+    return {
+        "layer_id": layer.layer_id, "path": path.relative_to(run.warehouse.parent).as_posix(), "neurons": predicted.shape[0],
+        "clips": predicted.shape[1], "dtype": "float16", "sha256": digest,
+    }  # fmt: skip

@@ -96,8 +96,8 @@ class Settings:
 
 def fault(settings: Settings, of: Callable[[str], Any]) -> str | None:
     """What is wrong with the settings beside those of other stages."""
-    if "ICL" in settings.methods and of("descriptions").engine == "commonalities":
-        return "ICL needs a language model: choose an engine of descriptions other than commonalities"
+    if "ICL" in settings.methods and of("descriptions").engine in ("measured", "commonalities"):
+        return "ICL needs a language model: choose an engine of descriptions other than measured and commonalities"
     return None
 
 

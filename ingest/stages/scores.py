@@ -40,8 +40,9 @@ SHORTEST_PROMPT = 40
 
 @dataclass(frozen=True)
 class Settings:
-    """How descriptions are scored on held-out clips. scorers: captions (texts against captions), audio (texts against sounds, by the audio-text
-    network `audio_network` with its `audio_weights`) and judge (a language model that rates single clips, with `engine`, `model`, `url`,
+    """How descriptions are scored on held-out clips. Those of engine measured are scored by what their rules predict and by the scorers named, others
+    by these alone. scorers: captions (texts against captions), audio (texts against sounds, by the audio-text network `audio_network` with its
+    `audio_weights`) and judge (a language model that rates single clips, with `engine`, `model`, `url`,
     `key_variable`, `extra` and `max_tokens` as for descriptions; retry asks it again for replies that could not be used).
 
     judge_neurons: how many neurons a judge judges, judge_clips: by how many clips each. seed: draws these, and the resamples of intervals.
@@ -105,16 +106,17 @@ def ingest_scores(
 ) -> Outcome:
     """Score the descriptions of a finished run that held clips out, on these clips; a layer is a unit of work of each scorer.
 
-    Scorer captions compares descriptions with captions, audio with the sounds (`paths` by clip name) by the audio-text network `audio`, and
-    `judge` is the language model that rates single clips. Neurons without a description, and those never below 0 with fewer than five
-    held-out clips above it, have no row. Replies of the judge are kept as they come; a neuron of which one cannot be used has a failure row
-    instead of a score, and with `retry` its unusable ones are asked for again. Raises UserError for what a scorer lacks.
+    Scorer rule takes what measured rules predict, which nobody need name (floor: other neurons' rules); captions compares descriptions with captions,
+    audio with the sounds (`paths` by clip name) by the audio-text network `audio`, and `judge` is the language model that rates single clips.
+    Neurons without a description, and those never below 0 with fewer than five held-out clips above it, have no row. Replies of the judge are
+    kept as they come; a neuron of which one cannot be used has a failure row instead of a score, and with `retry` its unusable ones are asked
+    for again. Raises UserError for what a scorer lacks.
     """
     settings = settings or Settings()
-    scorers = tuple(dict.fromkeys(settings.scorers))
     recorded = read_recorded(warehouse, activation_run)
     captions, captioner = read_captions(warehouse, caption_run)
     described, written, seed = ledger.finished(warehouse, description_run, "descriptions")
+    scorers = tuple(dict.fromkeys([*(["rule"] if written.get("model") == "measured" else []), *settings.scorers]))
     if not written.get("held_out"):
         raise UserError("no clips were held out when descriptions were written: give held_out, such as 0.5, in [descriptions]")
     with store.connect_readonly(warehouse) as con:
@@ -153,7 +155,10 @@ def ingest_scores(
         }
         for number, scorer in enumerate(scorers):
             tell = lambda done, total, number=number: progress(number * total + done, len(scorers) * total)  # noqa: E731
-            worked += work.judged(asker, retry, tell) if scorer == "judge" and asker else work.compared(scorer, compare[scorer], tell)
+            if scorer == "rule":
+                worked += work.ruled(description_run, tell)
+            else:
+                worked += work.judged(asker, retry, tell) if scorer == "judge" and asker else work.compared(scorer, compare[scorer], tell)
         run.finish()
     return Outcome(run, worked, run.failures())
 
@@ -237,6 +242,28 @@ class _Work:
                     groups = [self.clips.groups[place] for place in np.flatnonzero(usable)]
                     scores = held_out.score(texts @ comparison.clips[usable].T, positive, groups, seed=self.settings.seed)
                     rows = self.rows(layer, units, scorer, positive, scores)
+                self.run.record([item], {"description_score": rows})
+                worked += 1
+            progress(number + 1, len(self.recorded.layers))
+        return worked
+
+    def ruled(self, description_run: int, progress: Progress) -> int:
+        """Score what rules predict; returns the number of layers done now."""
+        with store.connect_readonly(self.run.warehouse) as con:
+            paths = dict(con.execute("SELECT layer_id, path FROM prediction_file WHERE run_id = ?", [description_run]).fetchall())
+        worked = 0
+        for number, layer in enumerate(self.recorded.layers):
+            item = _item("rule", layer)
+            if item not in self.done:
+                units, positive, usable = self.found(layer)
+                rows = pl.DataFrame()
+                if units:
+                    predicted = np.load(self.run.warehouse.parent / paths[layer.layer_id], mmap_mode="r")[units][:, self.clips.columns][
+                        :, usable
+                    ]
+                    groups = [self.clips.groups[place] for place in np.flatnonzero(usable)]
+                    scores = held_out.score(predicted.astype(np.float32), positive, groups, seed=self.settings.seed)
+                    rows = self.rows(layer, units, "rule", positive, scores)
                 self.run.record([item], {"description_score": rows})
                 worked += 1
             progress(number + 1, len(self.recorded.layers))

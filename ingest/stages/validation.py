@@ -34,7 +34,7 @@ class Settings:
 
 def studies(captioner: str = "acoustic") -> tuple[dict[str, Any], ...]:
     """The studies, as tables of a study file, that put every method to the test on the planted network: first the concepts as the programs
-    were released and AAPE as published, without ties and with, then all.
+    were released, AAPE as published, without ties and with, and the measured rules, then all.
 
     In the planted network more neurons are specific than AAPE's usual share of 2 %, and short captions of measurements are told apart by
     more clusters than those of a language model. Its layers have one moment a clip, active above zero, so shares would say nothing more.
@@ -42,14 +42,16 @@ def studies(captioner: str = "acoustic") -> tuple[dict[str, Any], ...]:
     base = {
         "dataset": [{"reader": "starter"}], "network": [{"name": "planted"}], "captions": {"captioner": captioner},
         "activations": {"shares": False}, "polysemanticity": {"clusters": 64, "most_common": 0.3}, "ablations": {"shares": []},
-        "specificity": {"lowest_entropy": 0.3, "same_thresholds": True},
+        "specificity": {"lowest_entropy": 0.3, "same_thresholds": True}, "descriptions": {"engine": "commonalities"},
     }  # fmt: skip
     released = {"stages": ["dissections"], "dissections": {"concepts": "classes", "mode": "as-released"}}
     published = [
         {"stages": ["specificity"], "specificity": {"lowest_entropy": 0.02, "above": "zero", "with_ties": ties, "same_thresholds": True}}
         for ties in (False, True)
     ]
-    return base | released, *[base | each for each in published], base | {"stages": ["validation"], "dissections": {"concepts": "classes"}}
+    measured = {"stages": ["descriptions"], "descriptions": {"engine": "measured"}}
+    full = {"stages": ["validation"], "dissections": {"concepts": "classes"}}
+    return base | released, *[base | each for each in published], base | measured, base | full
 
 
 def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
@@ -57,15 +59,17 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
 
     Methods: open concepts (a neuron's acoustic adjectives and nouns), and the same shuffled between neurons as a control; the first concept
     by each method of dissection and similarity function in every mode that the activations were dissected in; each measure of specificity,
-    and AAPE by every other share and rule of ties that they were measured with; the finest and the chosen clusters; polysemanticity of 5
-    clips, all of which must agree; the number of meanings; ablations by the ways of
+    and AAPE by every other share and rule of ties that they were measured with; the finest and the chosen clusters; measured rules, where the
+    activations were described by them; polysemanticity of 5 clips, all of which must agree; the number of meanings; ablations by the ways of
     choosing neurons.
     """
     warehouse, runs, truth = context.warehouse, context.runs, planted.truth(context.network)
     recorded = read_recorded(warehouse, runs["activations"])
     keys: dict[str, object] = {stage: ledger.finished(warehouse, runs[stage], stage)[0] for stage in NEEDS}
     others = _other_ways(warehouse, runs)
-    also = {"specificity_also": [key for _, _, key in others]} if others else {}
+    also: dict[str, object] = {"specificity_also": [key for _, _, key in others]} if others else {}
+    if ruled := _ruled(warehouse, recorded.run_key):
+        also["rules"] = ruled[1]
     run = recorded.begin(STAGE, CODE_VERSION, keys | also, seed=SEED)
     if run.finished:
         return Outcome(run, 0, run.failures())
@@ -75,6 +79,8 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
         [aape, *_] = _sets(warehouse, runs | {"specificity": run_id}, neuron, truth, recorded.class_names)
         found.append((f"{aape[0]}, {way}", aape[1]))
     found += [*_groups(warehouse, runs, neuron, truth), *_ablations(warehouse, runs)]
+    if ruled:
+        found.append(("measured rules", validation.score_rules(_conditions(warehouse, ruled[0], neuron), truth)))
     rows = [(method, s.measure, s.layer, s.kind, s.right, s.total) for method, scores in found for s in scores]
     columns = ("method", "measure", "layer", "kind", "correct", "total")
     run.record(["scores"], {"validation": pl.DataFrame(rows, schema=columns, orient="row")})
@@ -115,6 +121,29 @@ def _names(warehouse: Path, runs: dict[str, int], neuron: dict[int, validation.N
         first = {neuron[neuron_id]: [concept] for of, neuron_id, concept in closed if of == way}
         of_classes = [what for what in truth if what.kind in ("class", "sum", "duplicate") and what.classes]
         found.append((way, validation.score_names(first, of_classes)))
+    return found
+
+
+def _ruled(warehouse: Path, recorded: str) -> tuple[int, str] | None:
+    """The latest finished run of measured descriptions of recorded activations: its number and key."""
+    with store.connect_readonly(warehouse) as con:
+        return con.execute(  # type: ignore[return-value]
+            """SELECT run_id, run_key FROM run WHERE stage = 'descriptions' AND status = 'done' AND parameters::JSON ->> 'model' = 'measured'
+            AND parameters::JSON ->> 'activations' = ? ORDER BY run_id DESC LIMIT 1""",
+            [recorded],
+        ).fetchone()
+
+
+def _conditions(warehouse: Path, run_id: int, neuron: dict[int, validation.Neuron]) -> dict[validation.Neuron, list[tuple[str, bool]]]:
+    """Properties of the conditions of each neuron's rule, and whether over the threshold."""
+    with store.connect_readonly(warehouse) as con:
+        living = con.execute("SELECT neuron_id FROM rule WHERE run_id = ?", [run_id]).fetchall()
+        rows = con.execute(
+            "SELECT neuron_id, property, direction = 'over' FROM rule_condition WHERE run_id = ? ORDER BY neuron_id, position", [run_id]
+        ).fetchall()
+    found: dict[validation.Neuron, list[tuple[str, bool]]] = {neuron[neuron_id]: [] for (neuron_id,) in living}
+    for neuron_id, name, over in rows:
+        found[neuron[neuron_id]].append((name, over))
     return found
 
 

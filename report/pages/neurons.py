@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from html import escape
 from itertools import groupby
 from operator import itemgetter
@@ -19,6 +19,7 @@ from report.parts.page import Press
 from report.parts.svg import number
 from report.parts.texts import REDUCTIONS
 from report.topics.captions import Captions
+from report.topics.rules import Rules
 from report.topics.topic import Known, by_place
 from report.topics.tuning import Tuning
 
@@ -49,7 +50,7 @@ def _layer(press: Press, known: Known, layer: Layer, turns: Iterator[tuple], car
     one after it."""
     study, dataset, chance, facts = known.study, known.study.dataset, known.study.dataset.chances, known[Tuning].layers[layer.layer_id]
     page, template = press.page(layer.page), press.templates.get_template("neuron.html.j2")
-    summaries, tops = _summaries(press.con, study, layer), _top_clips(press.con, study, layer, cards)
+    summaries, tops = _summaries(press.con, study, layer), _top_clips(press.con, study, layer, cards, known[Rules].facts(layer))
     others = _other_tops(press.con, study, layer, cards)
     said = [topic.neurons(page, layer) for topic in known]
     constant = {
@@ -99,8 +100,10 @@ _NUMBERED_STATISTICS = list(enumerate(STATISTICS.values(), 3))
 _NO_TOPS: dict = {"open": "", "more": "", "high": 0, "low_cards": "", "low": 0, "range": None}
 
 
-def _top_clips(con: duckdb.DuckDBPyConnection, study: Study, layer: Layer, cards: Cards) -> dict[int, dict]:
-    """Cards of the highest and lowest clips by neuron."""
+def _top_clips(
+    con: duckdb.DuckDBPyConnection, study: Study, layer: Layer, cards: Cards, facts: Mapping[tuple[int, int], str]
+) -> dict[int, dict]:
+    """Cards of the highest and lowest clips by neuron; `facts` by neuron and clip stand on them."""
     low_clips = LOW_NON_NEGATIVE if layer.non_negative else LOW
     found = con.sql(
         """SELECT neuron_id, side, clip_id, activation, course FROM top_clip
@@ -126,7 +129,9 @@ def _top_clips(con: duckdb.DuckDBPyConnection, study: Study, layer: Layer, cards
         lows, highs = low.tolist(), high.tolist()
     out = {}
     card = cards.card
-    texts = [card(c, f"<b>{number(v)}</b>", line, width) for c, v, line in zip(clips, values, lines, strict=True)]
+    said = [facts.get(place) for place in zip(neurons.tolist(), clips, strict=True)] if facts else [None] * len(clips)
+    notes = [f"<b>{number(v)}</b>" + (f'<p class="says">{escape(fact)}</p>' if fact else "") for v, fact in zip(values, said, strict=True)]
+    texts = [card(c, note, line, width) for c, note, line in zip(clips, notes, lines, strict=True)]
     for at, (first, end) in enumerate(zip(firsts.tolist(), [*firsts.tolist()[1:], len(clips)], strict=True)):
         split = next((i for i in range(first, end) if sides[i] == "low"), end)
         out[int(neurons[first])] = {

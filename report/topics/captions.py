@@ -16,6 +16,7 @@ from report.parts.texts import cut
 from report.topics.descriptions import Descriptions
 from report.topics.dissections import Dissections
 from report.topics.polysemanticity import Polysemanticity
+from report.topics.rules import Rules
 from report.topics.topic import Known, Part, Parts, Topic
 
 LONGEST = 2000
@@ -38,7 +39,7 @@ class Captions(Topic):
                     "SELECT run_id FROM run WHERE stage = 'captions' AND run_key = ?", [json.loads(parameters).get("captions")]
                 ).fetchall()
                 caption_run = rows[0][0] if rows else None
-        if caption_run is not None:
+        if caption_run is not None and not self.known[Rules].acoustic_captions:  # cards then have the properties themselves
             self.texts = _of_run(self.con, caption_run)
         # Pages name the captions' run among those that follow from it, in the order of their numbers.
         self.runs = sorted({run_id for run_id in (caption_run, *followers) if run_id is not None})

@@ -16,6 +16,7 @@ from report.parts.page import Page
 from report.parts.search_index import Index
 from report.parts.svg import number
 from report.parts.texts import cut
+from report.topics.rules import Rules, silent
 from report.topics.topic import Column, Known, Part, Parts, Topic
 from report.topics.tuning import Tuning
 
@@ -71,7 +72,7 @@ class Descriptions(Topic):
             """SELECT neuron_id, scorer, auroc, low, high, floor, clips FROM description_score WHERE run_id = (
                SELECT max(scored.run_id) FROM run AS scored JOIN run AS described ON described.run_key = scored.parameters::JSON ->> 'descriptions'
                WHERE scored.stage = 'scores' AND scored.status = 'done' AND described.run_id = ?)
-               ORDER BY neuron_id, list_position(['captions', 'audio', 'judge'], scorer)""",
+               ORDER BY neuron_id, list_position(['rule', 'captions', 'audio', 'judge'], scorer)""",
             [self.run_id],
         ).fetchall():
             self.scores.setdefault(neuron_id, []).append(Score(*score))
@@ -82,7 +83,8 @@ class Descriptions(Topic):
                    WHERE run_id = ? AND neuron_id BETWEEN ? AND ? GROUP BY neuron_id ORDER BY neuron_id""",
                 [2 * START + 1, 2 * START + 1, self.run_id, layer.first, layer.last],
             ).fetchall()
-            if starts or any(layer.first <= neuron_id <= layer.last for neuron_id in self.failures):
+            failed = any(layer.first <= neuron_id <= layer.last for neuron_id in self.failures)
+            if starts or failed or self.known[Rules].of(layer):
                 self.layers.add(layer.layer_id)
             kept = {neuron_id: cut(text, START) + _behind(self.scores.get(neuron_id)) for neuron_id, text in starts if text is not None}
             self.described[layer.layer_id] = len(kept)
@@ -119,7 +121,7 @@ class Descriptions(Topic):
             {"run": self.run_id, "first": layer.first, "last": layer.last, "most": 2 * LEAD + 1},
         ).fetchall()
         points = {neuron_id: list(group) for neuron_id, group in groupby(rows, key=itemgetter(0))}
-        before = self._before(layer)
+        before, rules = self._before(layer), self.known[Rules].of(layer)
         parts = {}
         for fact in self.known[Tuning].layers[layer.layer_id]:
             if fact.is_dead:
@@ -129,6 +131,8 @@ class Descriptions(Topic):
             if its is None:
                 reason = self.failures.get(fact.neuron_id)
                 lead = NO_POINTS if reason is None else f"No description: {cut(reason, LEAD)}."
+                if rule := rules.get(fact.neuron_id):
+                    lead = silent(rule)
                 summary = Markup()
             else:
                 whole = " ".join([row[2] for row in its if row[1]])
@@ -188,7 +192,9 @@ def _behind(scores: list[Score] | None) -> str:
 
 
 _COMPARED = {
+    "rule": "among {clips} clips it was not found on, its rule tells those that activate the neuron most with an AUROC of",
     "captions": "among {clips} clips it was not written from, it tells those that activate the neuron most with an AUROC of",
+    "captions beside a rule": "its words, by the captions of {clips} such clips:",
     "audio": "by the sound of {clips} such clips, instead of captions:",
     "judge": "by a language model’s ratings of {clips} such clips:",
 }
@@ -196,10 +202,11 @@ _COMPARED = {
 
 def _held_out(scores: list[Score]) -> str:
     """How well a description tells the neuron's clips among those it was not written from."""
-    said = []
+    said: list[str] = []
     for score in scores:
-        other = "chance" if score.scorer == "judge" else "other neurons’ descriptions do"
+        other = {"judge": "chance", "rule": "other neurons’ rules do"}.get(score.scorer, "other neurons’ descriptions do")
         interval = f" ({score.low:.2f} to {score.high:.2f})" if score.low is not None and score.high is not None else ""
         verdict = f"{'more' if score.auroc > score.floor else 'no more'} than {other} ({score.floor:.2f})"
-        said.append(f"{_COMPARED[score.scorer].format(clips=score.clips)} <b>{score.auroc:.2f}</b>{interval}, {verdict}")
+        how = "captions beside a rule" if score.scorer == "captions" and said else score.scorer
+        said.append(f"{_COMPARED[how].format(clips=score.clips)} <b>{score.auroc:.2f}</b>{interval}, {verdict}")
     return f'<p class="note">Held-out score: {"; ".join(said)}.</p>' if said else ""

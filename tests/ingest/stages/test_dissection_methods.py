@@ -178,7 +178,7 @@ def server():
 @pytest.mark.usefixtures("minilm_folder")
 def test_icl_keeps_choices_and_asks_nothing_twice(folder, server, monkeypatch):
     warehouse = folder / "w.duckdb"
-    model = descriptions.Settings(engine="endpoint", url=server.url, model="rule", threshold=1.0)
+    model = descriptions.Settings(engine="endpoint", prompt="published", url=server.url, model="rule", threshold=1.0)
     plan = study(folder, Settings(methods=("ICL", "DB")), ("ablations",), descriptions=model)
     monkeypatch.setattr(replies, "ASKED_AT_ONCE", 2)
     ask, calls = replies.ask, []

@@ -47,6 +47,7 @@ def study(folder, stages=STAGES, **choices):
             "activations": activations.Settings(device="cpu", batch=4, shares=True),
             "dissections": dissections.Settings(file=concepts),
             "ablations": ablations.Settings(shares=(0.25,), seeds=2),
+            "descriptions": descriptions.Settings(engine="commonalities"),
             **choices,
         },
     )
@@ -365,7 +366,7 @@ def server():
 def test_a_language_model_is_asked_once_and_again_only_on_request(tmp_path, server):
     write_sounds(tmp_path / "sounds")
     server.silent = {"tonal"}
-    choice = descriptions.Settings(engine="endpoint", url=server.url, model="rule")
+    choice = descriptions.Settings(engine="endpoint", prompt="published", url=server.url, model="rule")
     run_study(tmp_path / "w.duckdb", study(tmp_path, ("descriptions",), descriptions=choice), Silent())
     assert len(server.asked) == len(set(server.asked)) > 3
     with store.connect_readonly(tmp_path / "w.duckdb") as con:
@@ -378,7 +379,7 @@ def test_a_language_model_is_asked_once_and_again_only_on_request(tmp_path, serv
     run_study(tmp_path / "w.duckdb", study(tmp_path, ("descriptions",), descriptions=choice), Silent())
     assert len(server.asked) == asked
     server.silent = set()
-    again = descriptions.Settings(engine="endpoint", url=server.url, model="rule", retry=True)
+    again = descriptions.Settings(engine="endpoint", prompt="published", url=server.url, model="rule", retry=True)
     run_study(tmp_path / "w.duckdb", study(tmp_path, ("descriptions",), descriptions=again), Silent())
     twice = {prompt for prompt in server.asked if server.asked.count(prompt) > 1}
     assert twice

@@ -43,7 +43,7 @@ def study(folder, **scores):
         {
             "activations": activations.Settings(device="cpu", batch=8),
             "captions": captions.Settings(captioner="import", file=folder / "captions.csv"),
-            "descriptions": descriptions.Settings(held_out=0.5),
+            "descriptions": descriptions.Settings(engine="commonalities", held_out=0.5),
             "scores": scores_stage.Settings(**scores),
         },
     )
@@ -135,7 +135,8 @@ def test_captions_are_compared_by_their_embeddings(made):
 def test_another_seed_holds_out_other_clips(copied):
     warehouse = copied / "w.duckdb"
     plan = study(copied)
-    run_study(warehouse, replace(plan, settings={**plan.settings, "descriptions": descriptions.Settings(held_out=0.5, seed=1)}), Silent())
+    other = replace(plan.settings["descriptions"], seed=1)
+    run_study(warehouse, replace(plan, settings={**plan.settings, "descriptions": other}), Silent())
     with store.connect_readonly(warehouse) as con:
         runs = con.execute("SELECT seed, parameters FROM run WHERE stage = 'descriptions' ORDER BY run_id").fetchall()
         clips = con.execute("SELECT run_id, max(clips) FROM description_score GROUP BY ALL ORDER BY 1").fetchall()

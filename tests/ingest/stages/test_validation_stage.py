@@ -59,6 +59,11 @@ def test_acoustic_neurons_are_named_by_open_concepts(table):
     assert counted(table, "open concepts", "nothing named", ("dead",)) == 1
 
 
+def test_measured_rules_name_what_was_planted_and_leave_noise_alone(table):
+    assert counted(table, "measured rules", "property named", ACOUSTIC) >= 0.9
+    assert counted(table, "measured rules", "no rule", ("noise",)) >= 0.9
+
+
 def test_released_soft_wpmi_is_useless(table):
     assert counted(table, "DB soft_wpmi, as-released", "named", ("class",)) <= 2 / 30  # it says the first concept of every neuron
     assert counted(table, "DB soft_wpmi", "named", ("class",)) > 2 / 30
