@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +14,8 @@ from ingest.language.engines import load_language_model
 from ingest.language.models import LanguageModel, read_prompt
 from ingest.language.replies import Asker, identity
 from ingest.language.text_encoders import TextEncoder, load_encoder
-from ingest.language.word_lists import word_list
 from ingest.methods import held_out, rules
 from ingest.methods.commonalities import calibrate_shared, commonalities
-from ingest.methods.concepts import acoustic_question, open_concepts, parse_yes_no
 from ingest.methods.contrast import Contrast, middle, near_misses
 from ingest.methods.extremes import answered, drawn_order
 from ingest.methods.rule_words import phrase
@@ -27,7 +24,7 @@ from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.captions import read_captions
 from ingest.stages.properties import Candidates, read_candidates
 from ingest.stages.recorded import Recorded, RecordedLayer, clip_groups, read_recorded
-from ingest.stages.wording import Words, conditions_of, open_words, point_rows, rule_rows
+from ingest.stages.wording import conditions_of, open_words, point_rows, rule_rows
 from warehouse import ledger, store
 from warehouse.ledger import Run
 from warehouse.store import UserError
@@ -210,8 +207,6 @@ class _Work:
         for unit in np.flatnonzero(alive):
             row = values[unit].astype(np.float32)
             ups, downs = high[unit][may[unit, high[unit]]], low[unit][finite[unit, low[unit]]]
-            )
-            downs = np.array([clip for clip in low[unit] if np.isfinite(row[clip])], dtype=np.int64)
             upper: Side = self.said(clips[ups])
             if self.contrast and ruled and len(ups):
                 near = near_misses(row, ups, self.contrast.places[usable], k)
