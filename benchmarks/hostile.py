@@ -42,7 +42,7 @@ MADE: list[Path] = []
 USUAL = {"warehouse", "left", "unsound", "silent", "during", "uid"}
 """Options of cases that need no new interpreter."""
 FORKING = """
-import json, os, sys
+import encodings.cp437, encodings.idna, json, os, sys
 import torch, pyarrow.ipc
 from auricle import main
 from ingest import run, stages
@@ -118,7 +118,7 @@ def judged(case: Case, code: int, out: str, err: str, folder: Path) -> str:
     left = [
         path.name
         for path in folder.rglob("*")
-        if path.suffix in (".tmp", ".wal", ".part", ".held") and path.name not in case.options.get("left", ())
+        if path.suffix in (".tmp", ".wal", ".held") and path.name not in case.options.get("left", ())
     ]
     if left:
         return f"left {left[0]}"

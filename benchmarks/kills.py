@@ -9,9 +9,6 @@ and every activation file must equal the undisturbed ones, every file of the sit
 about, and `check` must find nothing. Counts go to results/kills.json after each round, and on from there: called again, it goes on until
 there are KILLS (1000).
 
-What a sentence encoder makes of a text depends in its last bits on the texts in its batch, and after a kill those are others. Numbers with a
-fraction may therefore differ by ROUNDING; the tables in which they did are counted as `rounded`, with the greatest difference.
-
 A process is forked after the imports, and computes by one thread at the lowest priority. What a round left that was unequal is kept in FOLDER
 (a temporary one by default).
 """
@@ -61,7 +58,6 @@ ALONE = {f"{library}_THREADS": "1" for library in ("OMP_NUM", "OPENBLAS_NUM", "M
 """One thread, from the start of a process."""
 SPANS = (1, 1 / 2, 1 / 4, 1 / 8)
 """Of an undisturbed run's time: how late a process may be killed. Drawn once a round and command."""
-ROUNDING = 1e-6
 MOST = 24
 """Kills of one command in a round, after which it is left to end."""
 HANGS_S = 600
@@ -202,32 +198,14 @@ def hashes(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def unrounded(rows: list[tuple], others: list[tuple]) -> float:
-    """Greatest difference between numbers with a fraction in the same places of two tables; infinite when anything else differs."""
-    whole = [[tuple(value for value in row if not isinstance(value, float)) for row in table] for table in (rows, others)]
-    if whole[0] != whole[1]:
-        return np.inf
-    numbers = [np.array([value for row in table for value in row if isinstance(value, float)]) for table in (rows, others)]
-    if len(numbers[0]) != len(numbers[1]):
-        return np.inf
-    difference = np.where(np.isnan(numbers[0]) & np.isnan(numbers[1]), 0, np.abs(numbers[0] - numbers[1]))
-    return float(np.nan_to_num(difference, nan=np.inf).max(initial=0))
-
-
-def differences(whole: Path, place: Path) -> tuple[list[Line], dict[str, float]]:
-    """What of a warehouse differs from the undisturbed one, and the tables that differ by rounding, with the greatest difference."""
+def differences(whole: Path, place: Path) -> list[Line]:
+    """What of a warehouse differs from the undisturbed one."""
     one, other = content(whole / "w.duckdb"), content(place / "w.duckdb")
-    by = {
-        table: unrounded(one.get(table, []), other.get(table, []))
-        for table in one.keys() | other.keys()
-        if one.get(table) != other.get(table)
-    }
-    found = [f"table {table}, by {most:.1g}" for table, most in by.items() if most > ROUNDING]
+    found = [f"table {table}" for table in one.keys() | other.keys() if one.get(table) != other.get(table)]
     files, others = hashes(whole / "w.activations"), hashes(place / "w.activations")
     found += [f"activations {path}" for path in files.keys() | others.keys() if files.get(path) != others.get(path)]
     found += [f"left: {path.name}" for path in place.rglob("*") if path.suffix in (".tmp", ".wal")]
-    found += [f"check: {line}" for line in check(place / "w.duckdb")]
-    return sorted(found), {table: most for table, most in by.items() if most <= ROUNDING}
+    return sorted(found + [f"check: {line}" for line in check(place / "w.duckdb")])
 
 
 def site_differences(whole: Path, site: Path) -> list[Line]:
@@ -250,11 +228,10 @@ def killed_to_the_end(runs: Runs, work: Callable[[], object], rng: np.random.Gen
 
 @dataclass
 class Round:
-    """What was killed, what is unequal, and what is rounded otherwise."""
+    """What was killed, and what is unequal."""
 
     kills: list[str] = field(default_factory=list)
     unequal: list[Line] = field(default_factory=list)
-    rounded: dict[str, float] = field(default_factory=dict)
 
 
 def one_round(runs: Runs, number: int, whole: dict[str, tuple[Path, float, float]]) -> Round:
@@ -268,14 +245,10 @@ def one_round(runs: Runs, number: int, whole: dict[str, tuple[Path, float, float
     found = Round()
     try:
         found.kills += killed_to_the_end(runs, runs.ingest(study, place), rng, ingest_s)
-        found.unequal, found.rounded = differences(undisturbed, place)
+        found.unequal += differences(undisturbed, place)
         times_of(place / "w.duckdb")
         found.kills += killed_to_the_end(runs, runs.report(study, place), rng, report_s)
-        site = undisturbed / "site"
-        if found.rounded:  # pages may show it
-            site = place / "undisturbed"
-            runs.child(lambda: build(place / "w.duckdb", site), None)
-        found.unequal += site_differences(site, place / "site")
+        found.unequal += site_differences(undisturbed / "site", place / "site")
     except Fault as fault:
         found.unequal.append(str(fault))
     if not found.unequal:
@@ -310,7 +283,7 @@ def main(wanted: int, folder: Path) -> None:
         _, _, report_s = runs.child(runs.report(study, place), None)
         whole[study] = place, ingest_s, report_s
         print(f"{study}: ingest {ingest_s:.1f} s, report {report_s:.1f} s, {len(hashes(place / 'site'))} files of the site", flush=True)
-    empty = {"kills": 0, "rounds": 0, "by_stage": {}, "unequal": [], "rounded": {}, "revisions": {}}
+    empty = {"kills": 0, "rounds": 0, "by_stage": {}, "unequal": [], "revisions": {}}
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else empty
     while results["kills"] < wanted:
         found = one_round(runs, results["rounds"], whole)
@@ -318,9 +291,6 @@ def main(wanted: int, folder: Path) -> None:
         results["kills"] += len(found.kills)
         results["by_stage"] = dict(sorted((Counter(results["by_stage"]) + Counter(found.kills)).items()))
         results["unequal"] += found.unequal
-        for table, most in found.rounded.items():
-            seen = results["rounded"].get(table, {"rounds": 0, "greatest_difference": 0})
-            results["rounded"][table] = {"rounds": seen["rounds"] + 1, "greatest_difference": max(most, seen["greatest_difference"])}
         results["revisions"][revision] = results["revisions"].get(revision, 0) + len(found.kills)
         temporary = RESULTS.with_suffix(".tmp")
         temporary.write_text(json.dumps(results, indent=1) + "\n")

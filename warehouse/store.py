@@ -223,7 +223,7 @@ def _version(con: duckdb.DuckDBPyConnection, path: Path) -> int:
         [(version,)] = con.execute("SELECT max(version) FROM schema_version").fetchall()
     except duckdb.CatalogException:
         version = None
-    if version is None:
+    if not isinstance(version, int):  # none, or another program's
         raise UserError(f"{path} is a DuckDB database but not an Auricle warehouse: name another file with --warehouse")
     if version > SCHEMA_VERSION:
         raise UserError(f"{path} has schema version {version}, this Auricle knows up to {SCHEMA_VERSION}: install a newer Auricle")

@@ -71,6 +71,10 @@ def test_files_that_are_no_warehouse_are_refused(tmp_path):
     (tmp_path / "text.duckdb").write_text("hello " * 1000)
     with pytest.raises(UserError, match="cannot open"):
         store.connect_readonly(tmp_path / "text.duckdb")
+    with duckdb.connect(str(tmp_path / "words.duckdb")) as con:
+        con.execute("CREATE TABLE schema_version AS SELECT 'x' AS version")
+    with pytest.raises(UserError, match="not an Auricle warehouse"):
+        store.connect_readonly(tmp_path / "words.duckdb")
     duckdb.connect(str(tmp_path / "other.duckdb")).close()
     for attempt in (lambda: store.connect_readonly(tmp_path / "other.duckdb"), lambda: store.writer(tmp_path / "other.duckdb").__enter__()):
         with pytest.raises(UserError, match="not an Auricle warehouse"):

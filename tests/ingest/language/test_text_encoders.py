@@ -54,6 +54,18 @@ def test_any_string_has_an_embedding_of_unit_length(encoder):
     assert encoder.embed([]).shape == (0, 384)
 
 
+@needs_minilm
+@pytest.mark.parametrize("kind", ["minilm", "clip"])
+def test_what_a_text_is_does_not_depend_on_the_texts_beside_it(encoder, clip, kind):
+    """Work that goes on after an interruption embeds a text beside others than it would have."""
+    encoder = encoder if kind == "minilm" else ClipText(clip, device="cpu", batch_size=7)
+    words = ["dog", "rain", "loud", "hum"]
+    texts = [" ".join(words[(number + place) % 4] for place in range(number % 5 + 1)) for number in range(20)] + ["", "a b c d e " * 200]
+    together = encoder.embed(texts)
+    np.testing.assert_array_equal(together, np.concatenate([encoder.embed([text]) for text in texts]))
+    np.testing.assert_array_equal(together[::-1], encoder.embed(texts[::-1]))
+
+
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """A folder with CLIP's text side, of random weights, as transformers saves it."""
