@@ -71,8 +71,8 @@ def settled(warehouse):
     """Give the runs made now the time and surroundings of the first, which pages show."""
     with duckdb.connect(str(warehouse)) as con:
         con.execute(
-            """UPDATE run SET started_at = one.started_at, finished_at = one.finished_at, package_versions = one.package_versions, git_revision = one.git_revision,
-               device = one.device FROM (SELECT * FROM run WHERE run_id = 1) AS one WHERE run.stage IN ?""",
+            """UPDATE run SET started_at = one.started_at, finished_at = one.finished_at, package_versions = one.package_versions,
+               git_revision = one.git_revision, device = one.device FROM (SELECT * FROM run WHERE run_id = 1) AS one WHERE run.stage IN ?""",
             [list(REDONE)],
         )
 
