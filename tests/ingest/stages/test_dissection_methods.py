@@ -130,7 +130,9 @@ def test_methods_that_cannot_be_done(folder):
 
 
 def test_runs_from_before_there_were_methods_stay_what_they_are():
-    assert Settings().parameters().keys() == {"concepts", "functions", "mode", "scale", "kept"}
+    before = {"concepts", "functions", "mode", "scale", "kept"}
+    assert Settings(mode="as-released").parameters().keys() == before
+    assert Settings().parameters().keys() == {*before, "ties"}  # equal clips are drawn since
     assert Settings(methods=("ICL", "DB")).parameters() == Settings(methods=("DB", "ICL")).parameters()
 
 

@@ -91,11 +91,14 @@ class Parts:
             for layer in recorded.layers
             for unit in range(layer.neurons)
         }
+        self.signed = {
+            layer.first_neuron_id + unit for layer in recorded.layers for unit in range(layer.neurons) if (layer.matrix()[unit] < 0).any()
+        }
 
     def positive(self, neuron):
-        """The five clips that activate it most, and those equal to the fifth."""
+        """The five clips that activate it most, and those equal to the fifth; above 0, unless it is below 0 on some clip."""
         values = self.values[neuron]
-        return (values >= np.sort(values)[-5]) & (values > 0)
+        return (values >= np.sort(values)[-5]) & ((values > 0) | (neuron in self.signed))
 
 
 def neurons_of(layer):
