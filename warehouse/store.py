@@ -22,7 +22,7 @@ import duckdb
 if TYPE_CHECKING:  # spares those who only read its import
     import polars as pl
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 STORAGE_VERSION = "v1.4.0"
 PATIENCE_S = 60.0

@@ -1,16 +1,22 @@
 -- Meanings: share of each layer's neurons whose highest clips are, by their captions' words, of no kind, of one, or of several.
--- neurons counts those with enough captioned clips above 0. low and high bound the 95 % interval of the share (Wilson's score). Latest run each.
+-- neurons counts those with enough captioned clips above 0. low and high bound the 95 % interval of the share; near-copies (see v_heard) count as
+-- one. Latest run each.
 WITH latest AS (
-    SELECT run_id, parameters::JSON ->> 'network' AS network, parameters::JSON ->> 'dataset' AS dataset FROM run
-    WHERE stage = 'polysemanticity' AND status = 'done'
-    QUALIFY run_id = max(run_id) OVER (PARTITION BY network, dataset)
+    SELECT grouped.run_id, grouped.parameters::JSON ->> 'network' AS network, grouped.parameters::JSON ->> 'dataset' AS dataset,
+           recorded.run_id AS activation_run
+    FROM run AS grouped LEFT JOIN run AS recorded ON recorded.run_key = grouped.parameters::JSON ->> 'activations'
+    WHERE grouped.stage = 'polysemanticity' AND grouped.status = 'done'
+    QUALIFY grouped.run_id = max(grouped.run_id) OVER (PARTITION BY network, dataset)
+),
+counted AS (
+    SELECT run_id, layer_id, verdict.verdict, verdict.least, count(*) AS neurons, count(*) FILTER (meanings BETWEEN least AND most) AS found,
+           share_interval(list((meanings BETWEEN least AND most)::DOUBLE ORDER BY neuron_id),
+                          near_copies(list(coalesce(sources, []) ORDER BY neuron_id))::VARCHAR[]) AS bounds
+    FROM meaning_count JOIN latest USING (run_id) JOIN neuron USING (neuron_id)
+    LEFT JOIN (SELECT run_id AS activation_run, neuron_id, sources FROM v_heard) AS heard USING (activation_run, neuron_id)
+    CROSS JOIN (VALUES ('none', 0, 0), ('one', 1, 1), ('several', 2, 1000000)) AS verdict(verdict, least, most)
+    GROUP BY run_id, layer_id, verdict.verdict, verdict.least
 )
-SELECT network, dataset, layer.name AS layer, layer.position, verdict.verdict, count(*) AS neurons,
-       count(*) FILTER (meanings BETWEEN verdict.least AND verdict.most) AS found, found / neurons AS share,
-       (share + 1.92073 / neurons - 1.95996 * sqrt(share * (1 - share) / neurons + 0.960365 / neurons / neurons)) / (1 + 3.84146 / neurons) AS low,
-       (share + 1.92073 / neurons + 1.95996 * sqrt(share * (1 - share) / neurons + 0.960365 / neurons / neurons)) / (1 + 3.84146 / neurons) AS high,
-       run_id
-FROM meaning_count JOIN latest USING (run_id) JOIN neuron USING (neuron_id) JOIN layer USING (layer_id)
-CROSS JOIN (VALUES ('none', 0, 0), ('one', 1, 1), ('several', 2, 1000000)) AS verdict(verdict, least, most)
-GROUP BY network, dataset, layer.name, layer.position, verdict.verdict, verdict.least, run_id
-ORDER BY network, dataset, position, verdict.least;
+SELECT network, dataset, layer.name AS layer, layer.position, verdict, neurons, found, found / neurons AS share, bounds.low, bounds.high, run_id
+FROM counted JOIN latest USING (run_id) JOIN layer USING (layer_id)
+ORDER BY network, dataset, position, least;

@@ -1,6 +1,6 @@
 -- Unlearning: what setting the neurons dissected to a class to zero does to its logit and to the others' (Table 4), means over classes.
 -- dA and dR are changes of mean logits on the class's own clips; gap is dR - dA as the paper's table has it: above 0, the class loses more than the
--- rest. low and high bound gap's 95 % interval (normal, over classes). published_* are the paper's for AST. Latest run each.
+-- rest. low and high bound gap's 95 % interval (over classes). published_* are the paper's for AST. Latest run each.
 WITH latest AS (
     SELECT run_id, parameters::JSON ->> 'network' AS network, parameters::JSON ->> 'dataset' AS dataset FROM run
     WHERE stage = 'ablations' AND status = 'done'
@@ -15,8 +15,8 @@ by_class AS (
 published (chosen_by, neurons, dA, dR) AS (VALUES ('open', 2808, -10.73, -6.83), ('random', 3000, -13.52, -13.48), ('DB', 3317, -7.18, -7.41), ('TAB', 3317, -4.19, -4.03))
 SELECT network, dataset, by_class.chosen_by, count(*) AS classes, avg(by_class.neurons) AS neurons, avg(by_class.dA) AS dA, avg(by_class.dR) AS dR,
        avg(by_class.dR - by_class.dA) AS gap,
-       avg(by_class.dR - by_class.dA) - 1.959964 * stddev_samp(by_class.dR - by_class.dA) / sqrt(count(*)) AS low,
-       avg(by_class.dR - by_class.dA) + 1.959964 * stddev_samp(by_class.dR - by_class.dA) / sqrt(count(*)) AS high,
+       mean_interval(list(by_class.dR - by_class.dA ORDER BY class_id), list(class_id::VARCHAR ORDER BY class_id)).low AS low,
+       mean_interval(list(by_class.dR - by_class.dA ORDER BY class_id), list(class_id::VARCHAR ORDER BY class_id)).high AS high,
        sum(correct_before) / sum(total) AS accuracy_before, sum(correct_after) / sum(total) AS accuracy_after,
        sum(other_before) / sum(other_total) AS other_accuracy_before, sum(other_after) / sum(other_total) AS other_accuracy_after,
        any_value(published.neurons) AS published_neurons, any_value(published.dA)::DOUBLE AS published_dA, any_value(published.dR)::DOUBLE AS published_dR,

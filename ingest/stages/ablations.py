@@ -23,7 +23,7 @@ STAGE = "ablations"
 TITLE = "ablations of {network} with {dataset}"
 UNIT = "units of work"
 NEEDS = ("descriptions", "dissections")
-CODE_VERSION = 3
+CODE_VERSION = 4
 SEED = 0
 TOP_CONCEPTS = 3
 FREQUENT_ADJECTIVES = 4
@@ -71,11 +71,12 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
         passes = _Passes(network, recorded, np.flatnonzero(tested), order, context.paths, folder)
         for item, _ in run.pending(dict.fromkeys(plan), progress):
             if item.startswith("class "):
-                table, rows, failures = "unlearning", *_unlearn(passes, words, int(item.split()[1]), settings)
+                rows, failures = _unlearn(passes, words, int(item.split()[1]), settings)
+                run.record([item], {"unlearning": pl.DataFrame(rows, infer_schema_length=None)}, failures)
             else:
                 criterion, share, repetition = item.rsplit(maxsplit=2)
-                table, rows, failures = "importance", [_weigh(passes, words, criterion, float(share), int(repetition))], []
-            run.record([item], {table: pl.DataFrame(rows, infer_schema_length=None)}, failures)
+                row, answers = _weigh(passes, words, criterion, float(share), int(repetition))
+                run.record([item], {"importance": pl.DataFrame([row]), "importance_answer": answers})
             worked += 1
     run.finish()
     return Outcome(run, worked, run.failures())
@@ -192,7 +193,7 @@ class _Passes:
         names = [recorded.clip_names[column] for column in columns]
         inputs = prepare_clips(network, read_waveforms(network, names, paths), len(names), folder / "inputs.float32")
         self.batches = inputs.split(BATCH_CLIPS * network.windows)
-        self.labels = recorded.labels[columns]
+        self.labels, self.clip_ids = recorded.labels[columns], recorded.clip_ids[columns]
         self.before = self.logits({})
 
     def logits(self, units: Units) -> np.ndarray:
@@ -238,8 +239,8 @@ def _unlearn(passes: _Passes, words: Words, label: int, settings: Settings) -> t
     return rows, failures
 
 
-def _weigh(passes: _Passes, words: Words, criterion: str, share: float, repetition: int) -> dict[str, object]:
-    """A row of table importance."""
+def _weigh(passes: _Passes, words: Words, criterion: str, share: float, repetition: int) -> tuple[dict[str, object], pl.DataFrame]:
+    """A row of table importance, and those of importance_answer."""
     network = passes.network
     if criterion == "none":
         units: Units = {}
@@ -251,7 +252,6 @@ def _weigh(passes: _Passes, words: Words, criterion: str, share: float, repetiti
         scores = {layer: values for layer, values in words.scores(criterion).items() if layer in inner}
         units = importance_masks(network, scores, share, seed=repetition)
     right = passes.logits(units).argmax(axis=1) == passes.labels
-    return {
-        "criterion": criterion, "share": share, "repetition": repetition, "neurons": passes.count(units), "correct": int(right.sum()),
-        "total": len(right),
-    }  # fmt: skip
+    asked = {"criterion": criterion, "share": share, "repetition": repetition}
+    answers = pl.DataFrame({**{key: [value] * len(right) for key, value in asked.items()}, "clip_id": passes.clip_ids, "is_correct": right})
+    return {**asked, "neurons": passes.count(units), "correct": int(right.sum()), "total": len(right)}, answers
