@@ -6,20 +6,16 @@ import inspect
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import duckdb
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from warehouse import ending, store
 from warehouse.store import UserError
+from warehouse.terminal import Bars, print_table
 
 if TYPE_CHECKING:
     from ingest.study import Study
@@ -31,7 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-out = Console(highlight=False, soft_wrap=True)
 
 Warehouse = Annotated[
     Path,
@@ -39,6 +34,7 @@ Warehouse = Annotated[
         "--warehouse", envvar="AURICLE_WAREHOUSE", parser=store.warehouse_path, metavar="PATH", help="The warehouse's database file."
     ),
 ]
+PATH: dict[str, Any] = {"parser": store.given_path, "metavar": "PATH"}
 WAREHOUSE = Path("warehouse/auricle.duckdb")
 SITE = Path("site")
 
@@ -52,35 +48,8 @@ class Format(StrEnum):
     parquet = "parquet"
 
 
-class Bars:
-    """Progress bars with rate and time left on a terminal, plain lines elsewhere."""
-
-    def say(self, line: str) -> None:
-        """One line."""
-        out.print(line, markup=False)
-
-    @contextmanager
-    def stage(self, title: str) -> Iterator:
-        """Show a stage's progress."""
-        if not out.is_terminal:
-            yield lambda done, total: None
-            return
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-                   TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
-        with Progress(*columns, console=out, transient=True) as bars:
-            task = bars.add_task(title, total=None, rate="")
-
-            def advance(done: int, total: int) -> None:
-                shown = bars.tasks[0]
-                if shown.total != total:  # a new part of the stage begins
-                    bars.reset(task, total=total, rate="")
-                bars.update(task, completed=done, total=total, rate=f"{shown.speed:.0f}/s" if shown.speed else "")
-
-            yield advance
-
-
 @app.command()
-def demo(warehouse: Warehouse = WAREHOUSE, site: Annotated[Path, typer.Option(help="Folder of the atlas.")] = SITE) -> None:
+def demo(warehouse: Warehouse = WAREHOUSE, site: Annotated[Path, typer.Option(**PATH, help="Folder of the atlas.")] = SITE) -> None:
     """Synthesise the starter sounds, run YAMNet over them, and render the atlas."""
     from ingest.study import DatasetChoice, NetworkChoice, Study
 
@@ -91,21 +60,29 @@ def demo(warehouse: Warehouse = WAREHOUSE, site: Annotated[Path, typer.Option(he
 
 @app.command()
 def ingest(
-    study: Annotated[Path | None, typer.Argument(help="A study file (TOML) in place of the flags.", show_default=False)] = None,
+    study: Annotated[
+        Path | None,
+        typer.Argument(parser=store.given_path, metavar="STUDY", help="A study file (TOML) in place of the flags.", show_default=False),
+    ] = None,
     file: Annotated[
-        Path | None, typer.Argument(help="With `ratings` as the study: the answers of a rating page.", show_default=False)
+        Path | None,
+        typer.Argument(
+            parser=store.given_path, metavar="FILE", help="With `ratings` as the study: the answers of a rating page.", show_default=False
+        ),
     ] = None,
     network: Annotated[
         list[str] | None,
         typer.Option(help="A name of `auricle networks`, a model folder or hub name, or path/to/file.py:function; repeatable."),
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="A reader of `auricle datasets`.")] = None,
-    source: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
+    source: Annotated[Path | None, typer.Option(**PATH, help="Folder of the data set.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the data set; the reader's own by default.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Checkpoint to use in place of the fetched one.")] = None,
+    weights: Annotated[Path | None, typer.Option(**PATH, help="Checkpoint to use in place of the fetched one.")] = None,
     clip_s: Annotated[float | None, typer.Option("--clip-seconds", help="Seconds of each clip the network hears.")] = None,
     layers: Annotated[list[str] | None, typer.Option("--layer", help="Layer to record, all by default; repeatable.")] = None,
-    positions: Annotated[bool, typer.Option("--positions", help="Take every position of the convolutions as a neuron.")] = False,
+    positions: Annotated[
+        bool, typer.Option("--positions", help="Take every position of the convolutions as a neuron, beside single units.")
+    ] = False,
     dtype: Annotated[str, typer.Option(help="Type of the stored matrices: auto, float16 or float32.")] = "auto",
     precision: Annotated[str, typer.Option(help="Precision of the forward pass: float32, bfloat16 or float16.")] = "float32",
     top_k: Annotated[int, typer.Option(help="Highest and lowest clips kept per neuron.")] = 20,
@@ -173,26 +150,41 @@ def _ingest(warehouse: Path, study: Study) -> int:
 
 
 @app.command()
+def train(
+    base: Annotated[str, typer.Argument(help="cnn, yamnet, whisper-tiny.en, ast or beats.")],
+    way: Annotated[str, typer.Argument(help="scratch (cnn), frozen (a new classifier on what is published) or fine-tuned (all of it).")],
+    study: Annotated[Path | None, typer.Argument(help="A study file with the data set, in place of the flags.", show_default=False)] = None,
+    dataset: Annotated[str | None, typer.Option(help="A reader of `auricle datasets`.")] = None,
+    source: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
+    folds: Annotated[int | None, typer.Option(help="Draw so many folds; say the same in the study then.", show_default=False)] = None,
+    fold: Annotated[int | None, typer.Option(help="Fold to leave out and test on, the last by default.", show_default=False)] = None,
+    weights: Annotated[str | None, typer.Option(help="Of ast a folder or hub name, of beats a checkpoint.", show_default=False)] = None,
+    clip_s: Annotated[float, typer.Option("--clip-seconds", help="Seconds of a clip, for ast and beats.")] = 5.0,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the clips, by default the recipe's.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn in training.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    out: Annotated[Path, typer.Option(help="Folder of the network's file.")] = Path("targets"),
+) -> None:
+    """Train a network on a data set's own classes, to be dissected: BASE-WAY.safetensors, which a study can name."""
+    from ingest.networks.network import pick_device
+    from ingest.run import train_target
+    from ingest.study import make_study, read_study
+
+    if (study is None) == (dataset is None) or (study and (source or folds)):
+        raise UserError("give the data set by a study file, or by --dataset and --source")
+    plan = read_study(study) if study else make_study({"dataset": [_given(reader=dataset, source=source, folds=folds)]}, "train")
+    options = {"fold": fold, "seed": seed, "epochs": epochs, "weights": weights, "clip_s": clip_s, "device": pick_device(device)}
+    print(train_target(plan, base, way, out, Bars(), **options))
+
+
+@app.command()
 def status(warehouse: Warehouse = WAREHOUSE) -> None:
     """What the warehouse holds: data sets, networks, runs, failures."""
-    with store.connect_readonly(warehouse) as con:
-        runs = con.execute(
-            """SELECT run_id, stage, coalesce(parameters::JSON ->> 'network', '') AS network, parameters::JSON ->> 'dataset' AS dataset,
-                      CASE status WHEN 'done' THEN 'done' ELSE 'interrupted or running' END AS state,
-                      (SELECT count(*) FROM failure WHERE failure.run_id = run.run_id) AS failures,
-                      strftime(started_at, '%Y-%m-%d %H:%M') AS started, device
-               FROM run ORDER BY run_id"""
-        )
-        headers = [column[0] for column in runs.description]
-        rows = runs.fetchall()
-        counts = con.execute(
-            "SELECT (SELECT count(*) FROM dataset), (SELECT count(*) FROM clip), (SELECT count(*) FROM network), (SELECT count(*) FROM neuron)"
-        ).fetchone()
-        files = con.execute("SELECT path FROM activation_file").fetchall()
-    assert counts
-    size = sum(path.stat().st_size for path in [warehouse, *(warehouse.parent / name for (name,) in files)] if path.is_file())
-    print("{}: {} data sets, {} clips, {} networks, {} neurons, {:.0f} MB".format(warehouse, *counts, size / 1e6))
-    _print_table(headers, rows)
+    from warehouse.check import holdings
+
+    held = holdings(warehouse)
+    print(f"{warehouse}: {held.summary}")
+    print_table(held.headers, held.runs)
 
 
 @app.command()
@@ -211,7 +203,7 @@ def query(
         except duckdb.Error as error:
             raise UserError(f"the query failed: {' '.join(str(error).split())}") from None
     if format is Format.table:
-        _print_table(frame.column_names, list(zip(*(column.to_pylist() for column in frame.columns), strict=True)))
+        print_table(frame.column_names, list(zip(*(column.to_pylist() for column in frame.columns), strict=True)))
     elif format is Format.json:
         json.dump(frame.to_pylist(), sys.stdout, ensure_ascii=sys.stdout.encoding.lower() != "utf-8", default=str, indent=1)
         print()
@@ -227,7 +219,9 @@ def query(
 @app.command()
 def analyze(
     name: Annotated[str | None, typer.Argument(help="A table; all of them by default.", show_default=False)] = None,
-    output: Annotated[Path | None, typer.Option(help="Folder for CSV and Parquet files.  [default: tables/ beside the warehouse]")] = None,
+    output: Annotated[
+        Path | None, typer.Option(**PATH, help="Folder for CSV and Parquet files.  [default: tables/ beside the warehouse]")
+    ] = None,
     warehouse: Warehouse = WAREHOUSE,
 ) -> None:
     """Compute the derived tables and export them as CSV and Parquet."""
@@ -240,21 +234,21 @@ def analyze(
             print(f"{table}: {exported.rows} rows in {', '.join(map(str, exported.files))}")
         if name:
             frame = tables.table(con, name)
-            _print_table(frame.columns, frame.rows())
+            print_table(frame.columns, frame.rows())
 
 
 @app.command()
 def compare(
     first: Annotated[int, typer.Argument(help="A run of stage activations: `auricle status` lists them.")],
     second: Annotated[int, typer.Argument(help="Another one, of the same clips.")],
-    output: Annotated[Path | None, typer.Option(help="Folder for the matches and changed descriptions as CSV.")] = None,
+    output: Annotated[Path | None, typer.Option(**PATH, help="Folder for the matches and changed descriptions as CSV.")] = None,
     warehouse: Warehouse = WAREHOUSE,
 ) -> None:
     """Two networks, or two runs, side by side: layers, neurons that do the same, descriptions that changed."""
     from analyze.comparison import compare as side_by_side
 
     found = side_by_side(warehouse, first, second)
-    _print_table(found.layers.columns, found.layers.rows())
+    print_table(found.layers.columns, found.layers.rows())
     mutual = found.matches["mutual"].sum()
     print(f"{len(found.matches)} neurons of run {first} have a match in run {second}, {mutual} of them each other's best")
     print(f"{len(found.descriptions)} descriptions differ")
@@ -269,6 +263,8 @@ def validate(
     captioner: Annotated[str, typer.Option(help="acoustic, or tags of YAMNet.")] = "acoustic", warehouse: Warehouse = WAREHOUSE
 ) -> None:
     """Put every method to the test on a network whose neurons are known by construction."""
+    import polars as pl
+
     from analyze import tables
     from ingest.stages.validation import studies
     from ingest.study import make_study
@@ -278,20 +274,27 @@ def validate(
     with store.connect_readonly(warehouse) as con:
         frame = tables.table(con, "validation")
     shown = ("method", "measure", "layer", "kind", "correct", "total", "share", "low", "high")
-    _print_table(list(shown), frame.select(shown).rows())
+    print_table(list(shown), frame.select(shown).rows())
+    found = frame.filter(frame["method"].str.starts_with("aape"), frame["measure"] == "recall")
+    for way, right, total in found.group_by("method", maintain_order=True).agg(pl.sum("correct", "total")).rows():
+        print(f"{way}: {right} of {total} planted pairs of neuron and class found")
 
 
 @app.command()
 def report(
     warehouse: Warehouse = WAREHOUSE,
-    site: Annotated[Path, typer.Option(help="Folder of the atlas.")] = SITE,
+    site: Annotated[Path, typer.Option(**PATH, help="Folder of the atlas.")] = SITE,
     rating: Annotated[int | None, typer.Option(help="Make a page to rate this many neurons' descriptions instead.")] = None,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(help="With --rating: whose concepts are rated, too, like 'DB wpmi'; by default one of DB and TAB each; repeatable."),
+    ] = None,
 ) -> None:
     """Render the atlas. Pages that would not change are left as they are."""
     if rating is not None:
         from report.rating import build_rating
 
-        print(build_rating(warehouse, site, rating))
+        print(build_rating(warehouse, site, rating, beside=beside))
         return
     from report.site import build
 
@@ -321,13 +324,13 @@ def stages(name: Annotated[str | None, typer.Argument(help="A stage, to see its 
     from ingest import stages as known
 
     if name is None:
-        _print_table(["stage", "what it adds"], [(stage, known.adds(stage)) for stage in known.names()])
+        print_table(["stage", "what it adds"], [(stage, known.adds(stage)) for stage in known.names()])
         return
     if name not in known.names():
         raise UserError(f"there is no stage {name}: {', '.join(known.names())}")
     settings = known.load(name).Settings()
     print(f"[{name}]: {known.adds(name)}\n\n{inspect.cleandoc(settings.__doc__ or '')}\n")
-    _print_table(["setting", "default"], [(key, repr(value)) for key, value in vars(settings).items()])
+    print_table(["setting", "default"], [(key, repr(value)) for key, value in vars(settings).items()])
 
 
 @app.command()
@@ -336,7 +339,7 @@ def networks() -> None:
     from ingest.networks.registry import list_networks
 
     rows = list_networks()
-    _print_table(list(rows[0]), [tuple(row.values()) for row in rows])
+    print_table(list(rows[0]), [tuple(row.values()) for row in rows])
 
 
 @app.command()
@@ -344,7 +347,7 @@ def datasets() -> None:
     """List the readers of data sets."""
     from ingest.sounds.readers import READERS
 
-    _print_table(["reader", "reads"], [(name, (reader.__doc__ or "").strip().splitlines()[0]) for name, reader in READERS.items()])
+    print_table(["reader", "reads"], [(name, (reader.__doc__ or "").strip().splitlines()[0]) for name, reader in READERS.items()])
 
 
 @app.command()
@@ -353,21 +356,6 @@ def fetch(name: Annotated[str, typer.Argument(help="A name of `auricle networks`
     from ingest.networks.fetch import fetch as fetch_weights
 
     print(fetch_weights(name))
-
-
-def _print_table(headers: list[str], rows: list[tuple]) -> None:
-    table = Table(*headers, box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    console = Console(highlight=False, markup=False) if out.is_terminal else Console(highlight=False, markup=False, width=10_000)
-    console.print(table, no_wrap=not out.is_terminal, crop=False)
-    print(f"({len(rows)} row{'' if len(rows) == 1 else 's'})")
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "NULL"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def main() -> None:

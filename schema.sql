@@ -938,7 +938,213 @@ COMMENT ON COLUMN meaning_clip.meaning IS 'Number within the neuron, as in meani
 COMMENT ON COLUMN meaning_clip.clip_id IS 'Clip.';
 COMMENT ON COLUMN unlearning.chosen_by IS 'How neurons were chosen: open (a noun of the description is a word of the class name), a method of dissection and its similarity function such as DB wpmi (class among the first three concepts), ICL, or random (as many as the way that chose most).';
 
--- Since version 6: who is no independent witness.
+-- Since version 6: runs beside each other, zero-shot classification, pairs of classes, ratings of closed concepts, clouds of words, who is no independent witness.
+
+CREATE TABLE zero_shot (
+    run_id INTEGER NOT NULL,
+    prompt VARCHAR NOT NULL,
+    class_id INTEGER NOT NULL,
+    told_class_id INTEGER NOT NULL,
+    clips INTEGER NOT NULL,
+    PRIMARY KEY (run_id, prompt, class_id, told_class_id)
+);
+COMMENT ON TABLE zero_shot IS 'What an audio-text network takes clips for by prompts alone: the class whose prompt''s embedding has the greatest cosine to the clip''s.';
+COMMENT ON COLUMN zero_shot.run_id IS 'Run of stage zero_shot.';
+COMMENT ON COLUMN zero_shot.prompt IS 'Template of the prompts, {} for the class''s name.';
+COMMENT ON COLUMN zero_shot.class_id IS 'True class of the clips counted.';
+COMMENT ON COLUMN zero_shot.told_class_id IS 'Class they were taken for (class.class_id).';
+COMMENT ON COLUMN zero_shot.clips IS 'Clips, at least 1; pairs without a clip have no row.';
+
+CREATE VIEW v_run AS
+WITH RECURSIVE named AS (SELECT run_id, parameters::JSON AS given, unnest(json_keys(parameters::JSON)) AS name FROM run),
+parameter AS (SELECT run_id, name, json_extract(given, '$."' || name || '"') AS value FROM named),
+source AS ( -- the runs whose results a run read
+    SELECT DISTINCT parameter.run_id, run.run_id AS source_id FROM parameter JOIN run ON run.run_key = parameter.value ->> '$'
+),
+reached (run_id, source_id) AS (
+    SELECT run_id, run_id FROM run UNION SELECT reached.run_id, source.source_id FROM reached JOIN source ON source.run_id = reached.source_id
+),
+inner_name AS (SELECT run_id, name, value, unnest(json_keys(value)) AS part FROM parameter WHERE json_type(value) = 'OBJECT'),
+flat AS (
+    SELECT run_id, name, CASE WHEN name = 'dtype' THEN replace(value::VARCHAR, 'auto', 'float16')::JSON ELSE value END AS value
+    FROM parameter WHERE json_type(value) <> 'OBJECT' AND name NOT IN ('windows', 'padding', 'units')
+        AND NOT coalesce(value ->> '$' IN (SELECT run_key FROM run), false)
+    UNION ALL SELECT run_id, name || '.' || part, json_extract(value, '$."' || part || '"') FROM inner_name
+    UNION ALL SELECT run_id, 'seed', to_json(seed) FROM run WHERE json_extract(parameters::JSON, '$.seed') IS NULL
+),
+setting AS (
+    SELECT reached.run_id, CASE WHEN reached.run_id = source_id THEN '' ELSE run.stage || '.' END || name AS name,
+           CASE WHEN regexp_full_match(value ->> '$', '[0-9a-f]{64}') THEN left(value ->> '$', 8) ELSE left(value::VARCHAR, 80) END AS text, value::VARCHAR AS value
+    FROM reached JOIN flat ON flat.run_id = source_id JOIN run ON run.run_id = source_id
+    WHERE json_type(flat.value) <> 'NULL' AND name NOT IN ('dataset', 'network') AND (name <> 'clip_s' OR reached.run_id = source_id)
+),
+subject AS (
+    SELECT run_id, stage, status, parameters::JSON ->> 'network' AS network, parameters::JSON ->> 'dataset' AS dataset, dataset_sha256, network_sha256,
+           coalesce(network, network_sha256, '') AS about_network, coalesce(dataset, dataset_sha256, '') AS about_dataset,
+           coalesce((SELECT string_agg(name || '=' || value, ';' ORDER BY name) FROM setting WHERE setting.run_id = run.run_id), '') AS settings
+    FROM run
+),
+latest AS ( -- of the data set's and the checkpoint's newest content, the newest run of each choice of parameters
+    SELECT * FROM (
+        SELECT *, last_value(coalesce(dataset_sha256, '') || coalesce(network_sha256, '')) OVER (
+                   PARTITION BY stage, about_network, about_dataset ORDER BY run_id ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS newest
+        FROM subject WHERE status = 'done')
+    WHERE newest = coalesce(dataset_sha256, '') || coalesce(network_sha256, '')
+    QUALIFY run_id = max(run_id) OVER (PARTITION BY stage, about_network, about_dataset, settings)
+),
+beside AS (SELECT *, count(*) OVER (PARTITION BY stage, about_network, about_dataset) AS runs FROM latest),
+telling AS ( -- what not all runs beside each other have alike
+    SELECT stage, about_network, about_dataset, name FROM beside JOIN setting USING (run_id)
+    GROUP BY stage, about_network, about_dataset, name HAVING count(DISTINCT value) > 1 OR count(*) < any_value(runs)
+)
+SELECT subject.run_id, subject.stage, subject.network, subject.dataset, latest.run_id IS NOT NULL AS is_latest,
+       (SELECT string_agg(telling.name || coalesce(' = ' || text, ' not given'), ', ' ORDER BY telling.name)
+        FROM telling LEFT JOIN setting ON setting.run_id = latest.run_id AND setting.name = telling.name
+        WHERE telling.stage = latest.stage AND telling.about_network = latest.about_network AND telling.about_dataset = latest.about_dataset) AS parameters,
+       subject.settings
+FROM subject LEFT JOIN latest ON latest.run_id = subject.run_id;
+COMMENT ON VIEW v_run IS 'Runs by what they are about, and which of them stand side by side: the newest finished run of a stage on a network and a data set of every choice of parameters, those of the runs that it read among them.';
+COMMENT ON COLUMN v_run.run_id IS 'Run.';
+COMMENT ON COLUMN v_run.stage IS 'Its stage.';
+COMMENT ON COLUMN v_run.network IS 'Name of the network it is about; NULL when of none.';
+COMMENT ON COLUMN v_run.dataset IS 'Name of the data set it is about; NULL when of none.';
+COMMENT ON COLUMN v_run.is_latest IS 'Whether it is the newest of its parameters, on the newest content of data set and checkpoint under these names.';
+COMMENT ON COLUMN v_run.parameters IS 'What tells it from the runs beside it: every parameter in which these differ, those of a run that it read behind that one''s stage; hashes by their first 8 digits. NULL when no other stands beside it.';
+COMMENT ON COLUMN v_run.settings IS 'All of its parameters but network and data set, and those of the runs that it read, as one text: alike for runs made alike.';
+CREATE TABLE pair_ablation (
+    run_id INTEGER NOT NULL,
+    measure VARCHAR NOT NULL,
+    first_class_id INTEGER NOT NULL,
+    second_class_id INTEGER NOT NULL,
+    target VARCHAR NOT NULL CHECK (target IN ('specific', 'random', 'next')),
+    repetition INTEGER NOT NULL,
+    neurons INTEGER NOT NULL,
+    read_class_id INTEGER NOT NULL,
+    correct INTEGER NOT NULL,
+    PRIMARY KEY (run_id, measure, first_class_id, second_class_id, target, repetition, read_class_id)
+);
+COMMENT ON TABLE pair_ablation IS 'What a read-out still gets right when all neurons specific to either of two classes are silenced, as published for AAPE.';
+COMMENT ON COLUMN pair_ablation.run_id IS 'Run of stage specific_ablations; table readout holds what its read-out gets right undisturbed, and of how many.';
+COMMENT ON COLUMN pair_ablation.measure IS 'Measure of specificity that chose the neurons, as in specific_neuron.';
+COMMENT ON COLUMN pair_ablation.first_class_id IS 'One class the silenced neurons are specific to.';
+COMMENT ON COLUMN pair_ablation.second_class_id IS 'The other one.';
+COMMENT ON COLUMN pair_ablation.target IS 'specific: these neurons; random: as many others of every layer, drawn anew for each repetition; next: the unit after each, which the released program calls random.';
+COMMENT ON COLUMN pair_ablation.repetition IS 'Number of the draw, 0 for the specific neurons and the next ones.';
+COMMENT ON COLUMN pair_ablation.neurons IS 'Neurons silenced.';
+COMMENT ON COLUMN pair_ablation.read_class_id IS 'Class whose clips are read.';
+COMMENT ON COLUMN pair_ablation.correct IS 'Clips of that class recognised.';
+CREATE TABLE unlearning_effect (
+    run_id INTEGER NOT NULL,
+    class_id INTEGER NOT NULL,
+    chosen_by VARCHAR NOT NULL,
+    repetition INTEGER NOT NULL,
+    read_class_id INTEGER NOT NULL,
+    logit_change DOUBLE NOT NULL,
+    PRIMARY KEY (run_id, class_id, chosen_by, repetition, read_class_id)
+);
+COMMENT ON TABLE unlearning_effect IS 'What becomes of every class when the neurons dissected to one are set to zero (Figure 10).';
+COMMENT ON COLUMN unlearning_effect.run_id IS 'Run of stage ablations.';
+COMMENT ON COLUMN unlearning_effect.class_id IS 'Class to unlearn.';
+COMMENT ON COLUMN unlearning_effect.chosen_by IS 'How neurons were chosen, as in unlearning.';
+COMMENT ON COLUMN unlearning_effect.repetition IS 'Repetition, as in unlearning.';
+COMMENT ON COLUMN unlearning_effect.read_class_id IS 'Class whose clips are read, the unlearned one among them.';
+COMMENT ON COLUMN unlearning_effect.logit_change IS 'Change of that class''s mean logit over its own clips.';
+
+COMMENT ON COLUMN unlearning.chosen_by IS 'How neurons were chosen: open (the description names the class), a method of dissection and its similarity function such as DB wpmi (class among the first three concepts), ICL, or as many random ones as one of these chose (random as open); random alone, of earlier runs: as many as the way that chose most.';
+
+CREATE TABLE sentence_cluster_word (
+    run_id INTEGER NOT NULL,
+    cluster INTEGER NOT NULL,
+    word VARCHAR NOT NULL,
+    occurrences INTEGER NOT NULL,
+    weight DOUBLE NOT NULL,
+    PRIMARY KEY (run_id, cluster, word)
+);
+COMMENT ON TABLE sentence_cluster_word IS 'The words of clusters of sentences: at most a hundred each, those that occur most (Table 8).';
+COMMENT ON COLUMN sentence_cluster_word.run_id IS 'Run of stage polysemanticity.';
+COMMENT ON COLUMN sentence_cluster_word.cluster IS 'Cluster, as in sentence_cluster.';
+COMMENT ON COLUMN sentence_cluster_word.word IS 'Word, in lower case; stop words are left out.';
+COMMENT ON COLUMN sentence_cluster_word.occurrences IS 'How often it occurs in the cluster''s sentences.';
+COMMENT ON COLUMN sentence_cluster_word.weight IS 'How distinctive of the cluster it is (c-TF-IDF, Grootendorst 2022).';
+
+ALTER TABLE sentence_cluster ADD COLUMN captions INTEGER;
+COMMENT ON COLUMN sentence_cluster.captions IS 'Captions with a sentence in it; NULL of runs before version 6.';
+
+ALTER TABLE clip ADD COLUMN mean_amplitude DOUBLE;
+COMMENT ON COLUMN clip.mean_amplitude IS 'Mean of the absolute value of all samples, full scale 1; NULL where not measured yet: ingesting the data set again measures it.';
+
+CREATE TABLE concept_rating (
+    rater VARCHAR NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    description_run_id INTEGER NOT NULL,
+    said_by VARCHAR NOT NULL,
+    rating INTEGER NOT NULL CHECK (rating BETWEEN 1 AND 5),
+    PRIMARY KEY (rater, neuron_id, description_run_id, said_by)
+);
+COMMENT ON TABLE concept_rating IS 'What people say of the closed concepts that stood beside a description on the rating page (Table 3).';
+COMMENT ON COLUMN concept_rating.rater IS 'Rater, as in rating.';
+COMMENT ON COLUMN concept_rating.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN concept_rating.description_run_id IS 'Run of stage descriptions that was rated with it.';
+COMMENT ON COLUMN concept_rating.said_by IS 'Whose first concept was rated, as in v_said, such as DB cosine_cubed.';
+COMMENT ON COLUMN concept_rating.rating IS 'How well the concept describes the sounds, 1 (not at all) to 5 (fully).';
+
+CREATE VIEW v_said AS
+WITH dissected AS (
+    SELECT rated.run_id AS description_run_id, run.run_id, run.parameters::JSON ->> 'mode' = 'paper' AS is_paper
+    FROM run JOIN run AS rated ON run.network_sha256 = rated.network_sha256 AND run.dataset_sha256 = rated.dataset_sha256
+      AND run.parameters::JSON ->> 'network' = rated.parameters::JSON ->> 'network'
+      AND run.parameters::JSON ->> 'dataset' = rated.parameters::JSON ->> 'dataset'
+      AND (run.parameters::JSON ->> 'clip_s')::DOUBLE = (rated.parameters::JSON ->> 'clip_s')::DOUBLE
+    WHERE run.stage = 'dissections' AND run.status = 'done' AND rated.stage = 'descriptions'
+),
+latest AS (
+    SELECT description_run_id, method, run_id
+    FROM (SELECT DISTINCT description_run_id, method, run_id, is_paper FROM closed_concept JOIN dissected USING (run_id))
+    QUALIFY row_number() OVER (PARTITION BY description_run_id, method ORDER BY is_paper DESC, run_id DESC) = 1
+)
+SELECT description_run_id, neuron_id, CASE function WHEN 'icl' THEN method ELSE method || ' ' || function END AS said_by, concept AS text
+FROM closed_concept JOIN latest USING (method, run_id) WHERE rank = 1
+UNION ALL
+SELECT run_id, neuron_id, 'description', description FROM v_description WHERE description IS NOT NULL;
+COMMENT ON VIEW v_said IS 'What is said of neurons: the description, and the first concept of every function of each method''s latest run on the same network and data set, one in the paper''s mode where there is one.';
+
+CREATE VIEW v_published_kind AS
+WITH named AS (
+    SELECT dataset_id, list_sort(list(replace(lower(class.name), '_', ' '))) AS classes
+    FROM class JOIN label_set USING (label_set_id)
+    WHERE label_set_id IN (SELECT min(label_set_id) FROM label_set GROUP BY dataset_id) GROUP BY dataset_id
+)
+SELECT run.run_id, CASE WHEN family = 'audio-spectrogram-transformer' AND NOT contains(lower(network.name), 'frozen') THEN 'AST'
+                    WHEN family = 'beats' AND contains(lower(network.name), 'frozen') THEN 'BEATs-frozen'
+                    WHEN family = 'beats' AND contains(lower(network.name), 'tuned') THEN 'BEATs-finetuned' END AS kind
+FROM run JOIN network ON network.name = run.parameters::JSON ->> 'network' AND checkpoint_sha256 = network_sha256
+  AND network.clip_s = (run.parameters::JSON ->> 'clip_s')::DOUBLE
+JOIN dataset ON dataset.name = run.parameters::JSON ->> 'dataset' AND content_sha256 = dataset_sha256
+JOIN named USING (dataset_id)
+WHERE reader = 'esc50' AND kind IS NOT NULL
+  AND classes = list_sort(list_transform(output_names::JSON::VARCHAR[], lambda name: replace(lower(name), '_', ' ')));
+COMMENT ON VIEW v_published_kind IS 'Runs over the networks and the data set that Audio Network Dissection''s tables are about: AST and BEATs trained on ESC-50''s classes. BEATs are told apart by frozen or tuned in the network''s name.';
+COMMENT ON COLUMN v_published_kind.run_id IS 'Run.';
+COMMENT ON COLUMN v_published_kind.kind IS 'AST, BEATs-finetuned or BEATs-frozen, as in the paper''s Table 1.';
+
+CREATE VIEW v_published_basic_adjective AS SELECT unnest(['high-pitched', 'high-quality', 'clear', 'loud']) AS word;
+COMMENT ON VIEW v_published_basic_adjective IS 'The four basic adjectives of Audio Network Dissection (section 4.4).';
+COMMENT ON COLUMN v_published_basic_adjective.word IS 'The adjective.';
+CREATE TABLE sentence_elbow (
+    run_id INTEGER NOT NULL,
+    clusters INTEGER NOT NULL,
+    distance DOUBLE NOT NULL,
+    is_chosen BOOLEAN NOT NULL,
+    PRIMARY KEY (run_id, clusters)
+);
+COMMENT ON TABLE sentence_elbow IS 'How far captions'' sentences lie from the centres of ever more K-means clusters; the elbow of this curve chooses their number (Thorndike 1953).';
+COMMENT ON COLUMN sentence_elbow.run_id IS 'Run of stage polysemanticity with the setting elbow.';
+COMMENT ON COLUMN sentence_elbow.clusters IS 'Number of clusters.';
+COMMENT ON COLUMN sentence_elbow.distance IS 'Mean Euclidean distance of a sentence''s embedding, of length 1, from its cluster''s centre.';
+COMMENT ON COLUMN sentence_elbow.is_chosen IS 'Whether this number was taken.';
+COMMENT ON COLUMN polysemanticity.k IS 'Highest clips looked at. A neuron that is never below 0 and has fewer clips above it has no row.';
+COMMENT ON COLUMN closed_concept.rank IS 'Rank from 1, by falling score; equal scores in the order of the concept set. By ICL 1 is the concept chosen, and after it come those listed. A neuron for which the function is undefined has no rows.';
+COMMENT ON COLUMN closed_concept.score IS 'Similarity; its range depends on the function. For ICL, which has none, one over the rank.';
 
 CREATE VIEW v_heard AS
 SELECT run_id, neuron_id, list(coalesce('group ' || source_group, 'clip ' || clip_id) ORDER BY rank) AS sources

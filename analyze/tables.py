@@ -10,7 +10,7 @@ import duckdb
 import polars as pl
 
 from analyze import intervals
-from warehouse.store import UserError, publish
+from warehouse.store import UserError, first_line, publish
 
 FOLDER = Path(__file__).parent / "sql"
 
@@ -55,9 +55,13 @@ def export(con: duckdb.DuckDBPyConnection, name: str, folder: Path) -> Exported:
     files = (folder / f"{name}.csv", folder / f"{name}.parquet")
     for path in files:
         temporary = path.with_name(path.name + ".tmp")
-        if path.suffix == ".csv":
-            frame.write_csv(temporary)
-        else:
-            frame.write_parquet(temporary)
-        publish(temporary, path)
+        try:
+            if path.suffix == ".csv":
+                frame.write_csv(temporary)
+            else:
+                frame.write_parquet(temporary)
+            publish(temporary, path)
+        except (OSError, pl.exceptions.ComputeError) as error:
+            temporary.unlink(missing_ok=True)
+            raise UserError(f"{path} cannot be written: {getattr(error, 'strerror', None) or first_line(error)}") from None
     return Exported(name, len(frame), files)

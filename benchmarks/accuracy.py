@@ -39,8 +39,8 @@ def main() -> None:
     with store.connect_readonly(path) as con:
         clips = con.execute(
             """SELECT clip.fold, class.name, class_id FROM v_activation_run JOIN activation_clip USING (run_id) JOIN clip USING (clip_id)
-            JOIN clip_label USING (clip_id) JOIN class USING (class_id)
-            WHERE network = 'yamnet' AND dataset = 'esc50' AND is_latest ORDER BY column_index"""
+            JOIN clip_label USING (clip_id) JOIN class USING (class_id) JOIN label_set USING (label_set_id)
+            WHERE label_set.name = 'category' AND network = 'yamnet' AND dataset = 'esc50' AND is_latest ORDER BY column_index"""
         ).fetchnumpy()
         files = con.execute(
             """SELECT layer.name, activation_file.path FROM v_activation_run JOIN activation_file USING (run_id) JOIN layer USING (layer_id)

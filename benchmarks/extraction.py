@@ -25,8 +25,8 @@ from ingest.networks.network import keep_freed_memory
 from ingest.networks.registry import load_network
 from ingest.sounds.readers import read_dataset
 from ingest.sounds.sound import load
-from ingest.stages.activations import SHARD_CLIPS, new_extremes
-from ingest.stages.recording import Recorder
+from ingest.stages.extraction.recording import Recorder
+from ingest.stages.extraction.shards import SHARD_CLIPS, new_extremes
 from warehouse import store
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +47,7 @@ def paired_overhead(source: Path) -> dict:
     recorder = Recorder(network, network.layers)
     ratios, bare_ms, recorded_ms = [], [], []
     for _ in range(REPEATS + 1):
-        extremes = new_extremes(network, network.layers, 20, BATCH)
+        extremes = new_extremes(recorder, 20, BATCH)
         bare = recorded = 0.0
         shard = torch.empty((2, SHARD_CLIPS, sum(layer.neurons for layer in network.layers)), dtype=torch.float16)
         for first in range(0, len(batches), TURN):

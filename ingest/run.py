@@ -5,14 +5,17 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ingest import stages
+from ingest.methods.probes import wilson
 from ingest.sounds.draws import draw
+from ingest.sounds.listing import Listing
 from ingest.sounds.readers import read_dataset
 from ingest.stages import Context, Progress
-from ingest.study import Study
+from ingest.study import DatasetChoice, Study
 from warehouse import store
+from warehouse.store import UserError
 
 
 class Reporter(Protocol):
@@ -31,19 +34,43 @@ def run_study(warehouse: Path, study: Study, reporter: Reporter) -> int:
     planned = study.planned()
     with store.writer(warehouse):
         for dataset in study.dataset:
-            listing = read_dataset(dataset.reader, dataset.source or warehouse.parent / dataset.reader, dataset.name, dataset.reading)
-            for note in listing.notes:
-                reporter.say(f"data set {listing.name}: {note}")
-            listing = draw(listing, per_class=dataset.per_class, folds=dataset.folds, seed=dataset.seed)
-            heard = Context(warehouse, listing, study.of)
+            listing = listed(dataset, warehouse.parent, reporter)
+            heard = Context(warehouse, listing, study.of, planned=tuple(planned))
             failures += _run(planned[0], heard, reporter)
             for choice in study.network if planned[1:] else ():
-                from ingest.networks.registry import load_network
+                from ingest.networks.registry import load_network, name_outputs
 
-                network = load_network(choice.name, weights=choice.weights, clip_s=choice.clip_s)
+                network = name_outputs(load_network(choice.name, weights=choice.weights, clip_s=choice.clip_s), choice.names)
                 context = replace(heard, network=network, layers=choice.layers, positions=choice.positions, runs=dict(heard.runs))
                 failures += sum([_run(name, context, reporter) for name in planned[1:]])
     return failures
+
+
+def train_target(study: Study, base: str, way: str, out: Path, reporter: Reporter, **options: Any) -> str:
+    """Train a network on the classes of a study's one data set (`options` as of training.train) and write BASE-WAY.safetensors to the folder
+    `out`; returns how right it is, in a line."""
+    from ingest.networks.training import train
+
+    if len(study.dataset) > 1:
+        raise UserError(f"the study names {len(study.dataset)} data sets: a network is trained on one")
+    listing = listed(study.dataset[0], out, reporter)
+    with reporter.stage(f"training {base}") as progress:
+        trained = train(way, base, listing, progress=progress, **options)
+    path, correct, total = out / f"{base}-{way}.safetensors", sum(trained.correct), sum(trained.total)
+    trained.save(path)
+    low, high = wilson(correct, total)
+    return (
+        f"{path}: {correct} of {total} clips of fold {trained.fold} of {listing.name} right, {100 * correct / total:.1f} % "
+        f"(95 % interval {100 * low:.1f} to {100 * high:.1f})"
+    )
+
+
+def listed(dataset: DatasetChoice, beside: Path, reporter: Reporter) -> Listing:
+    """A data set of a study, read and drawn; sounds that are synthesised lie in the folder `beside` a warehouse."""
+    listing = read_dataset(dataset.reader, dataset.source or beside / dataset.reader, dataset.name, dataset.reading)
+    for note in listing.notes:
+        reporter.say(f"data set {listing.name}: {note}")
+    return draw(listing, per_class=dataset.per_class, folds=dataset.folds, seed=dataset.seed)
 
 
 def _run(name: str, context: Context, reporter: Reporter) -> int:

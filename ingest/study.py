@@ -49,14 +49,15 @@ class DatasetChoice:
 
 @dataclass(frozen=True)
 class NetworkChoice:
-    """A network: `name` as for `auricle networks`, and optionally its checkpoint, seconds of a clip, layers, and whether every position is a
-    neuron."""
+    """A network: `name` as for `auricle networks`, and optionally its checkpoint, seconds of a clip, layers, whether every position of a
+    convolution is a neuron, beside single units, and the names of its outputs in their order, or a text file with one a line."""
 
     name: str
     weights: Path | None = None
     clip_s: float | None = None
     layers: tuple[str, ...] | None = None
     positions: bool = False
+    names: tuple[str, ...] | Path | None = None
 
     def __post_init__(self) -> None:
         if self.clip_s is not None and not self.clip_s <= LONGEST_CLIP_S:
@@ -127,6 +128,7 @@ def check_study(study: Study, where: str) -> Study:
         _one_of(stage, stages.names(), f"{where}: stage")
     for name, settings in study.settings.items():
         _check_choices(settings, f"{where}: {name}")
+        _check_bounds(settings, getattr(stages.load(name), "BOUNDS", {}), f"{where}: {name}")
         if fault := getattr(stages.load(name), "fault", lambda *_: None)(settings, study.of):
             raise UserError(f"{where}: {name}: {fault}")
     for dataset in study.dataset:
@@ -151,6 +153,16 @@ def _check_choices(settings: Any, where: str) -> None:
         for item in items if allowed else ():
             if item is not None:
                 _one_of(item if isinstance(item, str) else _shown(item), allowed, f"{where}: {what}")
+
+
+def _check_bounds(settings: Any, bounds: Mapping[str, tuple[float, float]], where: str) -> None:
+    """Refuse numbers, or numbers in lists, outside of a stage's bounds."""
+    for name, (least, most) in bounds.items():
+        value = getattr(settings, name)
+        for item in value if isinstance(value, tuple) else (value,):
+            if item is not None and not least <= item <= most:
+                range_ = f"at least {least:g}" if most == math.inf else f"from {least:g} to {most:g}"
+                raise UserError(f"{where}: {name} is {item:g}, it must be {range_}")
 
 
 def _parts(hint: Any) -> list[Any]:
@@ -203,7 +215,9 @@ def _parse(kind: type, value: Any, where: str, folder: Path) -> Any:
         except TypeError as error:
             raise UserError(f"{where}: {str(error).partition('missing ')[2] or error} is missing") from None
     if get_origin(kind) in (Union, UnionType):
-        return _parse(next(part for part in get_args(kind) if part is not type(None)), value, where, folder)
+        parts = [part for part in get_args(kind) if part is not type(None)]
+        fits = [part for part in parts if (get_origin(part) is tuple) == isinstance(value, list)]
+        return _parse((fits or parts)[0], value, where, folder)
     if get_origin(kind) is Literal:
         return value
     if get_origin(kind) is dict:
@@ -216,6 +230,8 @@ def _parse(kind: type, value: Any, where: str, folder: Path) -> Any:
         return tuple(_parse(get_args(kind)[0], item, where, folder) for item in value)
     if isinstance(value, str) and not _is_text(found := str(folder / value) if kind is Path else value):
         raise UserError(f"{where}: {_shown(found)} is no UTF-8: give it another name")
+    if kind is Path and value == "":
+        raise UserError(f"{where}: a path is expected, not ''")
     if kind is Path and isinstance(value, str):
         path = folder / value
         if is_special(path) and not path.is_dir():

@@ -92,12 +92,12 @@ class Folder:
         """Remove what earlier reports left and write the manifest; returns how many files were removed."""
         self._journal.close()
         journal = self.root / JOURNAL
-        known = {*self._before.get("files", {}), *journal.read_text("utf-8").splitlines()}
+        known = {*self._before.get("files", {}), *journal.read_text("utf-8", "replace").splitlines()}
         removed = 0
         for path in known - self.files.keys():
             removed += self._remove(path)
             self._remove(path + ".tmp")
-        manifest = {"fingerprint": fingerprint, "missing": missing, "files": self.files}
+        manifest = {"fingerprint": fingerprint, "missing": missing, "files": dict(sorted(self.files.items()))}
         replace(self.root / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=0).encode())
         journal.unlink()
         return removed
@@ -154,9 +154,14 @@ def _at_once(path: str, flags: int) -> int:
 def replace(path: Path | str, data: bytes) -> None:
     """Write a file whole or not at all."""
     temporary = f"{path}.tmp"
-    with open(temporary, "wb", opener=_at_once) as out:
-        out.write(data)
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb", opener=_at_once) as out:
+            out.write(data)
+        os.replace(temporary, path)
+    except OSError:  # a full disk, a folder in its place
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def _read_manifest(path: Path) -> dict:
@@ -164,7 +169,7 @@ def _read_manifest(path: Path) -> dict:
         with open(path, encoding="utf-8", opener=_at_once) as file:
             manifest = json.loads(file.read())
         return manifest if isinstance(manifest.get("files"), dict) else {}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return {}
 
 

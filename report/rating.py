@@ -1,9 +1,10 @@
-"""The rating page: people hear a neuron's highest clips and say how well its description fits (Audio Network Dissection, section 4.2)."""
+"""The rating page: people hear a neuron's highest clips and say how well its description and its closed concepts fit (Audio Network Dissection,
+section 4.2, Table 3)."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,31 +24,39 @@ HERE = Path(__file__).parent
 CLIPS = 5
 LONGEST = 2000
 """Characters of a description."""
+PREFERRED = (("DB", "cosine_cubed"), ("TAB", "wpmi"))
+"""Methods whose concepts are rated by default, and the function of each."""
 GENERATOR = '<meta name="generator" content="Auricle rating">'
 
 
 @dataclass(slots=True)
 class Item:
-    """A neuron to rate: its description and the sounds of its highest clips, by the file they are written to."""
+    """A neuron to rate: its description, the sounds of its highest clips by the file they are written to, and the texts to rate in the order
+    in which they stand, each with whose it is (nobody's: the description)."""
 
     neuron_id: int
     run_id: int
     description: str
     sounds: dict[str, Path] = field(default_factory=dict)
+    texts: list[tuple[list[str], str]] = field(default_factory=list)
 
 
-def build_rating(warehouse: Path, folder: Path, neurons: int, seed: int = 0) -> Path:
+def build_rating(warehouse: Path, folder: Path, neurons: int, seed: int = 0, beside: Sequence[str] | None = None) -> Path:
     """Make a page to rate the descriptions of `neurons` neurons, drawn with `seed` evenly from the described layers of all networks.
 
+    Beside each description, in an order drawn anew, stand the first concepts of what `beside` names (as in view v_said, such as DB wpmi); by
+    default of one function each of DB and TAB, cosine_cubed and wpmi where they are there, the best of the paper's Table 7. Equal concepts are rated once.
     The page is `rating/index.html` in `folder`; `rating/` holds all it needs and can be sent to raters as it is. Nobody who rates sees what a
-    neuron is or how clips are labelled. The answers it downloads are JSON: `rater`, `runs` (key by number of the runs of descriptions) and
-    `answers`, each with `neuron_id`, `description_run_id`, `rating` (1 to 5) and `own_words` (a text or null). Returns the page's path. Raises
-    UserError when there is nothing to rate or the folder cannot be written.
+    neuron is, how clips are labelled or whose a text is. The answers it downloads are JSON: `rater`, `runs` (key by number of the runs of
+    descriptions) and `answers`, each with `neuron_id`, `description_run_id`, `rating` of the description (1 to 5), `own_words` (a text or null) and,
+    where any was rated, `concepts` (rating by whose it is). Returns the page's path. Raises UserError when there is nothing to rate or the
+    folder cannot be written.
     """
     if neurons < 1:
         raise UserError(f"{neurons} descriptions cannot be rated: ask for 1 or more")
     with connect_readonly(warehouse) as con:
         items = draw(con, contents.read(con).studies, neurons, seed)
+        add_texts(con, items, beside, seed)
         runs = sorted({item.run_id for item in items})
         keys = dict(con.execute("SELECT run_id, run_key FROM run WHERE list_contains(?, run_id)", [runs or [-1]]).fetchall())
     if not items:
@@ -65,13 +74,43 @@ def build_rating(warehouse: Path, folder: Path, neurons: int, seed: int = 0) -> 
             shown = [item for item in items if item.sounds]
             if not shown:
                 raise UserError("none of the neurons' sounds can be read any more: ingest them again")
-            kit = hashlib.sha256(repr([(keys[item.run_id], item.neuron_id) for item in shown]).encode()).hexdigest()[:16]
+            kit = hashlib.sha256(repr([(keys[item.run_id], item.neuron_id, item.texts) for item in shown]).encode()).hexdigest()[:16]
             text = templates().get_template("rating.html.j2").render(items=shown, runs={str(run): keys[run] for run in runs}, kit=kit)
             replace(target / "style.css", (HERE / "static" / "style.css").read_bytes())
             replace(page, text.encode("utf-8", "replace"))
     except OSError as error:
         raise UserError(f"cannot write the rating page: {error.strerror or error} ({error.filename or target})") from error
     return page
+
+
+def add_texts(con: duckdb.DuckDBPyConnection, items: list[Item], beside: Sequence[str] | None, seed: int) -> None:
+    """Set the texts of items. Raises UserError for concepts that no neuron of theirs has."""
+    rows = con.execute(
+        """SELECT description_run_id, neuron_id, said_by, text FROM v_said
+           WHERE list_contains(?, description_run_id) AND list_contains(?, neuron_id) AND said_by <> 'description' ORDER BY ALL""",
+        [sorted({item.run_id for item in items} or {-1}), [item.neuron_id for item in items] or [-1]],
+    ).fetchall()
+    known = sorted({row[2] for row in rows})
+    if missing := [name for name in beside or () if name not in known]:
+        raise UserError(
+            f"no neuron to rate has a concept by {missing[0]}: there are {', '.join(known) or 'none, dissect the network first'}"
+        )
+    if beside is None:
+        beside = [name for name in (_one_of(known, *preferred) for preferred in PREFERRED) if name]
+    said: dict[tuple[int, int], dict[str, list[str]]] = {}
+    for run_id, neuron_id, said_by, text in rows:
+        if said_by in beside:
+            said.setdefault((run_id, neuron_id), {}).setdefault(cut(text, LONGEST), []).append(said_by)
+    random = np.random.default_rng(seed)
+    for item in items:
+        texts = [([], item.description), *((by, text) for text, by in said.get((item.run_id, item.neuron_id), {}).items())]
+        item.texts = [texts[at] for at in random.permutation(len(texts))]
+
+
+def _one_of(known: Sequence[str], method: str, function: str) -> str | None:
+    """The concepts of a method: those of a function where they are known, else of another."""
+    its = [name for name in known if name.split(" ")[0] == method]
+    return f"{method} {function}" if f"{method} {function}" in its else next(iter(its), None)
 
 
 def draw(con: duckdb.DuckDBPyConnection, studies: list[Study], neurons: int, seed: int) -> list[Item]:

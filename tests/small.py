@@ -78,3 +78,42 @@ def planted_network() -> Network:
         "planted", "test", module, sample_rate_hz=RATE, clip_s=CLIP_S, layers=layers, checkpoint_sha256=tensor_sha256(module.state_dict()),
         output_names=["low", "high", "noise"], prepare=spectrogram,
     )  # fmt: skip
+
+
+def reading_network() -> Network:
+    """The planted network as one of sounds and texts: a text's embedding is what it says of low, high and noise, first come, nothing else."""
+    network = planted_network()
+    network.output_names = None
+
+    def text_embeddings(texts):
+        return torch.tensor([[float(word in text.split()) for word in ("low", "high", "noise")] for text in texts])
+
+    network.text_embeddings = text_embeddings  # type: ignore[attr-defined]
+    return network
+
+
+def unnamed_network() -> Network:
+    """The planted network as published checkpoints often are: its outputs are LABEL_0, LABEL_1, LABEL_2."""
+    network = planted_network()
+    network.output_names = ["LABEL_0", "LABEL_1", "LABEL_2"]
+    return network
+
+
+def twice_network() -> Network:
+    """The planted network with its bands twice, one layer above the other."""
+    network = planted_network()
+    same = nn.Conv2d(24, 24, 1)
+    with torch.no_grad():
+        same.weight[:] = torch.eye(24)[:, :, None, None]
+        same.bias[:] = 0
+    bands, relu, *rest = network.module
+    module = nn.Sequential(bands, relu, same, nn.ReLU(), *rest)
+    layers = [
+        network.layers[0],
+        Layer("again", "3", (24, 32, 1), "channel,time,frequency", non_negative=True),
+        Layer("logits", "6", (3,), "unit"),
+    ]
+    return Network(
+        "planted", "test", module, sample_rate_hz=RATE, clip_s=CLIP_S, layers=layers, checkpoint_sha256=tensor_sha256(module.state_dict()),
+        output_names=["low", "high", "noise"], prepare=spectrogram,
+    )  # fmt: skip

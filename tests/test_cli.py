@@ -190,6 +190,24 @@ def test_a_full_disk_is_one_line_and_the_work_goes_on_when_there_is_room(tmp_pat
         assert con.execute("SELECT (SELECT count(*) FROM clip), (SELECT count(*) FROM activation_summary)").fetchone() == (12, 30)
 
 
+def test_train_makes_a_target_that_ingest_tests_on_the_fold_it_did_not_see(tmp_path):
+    sounds = write_sounds(tmp_path / "sounds", 30)
+    options = ("--dataset", "folder", "--source", sounds, "--out", tmp_path / "targets", "--epochs", 1)
+    assert "has no folds" in refused("train", "cnn", "scratch", *options)
+    assert "cannot be trained distilled" in refused("train", "cnn", "distilled", *options, "--folds", 3)
+    assert "give the data set by a study file, or by" in refused("train", "cnn", "scratch")
+    done = run("train", "cnn", "scratch", *options, "--folds", 3)
+    assert done.returncode == 0, done.stderr
+    target = tmp_path / "targets" / "cnn-scratch.safetensors"
+    assert re.match(rf"{target}: \d+ of \d+ clips of fold 3 of sounds right, \d+.\d % \(95 % interval ", done.stdout)
+    study = tmp_path / "study.toml"
+    study.write_text(f'[[dataset]]\nreader = "folder"\nsource = "sounds"\nfolds = 3\n\n[[network]]\nname = "{target}"\n')
+    assert run("train", "cnn", "scratch", study, "--out", tmp_path / "again", "--epochs", 1).stdout == done.stdout.replace(
+        "targets", "again"
+    )
+    assert run("ingest", study, "--warehouse", tmp_path / "w.duckdb").returncode == 0
+
+
 def test_readme_and_help_name_the_same_commands():
     commands = set(get_command(auricle.app).commands)
     text = (ROOT / "README.md").read_text()
@@ -207,3 +225,12 @@ def test_every_command_has_help_and_takes_a_warehouse():
         assert all(getattr(parameter, "help", "x") for parameter in command.params), name
         if name not in ("stages", "networks", "datasets", "fetch"):
             assert any("--warehouse" in parameter.opts for parameter in command.params), name
+
+
+def test_datasets_lists_every_reader_that_the_documents_name():
+    done = subprocess.run(
+        [sys.executable, "-c", "from auricle import main; main()", "datasets"], capture_output=True, text=True, check=True
+    )
+    listed = {line.split()[0] for line in done.stdout.splitlines()[1:-1]}
+    described = set(re.findall(r'reader = "([\w-]+)"', (Path(__file__).parent.parent / "docs" / "datasets.md").read_text()))
+    assert listed >= {"nsynth", "gtzan", "pcvc", "libricount", "crema-d", "notes"} | described

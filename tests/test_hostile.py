@@ -96,6 +96,27 @@ def test_an_argument_that_cannot_be_is_refused_and_nothing_made_of_it(tmp_path, 
         assert sorted(path.name for path in tmp_path.iterdir() if path.name.isascii()) == ["pipe", "sounds"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nosuch"], "No such command 'nosuch': see `auricle --help`"),
+        (["ingest", "--top-k", "abc"], "'--top-k': "),
+        (["ingest", "--nosuch"], "No such option: --nosuch"),
+        (["compare", "2"], "'second': see `auricle compare --help`"),
+        (["check", "--warehouse"], "requires an argument"),
+        (["ingest", "--dataset", "folder", "--source", ""], "a path is empty"),
+        (["report", "--site", ""], "a path is empty"),
+        (["analyze", "--output", ""], "a path is empty"),
+    ],
+)
+def test_arguments_that_are_none_are_refused_in_a_line_as_is_all_else(made, tmp_path, arguments, said):
+    assert said in refused(*arguments, cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    done = run(cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"analyze" in done.stderr  # the commands there are
+
+
 def test_more_than_there_is_is_all_there_is(made, tmp_path):
     write_sounds(tmp_path / "sounds", 9)
     assert run(*work(tmp_path, "--top-k", 10**9, "--batch", 10**9), cwd=tmp_path).returncode == 0
@@ -124,12 +145,47 @@ def test_a_user_without_a_home_is_told_what_to_do(made, tmp_path):
     assert "set AURICLE_CACHE" in refused(*yamnet, cwd=tmp_path, code=HOMELESS, env={"AURICLE_CACHE": ""})
 
 
+@pytest.mark.parametrize(
+    ("env", "said"), [({"PYTHONOPTIMIZE": "2"}, "keeps no docstrings"), ({"POLARS_MAX_THREADS": "0"}, "POLARS_MAX_THREADS is '0'")]
+)
+def test_variables_that_libraries_fall_over_are_said(made, tmp_path, env, said):
+    for arguments in (["stages"], ["report", "--site", tmp_path / "site", "--warehouse", made / "w.duckdb"]):
+        assert said in refused(*arguments, cwd=tmp_path, env=env)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_few_open_files_are_said(made, tmp_path):
     few = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (10, 10))  # noqa: E731
     for arguments in (["status"], ["report", "--site", tmp_path / "site"], ["ingest", tmp_path / "study.toml"]):
         line = refused(*arguments, "--warehouse", made / "w.duckdb", cwd=tmp_path, preexec_fn=few)
         assert "no more than 10 files may be open at once" in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_grow_is_said_and_not_left(made, tmp_path):
+    write_sounds(tmp_path / "sounds", 2)
+    small = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # noqa: E731
+    assert "File too large" in refused(*work(tmp_path), cwd=tmp_path, preexec_fn=small)
+    assert "File too large" in refused(
+        "analyze", "datasets", "--output", tmp_path, "--warehouse", made / "w.duckdb", cwd=tmp_path, preexec_fn=small
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["datasets.csv", "sounds", "w.duckdb.lock"]
+
+
+def test_a_folder_that_went_is_said(made, tmp_path):
+    gone = "import os; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')\nfrom auricle import main; main()"
+    assert "no longer there" in refused(*work(made), cwd=tmp_path, code=gone)
+
+
+def test_what_lies_in_a_sites_folder_does_no_harm(made, tmp_path):
+    arguments = ["report", "--site", tmp_path, "--warehouse", made / "w.duckdb"]
+    (tmp_path / "manifest.json").write_text("[" * 100_000)
+    (tmp_path / "manifest.part").write_bytes(bytes(range(256)))
+    assert run(*arguments, cwd=tmp_path).returncode == 0
+    (tmp_path / "runs.html").unlink()
+    (tmp_path / "runs.html").mkdir()
+    assert "Is a directory" in refused(*arguments, cwd=tmp_path)
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_what_an_output_cannot_show_is_escaped(made, tmp_path):

@@ -16,15 +16,16 @@ TIMES = {"started_at", "finished_at", "failed_at", "applied_at"}
 ROOT = Path(__file__).parent.parent
 
 
-def content(path, leave_out=None):
-    """Every table, as sorted rows without timestamps, and without the columns to leave out by table."""
+def content(path, leave_out=None, runs="true"):
+    """Every table, as sorted rows without timestamps, and without the columns to leave out by table; of tables with runs, what is of these."""
     with duckdb.connect(str(path), read_only=True) as con:
         tables = [name for (name,) in con.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()]
         result = {}
         for table in tables:
             columns = [name for (name,) in con.execute("SELECT column_name FROM duckdb_columns() WHERE table_name = ?", [table]).fetchall()]
             kept = ", ".join(f'"{column}"' for column in columns if column not in (*TIMES, *(leave_out or {}).get(table, ())))
-            result[table] = con.execute(f"SELECT {kept} FROM {table} ORDER BY ALL").fetchall()
+            where = f"WHERE run_id IN (SELECT run_id FROM run WHERE {runs})" if "run_id" in columns else ""
+            result[table] = con.execute(f"SELECT {kept} FROM {table} {where} ORDER BY ALL").fetchall()
     return result
 
 

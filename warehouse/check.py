@@ -1,8 +1,9 @@
-"""Verify a warehouse: references, counts, ledger and activation files."""
+"""What a warehouse holds, and whether it is sound: references, counts, ledger and activation files."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -37,7 +38,43 @@ COUNTS = {
             (SELECT count(*) FROM clip JOIN dataset USING (dataset_id) WHERE dataset.run_id = run.run_id) +
             (SELECT count(*) FROM failure JOIN work_unit USING (run_id, stage, item) WHERE failure.run_id = run.run_id)""",
 }
-SELF_REFERENCES = {"neighbor_id": "neuron", "parent_id": "cluster", "description_run_id": "run", "read_class_id": "class"}
+SELF_REFERENCES = {
+    "neighbor_id": "neuron",
+    "first_class_id": "class",
+    "second_class_id": "class",
+    "parent_id": "cluster",
+    "description_run_id": "run",
+    "read_class_id": "class",
+}
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What a warehouse holds: in a line, and its runs as rows under `headers`."""
+
+    summary: str
+    headers: list[str]
+    runs: list[tuple]
+
+
+def holdings(path: Path) -> Holdings:
+    """Data sets, networks, runs, failures and bytes."""
+    with store.connect_readonly(path) as con:
+        runs = con.execute(
+            """SELECT run_id, stage, coalesce(parameters::JSON ->> 'network', '') AS network, parameters::JSON ->> 'dataset' AS dataset,
+                      CASE status WHEN 'done' THEN 'done' ELSE 'interrupted or running' END AS state,
+                      (SELECT count(*) FROM failure WHERE failure.run_id = run.run_id) AS failures,
+                      strftime(started_at, '%Y-%m-%d %H:%M') AS started, device
+               FROM run ORDER BY run_id"""
+        )
+        headers = [column[0] for column in runs.description]
+        rows = runs.fetchall()
+        [counts] = con.execute(
+            "SELECT (SELECT count(*) FROM dataset), (SELECT count(*) FROM clip), (SELECT count(*) FROM network), (SELECT count(*) FROM neuron)"
+        ).fetchall()
+        files = con.execute("SELECT path FROM activation_file").fetchall()
+    size = sum(file.stat().st_size for file in [path, *(path.parent / name for (name,) in files)] if file.is_file())
+    return Holdings("{} data sets, {} clips, {} networks, {} neurons, {:.0f} MB".format(*counts, size / 1e6), headers, rows)
 
 
 def check(path: Path, progress: Callable[[int, int], None] | None = None) -> Iterator[str]:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import duckdb
 
@@ -24,6 +24,8 @@ GRACE_S = 5.0
 """How long a command that was asked to end may tidy up."""
 FILES = 64
 """Files that a command may have open at once. Libraries fail with less, each in its own words."""
+LONGEST = 1000
+"""Characters of the line that a command leaves with."""
 TOO_MANY = os.strerror(errno.EMFILE)
 
 _got: list[int] = []
@@ -34,8 +36,9 @@ class Stopped(BaseException):
     """A signal asks the command to end. No KeyboardInterrupt, which the library of the command line answers itself, without a word."""
 
 
-def run(command: Callable[[], object]) -> NoReturn:
-    """Do a command and leave: 0, what it exits with, 1 or 2 with one line for what a user can cause, 130 or 143 after Ctrl-C or SIGTERM."""
+def run(app: Callable[..., object]) -> NoReturn:
+    """Do what the command line says and leave: with 0 or what a command exits with, 2 and one line for what a user can cause, 130 or 143
+    after Ctrl-C or SIGTERM."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is shown as its escape
             stream.reconfigure(errors="backslashreplace")
@@ -46,15 +49,25 @@ def run(command: Callable[[], object]) -> NoReturn:
         Path.home()
     except RuntimeError:  # libraries ask where they could keep things, and need no more than an answer
         os.environ["HOME"] = os.devnull
+    try:
+        os.getcwd()
+    except OSError:
+        _leave("the working folder is no longer there: change to another one", 2)
+    if sys.flags.optimize > 1:
+        _leave(
+            "this Python keeps no docstrings, which Auricle and its libraries read: set PYTHONOPTIMIZE to 1 or less, and leave out -OO", 2
+        )
+    if not (threads := os.environ.get("POLARS_MAX_THREADS", "1")).isdecimal() or int(threads) < 1:
+        _leave(f"POLARS_MAX_THREADS is {threads!r}, which polars cannot use: unset it, or set it to a number from 1", 2)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < FILES:
         _leave(f"no more than {hard} files may be open at once, Auricle needs {FILES}: allow more (ulimit -n 1024)", 2)
     if soft != resource.RLIM_INFINITY and soft < FILES:
         resource.setrlimit(resource.RLIMIT_NOFILE, (FILES, hard))
     try:
-        code: object = 0
+        code: object = None
         try:
-            command()
+            code = _told(app)
         except SystemExit as end:
             code = end.code
             if isinstance(end.__context__, BrokenPipeError):
@@ -69,9 +82,26 @@ def run(command: Callable[[], object]) -> NoReturn:
         if not (line := _line(error)):
             raise
         _leave(line, 2)
+    if code == 130:  # what typer makes of a KeyboardInterrupt that no signal of ours raised
+        _got.append(signal.SIGINT)
     if _got:  # somebody caught what the signal raised
         _leave(_signalled(), 128 + _got[0])
     sys.exit(code)  # type: ignore[arg-type]
+
+
+def _told(app: Callable[..., object]) -> object:
+    """Do what the arguments say; gives the exit code of a command that exits. Raises UserError for arguments that are none of a command's."""
+    import typer
+
+    usage: Any = typer.BadParameter.__base__
+    try:
+        return app(standalone_mode=False)
+    except usage as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # `auricle` alone
+            error.show()
+            return error.exit_code
+        name = f"{error.ctx.info_name} " if error.ctx and error.ctx.parent else ""
+        raise UserError(f"{error.format_message().rstrip('.')}: see `auricle {name}--help`") from None
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -118,5 +148,6 @@ def _leave(message: str, code: int) -> NoReturn:
         sys.stdout.flush()
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if message:
-            print(f"auricle: {' '.join(message.split())}", file=sys.stderr, flush=True)
+            line = " ".join(message.split())
+            print(f"auricle: {line if len(line) <= LONGEST else line[:LONGEST] + '…'}", file=sys.stderr, flush=True)
     os._exit(code)

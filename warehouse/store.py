@@ -46,6 +46,13 @@ def warehouse_path(text: str | Path) -> Path:
     return Path(given)
 
 
+def given_path(text: str | Path) -> Path:
+    """A path as a user gives it; an empty one, of a variable that is not set, say, would be the working folder."""
+    if not str(text):
+        raise UserError("a path is empty: name a file or folder, or leave its option out")
+    return Path(text)
+
+
 def is_special(path: Path) -> bool:
     """Whether something other than a regular file is at a path, such as a pipe, which waits for ever to be read."""
     return path.exists() and not path.is_file()
@@ -104,18 +111,23 @@ def create(path: Path) -> None:
     """Create an empty warehouse of the present schema at `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    for leftover in (temporary, temporary.with_name(temporary.name + ".wal")):
+    leftovers = (temporary, temporary.with_name(temporary.name + ".wal"))
+    for leftover in leftovers:
         leftover.unlink(missing_ok=True)
-    with duckdb.connect() as con:
-        con.execute(f"ATTACH '{_quoted(temporary)}' AS warehouse (STORAGE_VERSION '{STORAGE_VERSION}')")
-        con.execute("USE warehouse")
-        con.execute("BEGIN")
-        con.execute(schema_sql())
-        con.execute("INSERT INTO schema_version VALUES (?, now(), ?)", [SCHEMA_VERSION, auricle_version()])
-        con.execute("COMMIT")
-        con.execute("USE memory")
-        con.execute("DETACH warehouse")
-    publish(temporary, path)
+    try:
+        with duckdb.connect() as con:
+            con.execute(f"ATTACH '{_quoted(temporary)}' AS warehouse (STORAGE_VERSION '{STORAGE_VERSION}')")
+            con.execute("USE warehouse")
+            con.execute("BEGIN")
+            con.execute(schema_sql())
+            con.execute("INSERT INTO schema_version VALUES (?, now(), ?)", [SCHEMA_VERSION, auricle_version()])
+            con.execute("COMMIT")
+            con.execute("USE memory")
+            con.execute("DETACH warehouse")
+        publish(temporary, path)
+    finally:  # nothing, once it is published
+        for leftover in leftovers:
+            leftover.unlink(missing_ok=True)
 
 
 def connect_readonly(path: Path, patience_s: float = PATIENCE_S) -> duckdb.DuckDBPyConnection:

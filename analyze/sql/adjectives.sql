@@ -1,12 +1,10 @@
 -- Acoustic adjectives: in how many neurons' descriptions each occurs, per layer (Figures 3, 5 and 9). share is of the layer's described neurons.
 -- level: basic adjectives name one measurable property, high-level ones (the rest) what a listener feels or infers. low and high bound the 95 % interval
--- of the share; near-copies (see v_heard) count as one. Latest run each.
+-- of the share; near-copies (see v_heard) count as one. Of each choice of parameters the latest run.
 WITH latest AS (
-    SELECT described.run_id, described.parameters::JSON ->> 'network' AS network, described.parameters::JSON ->> 'dataset' AS dataset,
-           recorded.run_id AS activation_run
-    FROM run AS described LEFT JOIN run AS recorded ON recorded.run_key = described.parameters::JSON ->> 'activations'
-    WHERE described.stage = 'descriptions' AND described.status = 'done'
-    QUALIFY described.run_id = max(described.run_id) OVER (PARTITION BY network, dataset)
+    SELECT described.run_id, network, dataset, v_run.parameters, recorded.run_id AS activation_run
+    FROM v_run JOIN run AS described USING (run_id) LEFT JOIN run AS recorded ON recorded.run_key = described.parameters::JSON ->> 'activations'
+    WHERE described.stage = 'descriptions' AND is_latest
 ),
 described AS (
     SELECT run_id, layer_id, unnest(list(neuron_id ORDER BY neuron_id)) AS neuron_id,
@@ -29,6 +27,6 @@ shares AS (
 )
 SELECT latest.network, dataset, layer.name AS layer, layer.position, adjective,
        CASE WHEN adjective IN (FROM v_basic_adjective) THEN 'basic' ELSE 'high-level' END AS level,
-       neurons, share, bounds.low, bounds.high, run_id
+       neurons, share, bounds.low, bounds.high, parameters, run_id
 FROM shares JOIN latest USING (run_id) JOIN layer USING (layer_id)
-ORDER BY latest.network, dataset, position, neurons DESC, adjective;
+ORDER BY latest.network, dataset, run_id, position, neurons DESC, adjective;

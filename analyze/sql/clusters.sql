@@ -1,10 +1,8 @@
 -- Clusters: per layer the neurons clustered, the clusters of every partition and of the chosen one, and how specific those are (Figures 4 and 5).
 -- SEnt, PEnt and CEnt are means over the chosen clusters of entropies over classes, positions and channels relative to their maxima; published is
--- the number of clusters that the CLAP paper's authors chose. Latest run each.
+-- the number of clusters that the CLAP paper's authors chose. Of each choice of parameters the latest run.
 WITH latest AS (
-    SELECT run_id, parameters::JSON ->> 'dataset' AS dataset FROM run
-    WHERE stage = 'clusters' AND status = 'done'
-    QUALIFY run_id = max(run_id) OVER (PARTITION BY parameters::JSON ->> 'network', dataset)
+    SELECT run_id, dataset, parameters FROM v_run WHERE stage = 'clusters' AND is_latest
 ),
 sizes AS (
     SELECT run_id, layer_id, partition, count(*) AS clusters, bool_or(is_chosen) AS is_chosen FROM cluster GROUP BY ALL
@@ -26,6 +24,7 @@ SELECT
     avg(class_entropy_ratio) AS class_entropy_ratio,
     avg(position_entropy_ratio) AS position_entropy_ratio,
     avg(channel_entropy_ratio) AS channel_entropy_ratio,
+    latest.parameters,
     clustering.run_id
 FROM clustering
 JOIN latest USING (run_id)
@@ -34,4 +33,4 @@ JOIN network USING (network_id)
 LEFT JOIN cluster ON cluster.run_id = clustering.run_id AND cluster.layer_id = clustering.layer_id AND cluster.is_chosen
 LEFT JOIN published ON published.network = network.name AND published.layer = layer.name
 GROUP BY ALL
-ORDER BY network, dataset, position;
+ORDER BY network, dataset, clustering.run_id, position;

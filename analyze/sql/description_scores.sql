@@ -1,13 +1,12 @@
 -- Held-out scores: how well descriptions tell, layer by layer, which clips they were not written from activate the neuron (median AUROC).
 -- floor is the median over neurons of the 95 % quantile that other neurons' descriptions reach (for scorer judge: the same ratings with clips drawn
 -- anew); above_floor the share of neurons beyond their own, discoveries the share with a q-value of at most 0.05 (see neuron_scores). low and high bound
--- the 95 % interval of the median; near-copies (see v_heard) count as one. Judges rate few clips of few neurons, half of them positives.
+-- the 95 % interval of the median; near-copies (see v_heard) count as one. Judges rate few clips of few neurons, half of them positives. Of each choice
+-- of parameters the latest run.
 WITH latest AS (
-    SELECT scored.run_id, scored.parameters::JSON ->> 'network' AS network, scored.parameters::JSON ->> 'dataset' AS dataset,
-           recorded.run_id AS activation_run
-    FROM run AS scored LEFT JOIN run AS recorded ON recorded.run_key = scored.parameters::JSON ->> 'activations'
-    WHERE scored.stage = 'scores' AND scored.status = 'done'
-    QUALIFY scored.run_id = max(scored.run_id) OVER (PARTITION BY network, dataset)
+    SELECT scored.run_id, network, dataset, v_run.parameters, recorded.run_id AS activation_run
+    FROM v_run JOIN run AS scored USING (run_id) LEFT JOIN run AS recorded ON recorded.run_key = scored.parameters::JSON ->> 'activations'
+    WHERE scored.stage = 'scores' AND is_latest
 ),
 tested AS (
     SELECT run_id, scorer, unnest(list(neuron_id ORDER BY neuron_id)) AS neuron_id, unnest(q_values(list(p_value ORDER BY neuron_id))) AS q_value
@@ -27,6 +26,6 @@ summed AS (
     FROM scored GROUP BY ALL
 )
 SELECT latest.network, dataset, layer.name AS layer, layer.position, scorer, neurons, clips, quantile_25, auroc, quantile_75, bounds.low, bounds.high,
-       average_precision, floor, above_floor, discoveries, run_id
+       average_precision, floor, above_floor, discoveries, parameters, run_id
 FROM summed JOIN latest USING (run_id) JOIN layer USING (layer_id)
-ORDER BY latest.network, dataset, position, scorer;
+ORDER BY latest.network, dataset, run_id, position, scorer;

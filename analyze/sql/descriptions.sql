@@ -1,11 +1,10 @@
--- Descriptions: per layer the neurons described, points kept and dropped by calibration, and open concepts. Latest run each of a captioner and model.
+-- Descriptions: per layer the neurons described, points kept and dropped by calibration, and open concepts. Of each choice of parameters the latest run.
 WITH latest AS (
-    SELECT run_id, run.parameters::JSON ->> 'network' AS network, run.parameters::JSON ->> 'dataset' AS dataset, captioned.parameters::JSON ->> 'captioner' AS captioner,
+    SELECT run_id, network, dataset, v_run.parameters, captioned.parameters::JSON ->> 'captioner' AS captioner,
            coalesce(run.parameters::JSON ->> '$.model.name', 'commonalities') AS model
-    FROM run LEFT JOIN (SELECT run_key, parameters FROM run WHERE stage = 'captions') AS captioned
+    FROM run JOIN v_run USING (run_id) LEFT JOIN (SELECT run_key, parameters FROM run WHERE stage = 'captions') AS captioned
         ON captioned.run_key = run.parameters::JSON ->> 'captions'
-    WHERE stage = 'descriptions' AND status = 'done'
-    QUALIFY run_id = max(run_id) OVER (PARTITION BY network, dataset, captioner, model)
+    WHERE run.stage = 'descriptions' AND is_latest
 ),
 points AS (
     SELECT run_id, layer_id, count(DISTINCT neuron_id) FILTER (is_kept) AS described, count(*) FILTER (is_kept) AS kept,
@@ -20,6 +19,6 @@ words AS (
 SELECT latest.network, dataset, captioner, model, layer.name AS layer, layer.position,
        (SELECT count(*) FROM neuron WHERE neuron.layer_id = layer.layer_id) AS neurons, described, kept AS points_kept, dropped AS points_dropped,
        kept / nullif(described, 0) AS points_per_neuron, coalesce(with_acoustic_adjective, 0) AS with_acoustic_adjective,
-       coalesce(acoustic_adjectives, 0)::BIGINT AS acoustic_adjectives, run_id
+       coalesce(acoustic_adjectives, 0)::BIGINT AS acoustic_adjectives, parameters, run_id
 FROM points JOIN latest USING (run_id) JOIN layer USING (layer_id) LEFT JOIN words USING (run_id, layer_id)
-ORDER BY latest.network, dataset, captioner, model, position;
+ORDER BY latest.network, dataset, captioner, model, run_id, position;

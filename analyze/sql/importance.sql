@@ -1,11 +1,10 @@
 -- Feature importance: test accuracy without the share of neurons that score highest on a criterion (Figure 4), means over repetitions.
 -- drop is in percentage points against the whole network; beside stands random choice's, and difference is what it costs more than that. low and high
 -- bound the 95 % interval of drop, difference_low and _high that of difference, over the recordings that test clips were cut from; p_value is the
--- difference's two-sided sign test over the worse and better ones (analyze/intervals.py). All of these hold for the repetitions' draws. Latest run each.
+-- difference's two-sided sign test over the worse and better ones (analyze/intervals.py). All of these hold for the repetitions' draws. Of each
+-- choice of parameters the latest run.
 WITH latest AS (
-    SELECT run_id, parameters::JSON ->> 'network' AS network, parameters::JSON ->> 'dataset' AS dataset FROM run
-    WHERE stage = 'ablations' AND status = 'done'
-    QUALIFY run_id = max(run_id) OVER (PARTITION BY network, dataset)
+    SELECT run_id, network, dataset, parameters FROM v_run WHERE stage = 'ablations' AND is_latest
 ),
 summed AS (
     SELECT run_id, criterion, share, count(*) AS repetitions, avg(neurons) AS neurons, avg(correct / total) AS accuracy,
@@ -38,10 +37,11 @@ SELECT network, dataset, summed.criterion, summed.share, summed.repetitions, sum
        100 * (whole.accuracy - summed.accuracy) AS drop, bounded.lost.low, bounded.lost.high, 100 * (whole.accuracy - chance.accuracy) AS random_drop,
        CASE WHEN summed.criterion NOT IN ('none', 'random') THEN 100 * (chance.accuracy - summed.accuracy) END AS difference,
        CASE WHEN summed.criterion <> 'random' THEN bounded.more.low END AS difference_low,
-       CASE WHEN summed.criterion <> 'random' THEN bounded.more.high END AS difference_high, worse, better, sign_test(worse, better) AS p_value, run_id
+       CASE WHEN summed.criterion <> 'random' THEN bounded.more.high END AS difference_high, worse, better, sign_test(worse, better) AS p_value,
+       parameters, run_id
 FROM summed JOIN latest USING (run_id)
 JOIN summed AS whole ON whole.run_id = summed.run_id AND whole.criterion = 'none'
 LEFT JOIN summed AS chance ON chance.run_id = summed.run_id AND chance.criterion = 'random' AND chance.share = summed.share
 LEFT JOIN bounded ON bounded.run_id = summed.run_id AND bounded.criterion = summed.criterion AND bounded.share = summed.share
 LEFT JOIN turned ON turned.run_id = summed.run_id AND turned.criterion = summed.criterion AND turned.share = summed.share
-ORDER BY network, dataset, summed.criterion, summed.share;
+ORDER BY network, dataset, run_id, summed.criterion, summed.share;

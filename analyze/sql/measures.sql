@@ -1,10 +1,8 @@
 -- Measures of specificity: how far each two agree. spearman and top_jaccard are over all pairs of neurons and classes, as measure_agreement has them.
 -- specific_jaccard is the Jaccard index of the pairs that the two call specific, of first_specific and second_specific pairs; expected is what as many
--- pairs drawn by chance would have. LAPE is a choice of pairs without a value of its own, probability a value without a choice. Latest run each.
+-- pairs drawn by chance would have. LAPE is a choice of pairs without a value of its own, probability a value without a choice. Of each choice of parameters the latest run.
 WITH latest AS (
-    SELECT run_id, parameters::JSON ->> 'network' AS network, parameters::JSON ->> 'dataset' AS dataset FROM run
-    WHERE stage = 'specificity' AND status = 'done'
-    QUALIFY run_id = max(run_id) OVER (PARTITION BY network, dataset)
+    SELECT run_id, network, dataset, parameters FROM v_run WHERE stage = 'specificity' AND is_latest
 ),
 chosen AS (SELECT run_id, label_set_id, measure, neuron_id, class_id FROM specific_neuron JOIN latest USING (run_id) JOIN class USING (class_id)),
 sizes AS (SELECT run_id, label_set_id, measure, count(*) AS pairs FROM chosen GROUP BY ALL),
@@ -31,6 +29,6 @@ joined AS (
     SELECT * FROM choices JOIN latest USING (run_id) WHERE second = 'lape' AND first <> 'lape'
 )
 SELECT network, dataset, label_set.name AS label_set, first, second, pairs, spearman, top_jaccard, first_specific, second_specific, specific_jaccard, expected,
-       run_id
+       parameters, run_id
 FROM joined JOIN label_set USING (label_set_id)
-ORDER BY network, dataset, label_set, spearman DESC NULLS LAST, specific_jaccard DESC, first, second;
+ORDER BY network, dataset, run_id, label_set, spearman DESC NULLS LAST, specific_jaccard DESC, first, second;

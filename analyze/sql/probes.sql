@@ -1,5 +1,5 @@
 -- Layer probes: accuracy of k nearest neighbours and of a linear classifier on each layer, over all folds (paper's Figure 2; chance is 1 / classes).
--- low and high bound the 95 % interval (Wilson's score); published is the CLAP paper's value for ESC-50, where it gives one. Latest run each.
+-- low and high bound the 95 % interval (Wilson's score); published is the CLAP paper's value for ESC-50, where it gives one. Of each choice of parameters the latest run.
 WITH counted AS (
     SELECT run_id, layer_id, label_set_id, method, k, sum(correct)::BIGINT AS correct, sum(total)::BIGINT AS total,
            count(DISTINCT class_id) AS classes
@@ -21,14 +21,14 @@ SELECT
     (share.accuracy + z * z / (2 * total) + z * sqrt(share.accuracy * (1 - share.accuracy) / total + z * z / (4.0 * total * total))) / (1 + z * z / total) AS high,
     1 / classes AS chance,
     published.accuracy::DOUBLE AS published,
+    v_run.parameters,
     share.run_id
 FROM share
-JOIN run ON run.run_id = share.run_id AND run.status = 'done'
+JOIN v_run ON v_run.run_id = share.run_id AND is_latest
 JOIN layer USING (layer_id)
 JOIN network USING (network_id)
 JOIN label_set USING (label_set_id)
 JOIN dataset USING (dataset_id)
 LEFT JOIN published ON published.network = network.name AND published.dataset = dataset.name AND published.layer = layer.name
     AND published.k IS NOT DISTINCT FROM share.k
-QUALIFY share.run_id = max(share.run_id) OVER (PARTITION BY network.name, dataset.name)
-ORDER BY network, dataset, position, method, share.k;
+ORDER BY network, dataset, share.run_id, position, method, share.k;

@@ -1,14 +1,12 @@
 -- Ablations of specific neurons: percentage points of accuracy lost without the neurons specific to a class, against random neurons of the same layers.
 -- clips: own are those of the class whose neurons are silenced, others all the rest. total, undisturbed, specific and random (mean over draws) are clip
 -- counts summed over the silenced classes, so that a clip of others counts once for each. Drops are means over classes; low and high bound the 95 %
--- interval of the paired difference (over classes), p_value is its two-sided sign test. Latest run of each label set, measure and read-out.
+-- interval of the paired difference (over classes), p_value is its two-sided sign test. Of each choice of parameters the latest run.
 WITH latest AS (
-    SELECT DISTINCT run_id, parameters::JSON ->> 'network' AS network, parameters::JSON ->> 'dataset' AS dataset, label_set.name AS label_set, measure,
-           parameters::JSON ->> 'readout' AS readout
-    FROM (SELECT DISTINCT run_id, measure, class_id FROM specific_ablation) JOIN run USING (run_id) JOIN class USING (class_id)
+    SELECT DISTINCT run_id, network, dataset, label_set.name AS label_set, measure, run.parameters::JSON ->> 'readout' AS readout, v_run.parameters
+    FROM (SELECT DISTINCT run_id, measure, class_id FROM specific_ablation) JOIN run USING (run_id) JOIN v_run USING (run_id) JOIN class USING (class_id)
     JOIN label_set USING (label_set_id)
-    WHERE status = 'done'
-    QUALIFY run_id = max(run_id) OVER (PARTITION BY network, dataset, label_set, measure, readout)
+    WHERE is_latest
 ),
 counted AS (
     SELECT run_id, measure, specific_ablation.class_id, CASE WHEN specific_ablation.class_id = read_class_id THEN 'own' ELSE 'others' END AS clips,
@@ -34,9 +32,7 @@ summed AS (
 )
 SELECT
     network, dataset, label_set, measure, readout, clips, classes, neurons, draws, total, undisturbed, specific, random, specific_drop, random_drop,
-    difference, bounds.low, bounds.high, worse, better,
-    least(1, (SELECT 2 * sum(exp(lgamma(worse + better + 1) - lgamma(i + 1) - lgamma(worse + better - i + 1) - (worse + better) * ln(2)))
-              FROM range(least(worse, better) + 1) AS counts (i))) AS p_value,
-    run_id
+    difference, bounds.low, bounds.high, worse, better, sign_test(worse, better) AS p_value,
+    parameters, run_id
 FROM summed JOIN latest USING (run_id, measure)
-ORDER BY network, dataset, label_set, measure, readout, clips DESC;
+ORDER BY network, dataset, label_set, measure, readout, run_id, clips DESC;

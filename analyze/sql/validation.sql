@@ -1,13 +1,11 @@
 -- Validation: how often each method finds what was planted in a network whose neurons are known by construction.
--- low and high bound the 95 % interval (Wilson's score). Latest run each.
+-- low and high bound the 95 % interval (Wilson's score). Of each choice of parameters the latest run.
 WITH latest AS (
-    SELECT run_id, parameters::JSON ->> 'network' AS network, parameters::JSON ->> 'dataset' AS dataset FROM run
-    WHERE stage = 'validation' AND status = 'done'
-    QUALIFY run_id = max(run_id) OVER (PARTITION BY network, dataset)
+    SELECT run_id, network, dataset, parameters FROM v_run WHERE stage = 'validation' AND is_latest
 )
 SELECT network, dataset, method, measure, layer, kind, correct, total, correct / total AS share,
        (correct / total + 1.92073 / total - 1.95996 * sqrt(correct / total * (1 - correct / total) / total + 0.960365 / total / total)) / (1 + 3.84146 / total) AS low,
        (correct / total + 1.92073 / total + 1.95996 * sqrt(correct / total * (1 - correct / total) / total + 0.960365 / total / total)) / (1 + 3.84146 / total) AS high,
-       run_id
+       parameters, run_id
 FROM validation JOIN latest USING (run_id)
-ORDER BY network, dataset, method, measure, layer, kind;
+ORDER BY network, dataset, run_id, method, measure, layer, kind;

@@ -28,6 +28,19 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+def _is_address(url: str) -> bool:
+    """Whether a text is a server's address, without a name, key or question in it."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        _ = parts.port  # ValueError where it is none
+    except ValueError:
+        return False
+    printable = url.isascii() and url.isprintable() and " " not in url
+    return (
+        printable and parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.username or parts.password or parts.query)
+    )
+
+
 class Endpoint:
     """A server with OpenAI's chat completions: several prompts at once, patient with a server that is busy.
 
@@ -53,9 +66,8 @@ class Endpoint:
         pause_s: float = 1.0,
     ) -> None:
         """`url` up to and with /v1; the pause after a failure doubles with every attempt, or is what the server asks for, up to a minute."""
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password or parts.query:
-            raise UserError(f"{url!r} is no address of a server: give it like http://localhost:8000/v1, a key by --key-variable")
+        if not _is_address(url):
+            raise UserError(f"{url!r} is no address of a server: give it like http://localhost:8000/v1, a key by key_variable")
         self.url = url.rstrip("/").removesuffix("/chat/completions")
         self.name, self.key_variable = model, key_variable
         self.concurrency, self.timeout_s, self.attempts, self.pause_s = concurrency, timeout_s, attempts, pause_s

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -172,6 +174,21 @@ class Cached:
 
 @cache
 def load_encoder(name: str) -> TextEncoder:
-    """The sentence encoder of a name: see DescriptionChoice."""
+    """The encoder of a name: minilm, or a folder or hub name of sentence-transformers or of CLIP (then its text side)."""
+    if name == "minilm":
+        return Cached(minilm())
+    return Cached(ClipText(name) if _is_clip(name) else SentenceTransformer(name))
 
-    return Cached(minilm() if name == "minilm" else SentenceTransformer(name))
+
+def _is_clip(name: str) -> bool:
+    """Whether a folder's config.json, or a hub name without a word on sentences, says CLIP."""
+    config = Path(name) / "config.json"
+    if config.is_file():
+        try:
+            kind = json.loads(config.read_text(encoding="utf-8")).get("model_type", "")
+        except (ValueError, OSError, AttributeError):
+            return False  # told when it is loaded
+        return kind in ("clip", "clip_text_model")
+    return (
+        not Path(name).is_dir() and re.search(r"(?<![a-z])clip(?![a-z])", name.lower()) is not None and "sentence-transformers" not in name
+    )

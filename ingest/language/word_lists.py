@@ -53,6 +53,14 @@ def word_list(name: str) -> frozenset[str]:
     return frozenset(line.strip() for line in lines if line.strip() and not line.startswith("#"))
 
 
+@functools.cache
+def class_names() -> dict[str, tuple[str, ...]]:
+    """What ESC-50's classes are called in descriptions, by class with spaces for underscores: nouns in the singular, verbs ending in -ing; of a
+    name of several words all must be there. Classes of other data sets have no list."""
+    with open(HERE / "class_names.csv", newline="", encoding="utf-8") as table:
+        return {row["class"].replace("_", " "): tuple(row["names"].split(SEPARATOR)) for row in csv.DictReader(table)}
+
+
 ESC50_AUDIOSET = HERE / "esc50_audioset.csv"
 SEPARATOR = ";"
 
@@ -74,6 +82,14 @@ def read_label_map(path: Path = ESC50_AUDIOSET) -> dict[str, list[str]]:
             raise UserError(f"label map {path} lists the class {name} twice: give all its names in one row")
         found[name] = [part.strip() for part in names.split(SEPARATOR) if part.strip()]
     return found
+
+
+@functools.cache
+def class_prompts(reader: str) -> str:
+    """The CLAP paper's prompt (Table 3) for data sets of a reader, with {} for a class's name; for others "this is a sound of {}"."""
+    with open(HERE / "prompts.csv", newline="", encoding="utf-8") as table:
+        shipped = {row["reader"]: row["prompt"] for row in csv.DictReader(table)}
+    return shipped.get(reader.split(" ")[0], shipped["esc50"])
 
 
 @functools.cache

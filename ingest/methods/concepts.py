@@ -11,7 +11,7 @@ from typing import Literal
 
 from ingest.language.models import read_prompt
 from ingest.language.sentences import tokens
-from ingest.language.word_lists import word_list
+from ingest.language.word_lists import class_names, word_list
 from warehouse.store import UserError
 
 PartOfSpeech = Literal["adjective", "noun", "verb", "preposition"]
@@ -115,3 +115,44 @@ def parse_yes_no(reply: str) -> bool | None:
         return first[1] == "yes"
     answers = set(re.findall(r"\byes\b|\bno\b", text))
     return answers == {"yes"} if len(answers) == 1 else None
+
+
+def lemmas(word: str, pos: PartOfSpeech) -> frozenset[str]:
+    """What a word may be an inflection of, itself among it: of nouns the singular, of verbs what endings were put to. Some are no words
+    (knocke), which harms nobody."""
+    found = {word}
+    if pos == "noun":
+        from textblob.en.inflect import singularize
+
+        found.add(singularize(word))
+    elif pos == "verb":
+        for ending in ("ing", "ed", "es", "s"):
+            if word.endswith(ending) and len(stem := word.removesuffix(ending)) > 2:
+                found |= {stem, f"{stem}e"} if ending[0] != "s" else {stem}
+                if len(stem) > 3 and stem[-1] == stem[-2] and stem[-1] not in "ls":
+                    found.add(stem[:-1])
+    return frozenset(found)
+
+
+class Naming:
+    """By what words descriptions name a class: those that word_lists.class_names has for it; without such a list its own words but stop words,
+    each by itself. A noun counts by its singular, a verb where the name ends in -ing."""
+
+    def __init__(self, class_name: str) -> None:
+        plain = " ".join(re.findall(r"[a-z]+", class_name.lower()))
+        own = [word for word in plain.split() if word not in word_list("stop_words")]
+        self.names = [tuple(name.split()) for name in class_names().get(plain, own)]
+
+    def parts(self, word: str, pos: str) -> set[str]:
+        """Words of the names that a word stands for."""
+        wanted = {part for name in self.names for part in name}
+        if pos == "noun":
+            return {part for part in wanted if lemmas(word, "noun") & lemmas(part, "noun")}
+        if pos == "verb":
+            return {part for part in wanted if part.endswith("ing") and lemmas(word, "verb") & lemmas(part, "verb")}
+        return set()
+
+    def named(self, parts: Iterable[str]) -> bool:
+        """Whether the words of some name are all there."""
+        said = set(parts)
+        return any(said.issuperset(name) for name in self.names)

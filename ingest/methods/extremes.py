@@ -2,10 +2,39 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 
 import numpy as np
 import torch
+
+
+def drawn_order(activations: np.ndarray, seed: int, name: str, *, lowest: bool = False) -> np.ndarray:
+    """Every neuron's clips from its highest to its lowest (or from its lowest), [neurons, clips], for activations [neurons, clips].
+
+    Equal ones come in an order drawn for each neuron by the seed and its layer's `name`: the order of files would show every rectified
+    neuron the same lowest clips. Values that are NaN or infinite come last.
+    """
+    values = np.asarray(activations, dtype=np.float32)
+    values = np.where(np.isfinite(values), values if lowest else -values, np.inf)
+    places = np.broadcast_to(np.arange(values.shape[1]), values.shape)
+    drawn = np.random.default_rng([seed, zlib.crc32(name.encode())]).permuted(places, axis=1)
+    order = np.argsort(np.take_along_axis(values, drawn, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(drawn, order, axis=1)
+
+
+def answered(activations: np.ndarray) -> np.ndarray:
+    """Clips that may count among a neuron's highest, [neurons, clips] (bool): those above 0 of a neuron that is never below 0, which leaves
+    it cold at 0; all with a finite value of any other, whose sign says nothing."""
+    values = np.asarray(activations, dtype=np.float32)
+    finite = np.isfinite(values)
+    return finite & ((values > 0) | is_signed(values)[:, None])
+
+
+def is_signed(activations: np.ndarray) -> np.ndarray:
+    """Which neurons [neurons] (bool) are below 0 on some clip."""
+    values = np.asarray(activations)
+    return (np.isfinite(values) & (values < 0)).any(axis=1)
 
 
 class Extremes:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ingest.methods.extremes import is_signed
+
 POSITIVE_SHARE = 0.1
 FEWEST_POSITIVES = 5
 PERMUTATIONS = 1000
@@ -23,15 +25,19 @@ def split(groups: Sequence[str], share: float, seed: int) -> np.ndarray:
     return np.array([marks[group] < share for group in groups], dtype=bool)
 
 
-def positives(activations: np.ndarray) -> np.ndarray:
-    """The tenth of the clips that activate each neuron most, and those equal to the last of them, all above 0: [neurons, clips] (bool) from
-    activations [neurons, clips]; none for a neuron with fewer than five, or nothing but positives."""
+def positives(activations: np.ndarray, signed: np.ndarray | None = None) -> np.ndarray:
+    """The tenth of the clips that activate each neuron most, and those equal to the last of them, which of a neuron that is never below 0 must
+    be above it: [neurons, clips] (bool) from activations [neurons, clips]; none for a neuron with fewer than five, or nothing but positives.
+
+    `signed` [neurons] says which are below 0 somewhere; by default, among these clips.
+    """
     values = np.asarray(activations, dtype=np.float32)
+    signed = is_signed(values) if signed is None else signed
     count = max(FEWEST_POSITIVES, round(POSITIVE_SHARE * values.shape[1]))
     if values.shape[1] <= count:
         return np.zeros(values.shape, dtype=bool)
     edge = np.partition(values, -count, axis=1)[:, -count, None]
-    found = (values >= edge) & (values > 0)
+    found = (values >= edge) & ((values > 0) | signed[:, None])
     number = found.sum(axis=1, keepdims=True)
     return found & (number >= FEWEST_POSITIVES) & (number < values.shape[1])
 

@@ -97,11 +97,15 @@ class Verdict:
     shared_word: float
 
 
-def verdict(vocabulary: Vocabulary, activations: np.ndarray, thresholds: Thresholds | None = None, words: int = 5) -> Verdict | None:
+def verdict(
+    vocabulary: Vocabulary, activations: np.ndarray, thresholds: Thresholds | None = None, words: int = 5, order: np.ndarray | None = None
+) -> Verdict | None:
     """The meanings of a neuron with these activations, [clips]; None with fewer than `least_clips` captioned clips above 0, or without cold ones.
 
     Looked at are the `k` highest clips above 0; cold are those not above 0, or, where these are fewer than `cold_share` of all, the lower
-    half. Values that are not finite and clips without a caption are left out. Ward's method cuts the top clips in two by the words of their
+    half. Of a neuron that is below 0 on some clip, the highest count whatever their sign, and the lower half is cold. `order` has the clips
+    [clips] from the highest, where equal ones are not to come as they lie.
+    Values that are not finite and clips without a caption are left out. Ward's method cuts the top clips in two by the words of their
     captions. The groups are meanings of their own when the smaller has at least `smallest_share` of the clips, their words transfer with an
     AUROC below `transfer`, no shared word alone has a balanced accuracy of `shared_word`, and both are coherent, `coherence` or more.
     Otherwise all top clips together are one meaning, if they are coherent.
@@ -109,11 +113,13 @@ def verdict(vocabulary: Vocabulary, activations: np.ndarray, thresholds: Thresho
     limits = thresholds or Thresholds()
     values = np.where(np.isfinite(activations) & vocabulary.captioned, np.asarray(activations, dtype=np.float64), np.nan)
     usable = np.flatnonzero(~np.isnan(values))
-    order = usable[np.argsort(-values[usable], kind="stable")][: limits.k]
-    top = order[values[order] > 0]
+    signed = bool((np.isfinite(activations) & (np.asarray(activations) < 0)).any())
+    ranked = usable[np.argsort(-values[usable], kind="stable")] if order is None else order[~np.isnan(values[order])]
+    top = ranked[: limits.k]
+    top = top if signed else top[values[top] > 0]
     rest = np.setdiff1d(usable, top)
     cold = rest[values[rest] <= 0]
-    if len(rest) and len(cold) < limits.cold_share * len(usable):
+    if len(rest) and (signed or len(cold) < limits.cold_share * len(usable)):
         cold = rest[values[rest] <= np.median(values[usable])]
     if len(top) < limits.least_clips or not len(cold):
         return None

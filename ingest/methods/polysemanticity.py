@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -37,6 +38,34 @@ def sentence_clusters(embeddings: np.ndarray, clusters: int = CLUSTERS, seed: in
     number = np.empty(len(sizes), dtype=np.int64)
     number[np.lexsort((first, -sizes))] = np.arange(len(sizes))
     return number[labels.ravel()]
+
+
+@dataclass(frozen=True)
+class Elbow:
+    """K-means of the same sentences into ever more clusters: `clusters` and, for each, the mean distance of a sentence from its cluster's
+    centre (`distance`); the number `chosen`."""
+
+    clusters: np.ndarray
+    distance: np.ndarray
+    chosen: int
+
+
+def elbow(embeddings: np.ndarray, most: int, seed: int = 0) -> Elbow:
+    """The number of sentence clusters at the elbow of the mean distance within clusters, from 1 to `most` (Thorndike 1953).
+
+    Thorndike looks for the number after which the curve falls no more than gently; here that is the number whose point lies farthest below
+    the straight line between the curve's ends (Satopaa et al. 2011, "Kneedle"). `embeddings` is [sentences, d] of finite values.
+    """
+    from sklearn.cluster import KMeans
+
+    embeddings = np.asarray(embeddings)
+    numbers = np.arange(1, min(most, len(np.unique(embeddings, axis=0))) + 1)
+    fits = [KMeans(int(number), n_init=N_INIT, random_state=seed).fit(embeddings) for number in numbers]
+    distance = np.array([np.linalg.norm(embeddings - fit.cluster_centers_[fit.labels_], axis=1).mean() for fit in fits])
+    if len(numbers) < 3 or distance[0] <= distance[-1]:
+        return Elbow(numbers, distance, int(numbers[-1]) if len(numbers) else 0)
+    along, down = (numbers - 1) / (numbers[-1] - 1), (distance - distance[-1]) / (distance[0] - distance[-1])
+    return Elbow(numbers, distance, int(numbers[np.argmax(1 - along - down)]))
 
 
 def clip_clusters(labels: np.ndarray, clip_of_sentence: np.ndarray, clips: int) -> np.ndarray:
@@ -98,8 +127,11 @@ class Word:
     weight: float
 
 
-def cluster_words(sentences: Sequence[str], labels: np.ndarray, words: int = 10) -> list[list[Word]]:
-    """The most distinctive words of every cluster of sentences, at most `words` each, the most distinctive first (compare Table 8).
+def cluster_words(
+    sentences: Sequence[str], labels: np.ndarray, words: int = 10, by: Literal["weight", "occurrences"] = "weight"
+) -> list[list[Word]]:
+    """The words of every cluster of sentences, at most `words` each: the most distinctive first, or by `occurrences` those that occur most, of which
+    Table 8's clouds are made.
 
     The weight is c-TF-IDF (Grootendorst 2022, arXiv 2203.05794, equation 2, with shares for counts): a word's share of the cluster's words times
     ln(1 + mean number of words in a cluster / occurrences of the word in all). English stop words are left out; case does not matter.
@@ -119,7 +151,9 @@ def cluster_words(sentences: Sequence[str], labels: np.ndarray, words: int = 10)
     weights = counts / np.maximum(totals, 1) * np.log(1 + totals.mean() / counts.sum(axis=0))
     found = []
     for cluster in range(clusters):
-        order = np.argsort(-weights[cluster], kind="stable")[:words]  # the vocabulary is sorted, so equals come by the alphabet
+        order = np.argsort(-(weights if by == "weight" else counts)[cluster], kind="stable")[
+            :words
+        ]  # the vocabulary is sorted, so equals come by the alphabet
         found.append(
             [Word(str(vocabulary[i]), int(counts[cluster, i]), float(weights[cluster, i])) for i in order if counts[cluster, i] > 0]
         )

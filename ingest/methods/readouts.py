@@ -29,6 +29,19 @@ def class_counts(
     return (predictions[..., counted] == labels[counted]).astype(np.int64) @ member, member.sum(axis=0)
 
 
+def prompted(prompt: str, name: str) -> str:
+    """A class's name, spaces for underscores, in the hole {} of a prompt, or behind one that has none."""
+    plain = name.replace("_", " ")
+    return prompt.replace("{}", plain) if "{}" in prompt else prompt + plain
+
+
+def same_names(output_names: Sequence[str] | None, classes: Sequence[str]) -> dict[str, list[str]]:
+    """A label map by the names themselves: of each class the output of its name, whatever the case and underscores or spaces; classes that no
+    output is called are left out."""
+    plain = {name.replace("_", " ").strip().lower(): name for name in reversed(output_names or ())}
+    return {name: [plain[key]] for name in classes if (key := name.replace("_", " ").strip().lower()) in plain}
+
+
 @dataclass(frozen=True)
 class OwnClassifier:
     """The network's own outputs read as other classes: `columns` are the outputs that mean each class, in order of class number."""

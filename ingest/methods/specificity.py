@@ -200,18 +200,22 @@ class Lape(NamedTuple):
     specific: np.ndarray
 
 
-def lape(p: np.ndarray, *, filter_quantile: float = 0.95, lowest_entropy: float = 0.01, class_quantile: float = 0.95) -> Lape:
+def lape(
+    p: np.ndarray, *, filter_quantile: float = 0.95, lowest_entropy: float = 0.01, class_quantile: float = 0.95, with_ties: bool = False
+) -> Lape:
     """Language activation probability entropy with its thresholds (Tang et al. 2024, arXiv 2402.16438, section 2.2 and released program).
 
     Of the activation probabilities `p` [neurons, classes], neurons without one above the `filter_quantile` of all pairs are dropped; of the
     others those of lowest entropy are kept, as many as the share `lowest_entropy` of all neurons; they are specific to the classes whose P
-    is above the `class_quantile` of all pairs. Equal entropies are kept or dropped together, where the released program takes any of them.
+    is above the `class_quantile` of all pairs. Equal entropies are kept or dropped together, where the released program takes any of them;
+    pairs equal to a quantile count as above it `with_ties` only.
     """
     entropy = activation_probability_entropy(p)
-    finite = np.isfinite(p)
-    candidates = (finite & (p > _quantile(p[finite], filter_quantile))).any(axis=1)
-    kept = _lowest(entropy, candidates, round(lowest_entropy * len(p)))
-    return Lape(entropy, kept[:, None] & finite & (p > _quantile(p[finite], class_quantile)))
+    finite = np.isfinite(p) & (p > 0 if with_ties else True)
+    above = np.greater_equal if with_ties else np.greater
+    first, last = (_quantile(p[np.isfinite(p)], quantile) for quantile in (filter_quantile, class_quantile))
+    kept = _lowest(entropy, (finite & above(p, first)).any(axis=1), round(lowest_entropy * len(p)))
+    return Lape(entropy, kept[:, None] & finite & above(p, last))
 
 
 def specific_neurons(
@@ -224,6 +228,7 @@ def specific_neurons(
     entropy_among: EntropyAmong = "all neurons",
     population: Population = "all pairs",
     with_ties: bool = False,
+    seed: int | None = None,
 ) -> np.ndarray:
     """Which neurons are specific to which classes (bool [neurons, classes]), by the filters of "What do neurons listen to?" (2026).
 
@@ -232,9 +237,9 @@ def specific_neurons(
     of `entropy_among` all neurons, or of those left by (1), is kept; (3) a neuron is specific to the classes whose P is above the
     `class_quantile` of `population`: all (neuron, class) pairs, those of the neurons kept so far, those of the same class, or those of the
     same neuron. The paper leaves `activity`, `entropy_among` and `population` open. Equal values fall together: all are dropped in (1),
-    all kept in (2). In (3) those equal to the quantile are taken `with_ties` only: LAPE's program takes none, which finds nothing where more
-    pairs than 5 % have a P of 1. Neurons that nothing activates, and pairs whose P is NaN, are never specific. Raises UserError
-    for a word that is not known.
+    all kept in (2), unless a `seed` is given: it draws as many of those equal to the last one as the share has room for. In (3) those
+    equal to the quantile are taken `with_ties` only: LAPE's program takes none, which finds nothing where more pairs than 5 % have a P of 1.
+    Neurons that nothing activates, and pairs whose P is NaN, are never specific. Raises UserError for a word that is not known.
     """
     for name, word, words in (
         ("activity", activity, Activity),
@@ -250,7 +255,7 @@ def specific_neurons(
     strength = values.sum(axis=1) / np.maximum(finite.sum(axis=1), 1) if activity == "mean" else values.max(axis=1, initial=0)
     active[known] = strength[known] > _kth(strength[known], round(least_active * int(known.sum())))
     among = len(p) if entropy_among == "all neurons" else int(active.sum())
-    kept = _lowest(activation_probability_entropy(p), active, round(lowest_entropy * among))
+    kept = _lowest(activation_probability_entropy(p), active, round(lowest_entropy * among), seed)
     if population in ("all pairs", "kept pairs"):
         pairs = finite if population == "all pairs" else finite & kept[:, None]
         bar: float | np.ndarray = _quantile(p[pairs], class_quantile)
@@ -262,10 +267,17 @@ def specific_neurons(
     return kept[:, None] & finite & (p > 0) & ((p >= bar) if with_ties else (p > bar))
 
 
-def _lowest(entropy: np.ndarray, candidates: np.ndarray, count: int) -> np.ndarray:
-    """The `count` candidates (bool [neurons]) of lowest entropy, more where the last ones are equal, fewer where there are no more."""
+def _lowest(entropy: np.ndarray, candidates: np.ndarray, count: int, seed: int | None = None) -> np.ndarray:
+    """The `count` candidates (bool [neurons]) of lowest entropy, fewer where there are no more; of those equal to the last one all, or with
+    a seed a draw."""
     candidates = candidates & np.isfinite(entropy)
-    return candidates & (entropy <= _kth(entropy[candidates], min(count, int(candidates.sum()))))
+    count = min(count, int(candidates.sum()))
+    last = _kth(entropy[candidates], count)
+    kept = candidates & (entropy <= last)
+    if seed is not None and kept.sum() > count:
+        equal = np.flatnonzero(kept & (entropy == last))
+        kept[np.random.default_rng(seed).permutation(equal)[: kept.sum() - count]] = False
+    return kept
 
 
 def _quantile(values: np.ndarray, q: float) -> float:

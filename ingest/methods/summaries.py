@@ -49,6 +49,30 @@ def icl_prompt(points: Sequence[str], concepts: Sequence[str], shots: int = 2) -
     return "\n\n".join([instruction.format(concepts=", ".join(concepts)), *examples[:shots], query.format(description=description)])
 
 
+def icl_top_prompt(points: Sequence[str], concepts: Sequence[str], top: int) -> str:
+    """The prompt that has the `top` concepts chosen for a calibrated summary. The paper has values for five, but not how it asked for them: the
+    instruction is Table 5's for several, without examples, whose answers are of one."""
+    description = " ".join(" ".join(points).split())
+    return read_prompt("icl_top").text.format(concepts=", ".join(concepts), top=top, description=description)
+
+
+def icl_answers(reply: str, concepts: Sequence[str]) -> list[str]:
+    """The concepts that a reply to icl_top_prompt lists after its last "Answer:", in order, each once; what is none of the concepts is passed
+    over. Case, underscores, numbering and punctuation do not matter; concepts may hold commas themselves."""
+    known = {_plain(concept): concept for concept in concepts}
+    _, *answers = re.split("answer:", reply, flags=re.IGNORECASE)
+    parts = [_plain(re.sub(r"^\W*\d+\W+", "", part)) for part in re.split(r"[,;\n]", answers[-1])] if answers else []
+    longest = 1 + max((concept.count(",") for concept in concepts), default=0)
+    found, place = [], 0
+    while place < len(parts):
+        sizes = range(min(longest, len(parts) - place), 0, -1)
+        size = next((size for size in sizes if " ".join(parts[place : place + size]) in known), None)
+        if size:
+            found.append(known[" ".join(parts[place : place + size])])
+        place += size or 1
+    return list(dict.fromkeys(found))
+
+
 def icl_answer(reply: str, concepts: Sequence[str]) -> str | None:
     """The concept that a reply to icl_prompt chooses: what follows its last "Answer:", or else the only concept it puts in quotes.
 

@@ -237,13 +237,19 @@ def load_beats(path: Path, clip_s: float | None = None) -> Network:
     `label_dict`, None where it has none. `clip_s` is 5 by default. Raises UserError for whatever does not fit.
     """
     path = Path(path)
-    clip_s = DEFAULT_CLIP_S if clip_s is None else clip_s
     config, tensors, output_names = read_published(path)
+    return beats_network(path, config, tensors, output_names, DEFAULT_CLIP_S if clip_s is None else clip_s)
+
+
+def beats_network(
+    origin: Path, config: Config, tensors: Mapping[str, torch.Tensor], output_names: list[str] | None, clip_s: float
+) -> Network:
+    """See `load_beats`, of what a file `origin` holds."""
     size = config.input_patch_size
     shortest_s = (FRAME + (size - 1) * HOP) / SAMPLE_RATE_HZ
     if not shortest_s <= clip_s < math.inf:
         raise UserError(f"BEATs cannot take clips of {clip_s:g} s: give at least {shortest_s:g} s")
-    module = build(config, tensors, path)
+    module = build(config, tensors, origin)
     steps = (1 + (round(clip_s * SAMPLE_RATE_HZ) - FRAME) // HOP) // size
     times = tuple(step for step in range(steps) for _ in range(MEL_BANDS // size))
     layers = []
@@ -252,9 +258,9 @@ def load_beats(path: Path, clip_s: float | None = None) -> Network:
             path_in_module = f"encoder.layers.{block}.{name}"
             layers.append(Layer(f"block{block + 1}/{name}", path_in_module, (len(times), units), "token,unit", token_times=times))
     if config.finetuned_model:
-        layers.append(Layer("classifier", "pool", (config.predictor_class,), "unit"))
+        layers.append(Layer("classifier", "pool", (config.predictor_class,), "unit", token_module="predictor"))
     return Network(
-        path.stem,
+        origin.stem,
         "beats",
         module,
         sample_rate_hz=SAMPLE_RATE_HZ,
@@ -281,13 +287,14 @@ def read_published(path: Path) -> tuple[Config, dict[str, torch.Tensor], list[st
     tensors = dict(content["model"])
     if not all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in tensors.items()):
         raise UserError(f"{path} is no BEATs checkpoint: model is no state dict (names with tensors)")
-    config = _config(content["cfg"], path)
+    config = read_config(content["cfg"], path)
     labels, wanted = content.get("label_dict"), range(config.predictor_class)
     named = config.finetuned_model and isinstance(labels, Mapping) and all(isinstance(labels.get(index), str) for index in wanted)
     return config, tensors, [labels[index] for index in wanted] if named and labels else None
 
 
-def _config(given: Mapping[Any, Any], path: Path) -> Config:
+def read_config(given: Mapping[Any, Any], path: str | Path) -> Config:
+    """The settings in a checkpoint's `cfg`, checked; raises UserError for those of networks that are not known."""
     if "input_patch_size" not in given:
         raise UserError(f"{path}: its cfg lacks input_patch_size: it is no BEATs checkpoint")
     known = {}
@@ -309,7 +316,7 @@ def _config(given: Mapping[Any, Any], path: Path) -> Config:
     return config
 
 
-def build(config: Config, tensors: Mapping[str, torch.Tensor], origin: Path) -> Beats:
+def build(config: Config, tensors: Mapping[str, torch.Tensor], origin: str | Path) -> Beats:
     """The module with a checkpoint's tensors, every key and shape checked before memory is taken; raises UserError."""
     blocks = {match[1] for name in tensors if (match := re.match(r"encoder\.layers\.(\d+)\.", name))}
     if len(blocks) != config.encoder_layers:
@@ -327,7 +334,7 @@ def build(config: Config, tensors: Mapping[str, torch.Tensor], origin: Path) -> 
     return module.requires_grad_(False)
 
 
-def _fold_weight_norm(tensors: Mapping[str, torch.Tensor], origin: Path) -> dict[str, torch.Tensor]:
+def _fold_weight_norm(tensors: Mapping[str, torch.Tensor], origin: str | Path) -> dict[str, torch.Tensor]:
     """Put the one weight of the positional convolution in the place of its length by kernel position and its direction."""
     prefix = "encoder.pos_conv.0."
     for names in WEIGHT_NORM:

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional
 
 from ingest.networks.checkpoints import load_exactly, read_checkpoint, tensor_sha256
-from ingest.networks.network import Layer, Network, frame_times
+from ingest.networks.network import Layer, Network
 from ingest.networks.network import Padding as ShortClips
 from warehouse.store import UserError
 
@@ -35,7 +35,11 @@ NORM_EPSILON = 1e-6
 FINE_TUNED_PREFIX = "module.ar.runtime.backbone."
 # What only training needs: predictor, target network, prediction of another network's features, projections of M2D-CLAP.
 TRAINING_ONLY = ("decoder_", "target_", "mask_token", "offline_predictor.", "audio_proj.", "text_proj.")
-NOTE = "Masked Modeling Duo: a ViT trained on AudioSet's sounds without labels. GELU units: values below zero are small but there."
+HEAD = ("head.", "fc_norm.")  # a classifier as timm names it, and the norm of what is pooled for it
+GELU = "GELU units: values below zero are small but there."
+NOTE = f"Masked Modeling Duo: a ViT trained on AudioSet's sounds without labels. {GELU}"
+FINE_TUNED_NOTE = f"Masked Modeling Duo: a ViT trained on AudioSet's sounds without labels, then with labels; its head is left out. {GELU}"
+SUPERVISED_NOTE = f"A ViT of M2D's architecture trained with labels; its head is left out. {GELU}"
 
 Padding = Literal["masked", "attended"]
 
@@ -88,16 +92,16 @@ class Encoder(nn.Module):
 
     Token 0 is CLS; the patches follow band by band, each band from first to last time. `grid_times` are the times that the position
     embedding knows, of which shorter windows take the first. In the last of a clip's windows only `last_times` times are attended to, and
-    nowhere those that are NaN, which put out NaN.
+    nowhere those that are NaN, which put out NaN. Without `norm` tokens stay as the last block leaves them.
     """
 
-    def __init__(self, size: Size, grid_times: int, windows: int = 1, last_times: int | None = None) -> None:
+    def __init__(self, size: Size, grid_times: int, windows: int = 1, last_times: int | None = None, *, norm: bool = True) -> None:
         super().__init__()
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(1, size.width, PATCH, PATCH)})
         self.cls_token = nn.Parameter(torch.zeros(1, 1, size.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + PATCH_ROWS * grid_times, size.width))
         self.blocks = nn.ModuleList(Block(size) for _ in range(size.depth))
-        self.norm = nn.LayerNorm(size.width, eps=NORM_EPSILON)
+        self.norm = nn.LayerNorm(size.width, eps=NORM_EPSILON) if norm else nn.Identity()
         self.windows, self.last_times = windows, last_times
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -162,7 +166,7 @@ class M2D(Network):
 
     `padding` says what the last of several windows is: `masked`, as long as its patches, which is what the present released program does
     (tokens beyond are there, but nobody attends to them); or `attended`, every window filled up with zeros that take part in attention, as
-    in the program of 2022.
+    in the program of 2022. `supervised` is the same architecture trained with labels alone.
     """
 
     def __init__(
@@ -174,6 +178,9 @@ class M2D(Network):
         size: Size,
         norm_stats: tuple[float, float],
         padding: Padding,
+        supervised: bool = False,
+        norm: bool = True,
+        note: str = NOTE,
     ) -> None:
         self.grid_times = _grid_times(tensors)
         patches = math.ceil(round(clip_s * SAMPLE_RATE_HZ) / PATCH_SAMPLES)
@@ -181,13 +188,13 @@ class M2D(Network):
         self.times = self.grid_times if windows > 1 or padding == "attended" else patches
         last_times = patches - (windows - 1) * self.times if padding == "masked" else None
         with torch.device("meta"):  # values drawn at random would only be written over
-            module = Encoder(size, self.grid_times, windows, last_times)
+            module = Encoder(size, self.grid_times, windows, last_times, norm=norm)
         module = module.to_empty(device="cpu")
         load_exactly(module, tensors, origin)
         shape = (1 + PATCH_ROWS * self.times, size.hidden)
         token_times = (-1, *tuple(range(self.times)) * PATCH_ROWS)
         super().__init__(
-            "m2d" if padding == "masked" else f"m2d-{padding}",
+            "-".join(["m2d", *(["supervised"] if supervised else []), *([padding] if padding != "masked" else [])]),
             "vit",
             module.requires_grad_(False),
             sample_rate_hz=SAMPLE_RATE_HZ,
@@ -200,7 +207,7 @@ class M2D(Network):
             windows=windows,
             window_s=self.times * PATCH_S,
             window_hop_s=self.grid_times * PATCH_S if windows > 1 else None,
-            note=NOTE,
+            note=note,
             counts_padding=False,
             padding=ShortClips(padding, self.prepare, lambda layer, samples: -(-samples // PATCH_SAMPLES), shortest=STFT_WINDOW // 2 + 1),
         )
@@ -236,10 +243,10 @@ class M2D(Network):
         """
         grid = tokens[:, 1:].unflatten(1, (PATCH_ROWS, self.times)).transpose(1, 2).flatten(2)
         grid = grid.unflatten(0, (-1, self.windows)).flatten(1, 2)
-        starts = torch.tensor(frame_times(self, self.layers[0])[:, 0], dtype=torch.float32, device=grid.device)
         if valid_s is None:
             valid_s = torch.full((len(grid),), self.clip_s, device=grid.device)
-        counted = (starts < valid_s.clamp(min=1e-6, max=self.clip_s)[:, None])[:, :, None]
+        times = -(-self.valid_samples(valid_s) // PATCH_SAMPLES)
+        counted = (torch.arange(grid.shape[1], device=grid.device) < times[:, None])[:, :, None]
         return grid.where(counted, 0).sum(dim=1) / counted.sum(dim=1)
 
 
@@ -261,8 +268,9 @@ def load_m2d(
     """M2D with a published ViT-B checkpoint of 16 x 16 patches at 16 kHz, for clips of 5 s unless `clip_s` says otherwise.
 
     `weights` is a checkpoint of pre-training (.pth, its tensors under `model`), one of its encoder alone, one fine-tuned by EVAR, or any
-    of these as safetensors; what only training needs is left out, every other key must fit. `norm_stats` are mean and deviation of
-    log-mel values, by default the checkpoint's own or else (-7.1, 4.2). See M2D for `padding`. Raises UserError.
+    of these as safetensors; or a ViT of the same architecture trained with labels, its tensors named as timm names them, with a head. What
+    only training needs and heads are left out, every other key must fit. `norm_stats` are mean and deviation of log-mel values, by default
+    the checkpoint's own or else (-7.1, 4.2). See M2D for `padding`. Raises UserError.
     """
     if weights is None:
         raise UserError(
@@ -279,13 +287,21 @@ def load_m2d(
     # A checkpoint of pre-training holds its command line, which is as harmless as a dictionary.
     with torch.serialization.safe_globals([argparse.Namespace]):
         tensors = read_checkpoint(weights)
-    if any(name.startswith(FINE_TUNED_PREFIX) for name in tensors):  # the rest is the spectrogram and the classifier
-        tensors = {name.removeprefix(FINE_TUNED_PREFIX): value for name, value in tensors.items() if name.startswith(FINE_TUNED_PREFIX)}
-    tensors = {name: tensor.float() for name, tensor in tensors.items() if not name.startswith(TRAINING_ONLY)}
+    outer = [name for name in tensors if name.endswith(".cls_token")]
+    if "cls_token" not in tensors and len(outer) == 1:  # the rest is the spectrogram and the classifier
+        prefix = outer[0].removesuffix("cls_token")
+        tensors = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    fine_tuned, supervised = bool(outer) and outer[0].startswith(FINE_TUNED_PREFIX), "head.weight" in tensors
+    # Where what is pooled for the head is normalised, tokens are not.
+    norm = not (supervised and "fc_norm.weight" in tensors and "norm.weight" not in tensors)
+    tensors = {name: tensor.float() for name, tensor in tensors.items() if not name.startswith((*TRAINING_ONLY, *HEAD))}
     own = tensors.pop("norm_stats", None)
     if norm_stats is None:
         norm_stats = NORM_STATS if own is None else _pair(own, weights)
-    return M2D(tensors, weights, clip_s, size=size or Size(), norm_stats=norm_stats, padding=padding)
+    return M2D(
+        tensors, weights, clip_s, size=size or Size(), norm_stats=norm_stats, padding=padding, supervised=supervised, norm=norm,
+        note=SUPERVISED_NOTE if supervised else FINE_TUNED_NOTE if fine_tuned else NOTE,
+    )  # fmt: skip
 
 
 def _pair(stats: torch.Tensor, origin: Path) -> tuple[float, float]:

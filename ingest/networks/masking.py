@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from ingest.networks.network import Layer, Padding
+from ingest.networks.network import Layer, Network, Padding
 
 FRAME_S, HOP_S = 0.025, 0.010  # of Kaldi's filter bank, which AST's extractor computes
 PreparePadded = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -92,15 +93,70 @@ def masked(masking: Masking, prepare: PreparePadded, samples: int) -> Padding:
         found = prepare(torch.zeros(1, samples), torch.tensor([count]))[0]
         return int((~found.flatten(1).isnan().any(dim=1) if found.dim() > 1 else ~found.isnan()).sum())
 
+    every = prepare(torch.zeros(1, samples), torch.tensor([samples])).shape[1]
+
     def heard(count: int) -> bool:
         return int(masking.lengths(torch.tensor(input_steps(count)))) > 0
 
     def steps(layer: Layer, counts: torch.Tensor) -> torch.Tensor:
         held = torch.tensor([input_steps(count) for count in counts.tolist()], device=counts.device)
-        return masking.steps(held, input_steps(samples), layer.time_steps)
+        return masking.steps(held, every, layer.time_steps)
 
     low, high = 0, samples  # the shortest clip that is heard lies above low and not above high
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if heard(middle) else (middle, high)
     return Padding("masked" if masking.takes_mask else "zeros after preparation", prepare, steps, shortest=high)
+
+
+AS_ALONE = {"wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat"}
+WHOLE, TRIED = "whole clips only", "masked, as alone"
+
+
+@torch.inference_mode()
+def refuse_unequal(network: Network) -> Network:
+    """A speech model whose masked short clips do not have the values that they have alone is left to take whole clips only.
+
+    In some families padding leaks through convolutions, or a clip's steps are rounded differently beside others. Those of AS_ALONE were
+    compared with transformers' own program; of others a few lengths are tried. What was found is the name of the padding.
+    """
+    padding = network.padding
+    if padding is None or padding.name == "after the filter bank" or network.family in AS_ALONE:
+        return network
+    noise = torch.randn(1, network.samples, generator=torch.Generator().manual_seed(0)) * 0.1
+    frame = round(HOP_S * network.sample_rate_hz)  # lengths of an odd and an even number of steps are among them
+    lengths = {network.samples * 3 // 10, *(network.samples // 2 + more * frame for more in (0, 1, 2, 3)), network.samples * 3 // 4}
+    for count in sorted(length for length in lengths if padding.shortest <= length < network.samples):
+        counts = torch.tensor([count])
+        beside = _values(network, padding.prepare(torch.nn.functional.pad(noise[:, :count], (0, network.samples - count)), counts))
+        inputs = network.prepare(noise[:, :count])
+        alone, unheard = _values(network, inputs), int(inputs[0].flatten(1).isnan().any(dim=1).sum()) if inputs.dim() > 2 else 0
+        for layer in network.layers:
+            one, other = (values[layer.name][0] for values in (beside, alone))
+            fits = True
+            if layer.time_steps:
+                steps = int(padding.steps(layer, counts))
+                fits = len(other) - unheard <= steps <= len(other)
+                one, other = one[:steps].mean(dim=0), other[:steps].mean(dim=0)
+            if not fits or not torch.allclose(one, other, rtol=0, atol=torch.finfo(one.dtype).eps ** 0.5 * float(other.abs().max())):
+                network.padding = replace(padding, name=WHOLE, shortest=network.samples)
+                return network
+    network.padding = replace(padding, name=TRIED)
+    return network
+
+
+def _values(network: Network, inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What the layers put out for prepared inputs."""
+    found: dict[str, torch.Tensor] = {}
+    handles = [
+        network.module.get_submodule(layer.module).register_forward_hook(
+            lambda _module, _given, result, name=layer.name: found.__setitem__(name, result[0] if isinstance(result, tuple) else result)
+        )
+        for layer in network.layers
+    ]
+    try:
+        network.module(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found

@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ class Layer:
 
     `shape` is the module's output for one window, without the batch dimension, and `axes` says what its dimensions mean. For `token,unit`
     layers `token_times` gives each token's time index, -1 for a token that stands for no moment (CLS, distillation); None means that
-    token i is time step i.
+    token i is time step i. Where a `unit` layer is the mean over tokens of what another module puts out, `token_module` is that module.
     """
 
     name: str
@@ -34,11 +34,17 @@ class Layer:
     axes: Axes
     non_negative: bool = False
     token_times: tuple[int, ...] | None = None
+    token_module: str | None = None
 
     @property
     def neurons(self) -> int:
         """Number of channels or units."""
         return self.shape[-1] if self.axes.endswith("unit") else self.shape[0]
+
+    @property
+    def is_map(self) -> bool:
+        """Whether every position of it can be a neuron: a convolution's output."""
+        return self.axes == "channel,time,frequency"
 
     @property
     def time_steps(self) -> int:
@@ -66,6 +72,14 @@ class Padding:
     shortest: int = 1
 
 
+class HeldOut(NamedTuple):
+    """The fold of a data set that a network was trained without; the hash of its clips' sorted names (sha256_json), None where it is not known."""
+
+    dataset: str
+    fold: int
+    clips_sha256: str | None = None
+
+
 class Network:
     """A network to dissect: a torch module, its layers in forward order, and how it takes sound.
 
@@ -73,7 +87,9 @@ class Network:
     that takes clips whole has one. `counts_padding=False` leaves the silence added to short clips out of every reduction over time;
     `padding`, where there is one, says more exactly what of a short clip is heard and counted.
     `output` names the network's output where the module returns several: a dict's key, a tuple's index. `checkpoint_sha256` is by default the
-    hash of the tensors; `shaped_by` has the hashes of what else shapes the values, by what it is.
+    hash of the tensors; `shaped_by` has the hashes of what else shapes the values, by what it is. `held_out` says what it did not see
+    of the data set that it was trained on, where that is known. `checked` says that the description was found to hold
+    (registry.check_network).
     Subclasses override `prepare`, and `tail` where they know a shorter way than the two general forms; or both are given as functions.
     """
 
@@ -105,7 +121,9 @@ class Network:
         self.clip_s = clip_s
         self.layers = layers
         self.checkpoint_sha256 = checkpoint_sha256 if checkpoint_sha256 is not None else tensor_sha256(self.tensors())
-        self.shaped_by: dict[str, str] = {}
+        self.shaped_by: dict[str, Any] = {}
+        self.held_out: HeldOut | None = None
+        self.checked = False
         self.windows = windows
         self.window_s = window_s if window_s is not None else clip_s
         self.window_hop_s = window_hop_s if window_hop_s is not None else self.window_s
@@ -252,7 +270,9 @@ def keep_freed_memory() -> None:
 
 
 def pick_device(name: str = "auto") -> str:
-    """The torch device to use: `auto` takes a GPU when there is one."""
+    """The torch device to use: `auto` takes a GPU when there is one. There, float32 is float32: torch's convolutions would round to TF32,
+    which moves values by up to a thousandth."""
+    torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:

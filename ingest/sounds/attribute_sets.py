@@ -16,7 +16,6 @@ from pathlib import Path
 from ingest.sounds.listing import Gathered, Listing, files_in, ordered, raise_unreadable
 from ingest.sounds.metadata import show
 from ingest.sounds.notes import NOTES
-from ingest.sounds.readers import READERS
 from warehouse.store import UserError
 
 SOUND = r".+\.(?i:wav|flac|ogg|mp3|m4a)"
@@ -182,9 +181,6 @@ def read_surge(source: Path, name: str | None = None) -> Listing:
                 labels: dict[str, object] = {"pitch": pitch, "octave": pitch // 12 - 1, "note": NOTES[pitch % 12]}
                 gathered.add(None, path, labels, None, preset)
     return ordered(_listing(gathered, name, "surge", source, None, "surge/PRESET-velocity64/note060.ogg, ..."), note=NOTES)
-
-
-READERS |= {"crema-d": read_crema_d, "voxceleb1": read_voxceleb1, "voxforge": read_voxforge, "gise-51": read_gise_51, "surge": read_surge}
 
 
 def _listing(gathered: Gathered, name: str | None, reader: str, source: Path, license_: str | None, needs: str) -> Listing:

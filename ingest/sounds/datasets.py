@@ -130,6 +130,10 @@ def read_folder(source: Path, name: str | None = None, reading: Reading = GUESSE
     are folds. Names with an audio ending count, and files that begin like a sound; hidden files and folders are skipped. Folders are not
     followed through symbolic links.
     """
+    if reading.labels not in (None, ("class",)) or reading.separator:
+        raise UserError(
+            "reader folder takes no labels or separator: its classes are the folders; for a metadata.csv use reader audiofolder"
+        )
     gathered = Gathered(None, source)
     notes: list[str] = []
     found: list[tuple[str, bool]] = []  # files, and links to folders, in the order of the folders
@@ -198,5 +202,5 @@ def _sound_files(source: Path) -> Iterator[str]:
 def read_starter(source: Path, name: str | None = None) -> Listing:
     """Auricle's own synthesised sounds, written to `source` unless they are there, then read as an audiofolder."""
     write_starter(source)
-    listing = read_audiofolder(source, name or "starter")
+    listing = read_audiofolder(source, name or "starter", Reading(separator=""))  # names such as "Beep, bleep" are AudioSet's
     return replace(listing, reader="starter", license=STARTER_LICENSE)

@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from ingest.sounds.attribute_sets import read_crema_d, read_gise_51, read_surge, read_voxceleb1, read_voxforge
 from ingest.sounds.datasets import read_audiofolder, read_esc50, read_folder, read_starter
 from ingest.sounds.listing import GUESSED, Listing, Reading
 from ingest.sounds.metadata import show
+from ingest.sounds.task_sets import (
+    read_gtzan,
+    read_libricount,
+    read_medley_solos_db,
+    read_notes,
+    read_nsynth,
+    read_pcvc,
+    read_speech_commands,
+)
 from warehouse.store import UserError
 
 SYNTHESISED = ("starter", "notes")  # readers that write the sounds they read
@@ -38,5 +48,17 @@ READERS: dict[str, Callable[[Path, str | None], Listing]] = {
     "folder": read_folder,
     "audiofolder": read_audiofolder,
     "starter": read_starter,
+    "nsynth": read_nsynth,
+    "medley-solos-db": read_medley_solos_db,
+    "gtzan": read_gtzan,
+    "pcvc": read_pcvc,
+    "speech-commands": read_speech_commands,
+    "libricount": read_libricount,
+    "notes": read_notes,
+    "crema-d": read_crema_d,
+    "voxceleb1": read_voxceleb1,
+    "voxforge": read_voxforge,
+    "gise-51": read_gise_51,
+    "surge": read_surge,
 }
 """Readers by name. Each takes the folder and the data set's name or None; `read_dataset` checks the folder first."""

@@ -90,7 +90,8 @@ def load(path: Path, *, sample_rate_hz: int, clip_s: float) -> tuple[np.ndarray,
 def measure(mono: np.ndarray, rate_hz: int) -> dict[str, float | None]:
     """Measure mono sound [samples] at `rate_hz`: the columns of table clip that describe the signal.
 
-    `duration_s`; `rms_dbfs` and `peak_dbfs` relative to full scale 1; `median_frequency_hz`, below which half of the power spectrum lies;
+    `duration_s`; `rms_dbfs` and `peak_dbfs` relative to full scale 1; `mean_amplitude`, the mean of absolute values; `median_frequency_hz`, below
+    which half of the power spectrum lies;
     `silence_share`, the share of whole 20 ms frames below -60 dBFS (sound shorter than a frame is one frame). Levels and frequency are
     None for digital silence. The spectrum is averaged over frames of at least 80 ms (a power of two samples) overlapping by half under
     a sine window, whose squares add up to one, so that every sample counts the same (Welch 1967, DOI 10.1109/TAU.1967.1161901); within a
@@ -316,7 +317,7 @@ class _Meter:
     def __init__(self, rate_hz: int) -> None:
         self.rate_hz = rate_hz
         self.samples = 0
-        self.power = 0.0
+        self.power = self.amplitude = 0.0
         self.peak = 0.0
         self.frame = max(1, round(SILENCE_FRAME_S * rate_hz))
         self.frames = self.silent_frames = 0
@@ -334,6 +335,7 @@ class _Meter:
             block = mono[start : start + BLOCK_SAMPLES // 2].astype(np.float64)
             self.samples += len(block)
             self.power += float(np.square(block).sum())
+            self.amplitude += float(np.abs(block).sum())
             self.peak = max(self.peak, float(block.max()), -float(block.min()))
             self._add_frames(block)
             self._add_spectrum(block)
@@ -352,7 +354,8 @@ class _Meter:
         if count:
             frames = np.lib.stride_tricks.sliding_window_view(sound, self.length)[:: self.hop]
             for start in range(0, count, 64):  # few enough to stay in the processor's cache
-                spectra = np.fft.rfft(frames[start : start + 64] * self.window)
+                with np.errstate(invalid="ignore"):  # sound that is not finite is refused at its end
+                    spectra = np.fft.rfft(frames[start : start + 64] * self.window)
                 self.spectrum += (np.square(spectra.real) + np.square(spectra.imag)).sum(axis=0)
         self.spectrum_rest = sound[count * self.hop :]
 
@@ -365,6 +368,7 @@ class _Meter:
             "duration_s": self.samples / self.rate_hz,
             "rms_dbfs": 10 * float(np.log10(self.power / self.samples)) if heard else None,
             "peak_dbfs": 20 * float(np.log10(self.peak)) if heard else None,
+            "mean_amplitude": self.amplitude / self.samples,
             "median_frequency_hz": self._median_frequency_hz() if heard else None,
             "silence_share": self.silent_frames / self.frames if self.frames else quiet,
         }

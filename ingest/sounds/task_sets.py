@@ -20,7 +20,6 @@ from ingest.sounds import datasets
 from ingest.sounds.listing import Gathered, Listing, files_in, ordered
 from ingest.sounds.metadata import MAX_BYTES, read_rows, show
 from ingest.sounds.notes import NOTES, wav, write_notes, write_once
-from ingest.sounds.readers import READERS
 from warehouse.store import UserError, sha256_file
 
 NSYNTH_SPLITS = ("nsynth-train", "nsynth-valid", "nsynth-test")
@@ -187,17 +186,6 @@ def read_notes(source: Path, name: str | None = None) -> Listing:
     write_notes(source)
     listing = replace(datasets.read_audiofolder(source, name or "notes"), reader="notes", license=NOTES_LICENSE)
     return ordered(listing, note=NOTES)
-
-
-READERS |= {
-    "nsynth": read_nsynth,
-    "medley-solos-db": read_medley_solos_db,
-    "gtzan": read_gtzan,
-    "pcvc": read_pcvc,
-    "speech-commands": read_speech_commands,
-    "libricount": read_libricount,
-    "notes": read_notes,
-}
 
 
 def _nsynth_examples(table: Path) -> dict[str, object]:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ingest.networks.network import Network
 
 BUILT_IN = (
-    "clips", "activations", "probes", "clusters", "interventions", "specificity", "specific_ablations", "captions", "descriptions", "scores",
-    "dissections", "polysemanticity", "ablations", "validation",
+    "clips", "activations", "probes", "zero_shot", "clusters", "interventions", "specificity", "specific_ablations", "captions", "descriptions",
+    "scores", "dissections", "polysemanticity", "ablations", "validation",
 )  # fmt: skip
 """In the order they are run in."""
 USUAL = BUILT_IN[:2]
@@ -47,7 +47,8 @@ class Outcome:
 @dataclass(frozen=True)
 class Context:
     """What a stage works on: a data set as listed, the settings of every stage by name, and after stage clips a network with the names of the
-    layers that the study chose (None: all) and whether every position of these is a neuron; `runs` of the stages done so far by name."""
+    layers that the study chose (None: all) and whether every position of these is a neuron; `runs` of the stages done so far by name;
+    `planned` names all that are done."""
 
     warehouse: Path
     listing: Listing
@@ -56,6 +57,7 @@ class Context:
     layers: tuple[str, ...] | None = None
     positions: bool = False
     runs: dict[str, int] = field(default_factory=dict)
+    planned: tuple[str, ...] = ()
 
     @property
     def dataset(self) -> str:
@@ -73,9 +75,9 @@ class Stage(Protocol):
 
     TITLE: a line about a run begins with it, with {network} and {dataset} filled in; UNIT: what is counted in it. NEEDS: stages to be done
     before, beside clips and activations; a property `needs` of the settings tells better where it depends on these. Settings: a dataclass,
-    the study file's section of the stage's name, whose docstring is that section's documentation. Where there is one, fault(settings, of)
-    says what is wrong with them beside those of other stages, which `of` gives. SCHEMA, of packages outside Auricle: SQL that creates the
-    stage's tables where they are missing; Auricle's own are in schema.sql.
+    the study file's section of the stage's name, whose docstring is that section's documentation. Where there are, BOUNDS has the least and
+    the most that settings may be, and fault(settings, of) says what is wrong with them beside those of other stages, which `of` gives.
+    SCHEMA, of packages outside Auricle: SQL that creates the stage's tables where they are missing; Auricle's own are in schema.sql.
     """
 
     TITLE: str

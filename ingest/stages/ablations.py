@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
 
-from ingest.methods.ablations import ablated, importance_masks, inner_layers, random_masks, unlearning
+from ingest.methods.ablations import ablated, importance_masks, inner_layers, logit_changes, random_masks, unlearning
+from ingest.methods.concepts import Naming
+from ingest.methods.readouts import same_names
 from ingest.networks.network import Network, keep_freed_memory
 from ingest.networks.passes import BATCH_CLIPS, class_logits, prepare_clips, read_waveforms
 from ingest.stages import Context, Outcome, Progress, silent
@@ -23,26 +26,34 @@ STAGE = "ablations"
 TITLE = "ablations of {network} with {dataset}"
 UNIT = "units of work"
 NEEDS = ("descriptions", "dissections")
-CODE_VERSION = 4
+CODE_VERSION = 5
+BOUNDS = {"seeds": (0, math.inf), "shares": (0, 1)}
 SEED = 0
 TOP_CONCEPTS = 3
 FREQUENT_ADJECTIVES = 4
+RANDOM = "random as "
 CRITERIA = ("nouns", "adjectives", "verbs", "prepositions", "length", "basic", "high-level")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Ablations of a classifier. fold: test clips, by default all. functions: similarity functions of the dissections by which neurons are
-    chosen, with each of their methods but ICL. seeds: random choices. shares: of all neurons, for feature importance; none to leave that
-    out."""
+    """Ablations of a classifier. fold: test clips, by default the fold that the network was trained without, all where that is not known.
+    functions: similarity functions of the dissections by which neurons are chosen, with each of their methods but ICL. naming: how a
+    description names a class; lemmas, by its nouns and by known synonyms (ingest.methods.concepts.Naming), or as published by any noun that
+    is a part of the class's name, letter by letter. seeds: random choices. shares: of all neurons, for feature importance; none to leave
+    that out. basic: the adjectives that count as basic there; measurable (those of view v_basic_adjective), published (the paper's four), or
+    words."""
 
     fold: int | None = None
     functions: tuple[str, ...] = ("cosine_cubed", "wpmi")
+    naming: Literal["lemmas", "published"] = "lemmas"
     seeds: int = 3
     shares: tuple[float, ...] = (0.02, 0.04, 0.06, 0.08, 0.1)
+    basic: tuple[str, ...] = ("measurable",)
 
 
 Units = dict[str, np.ndarray]
+Tables = dict[str, list[dict[str, object]]]
 
 
 def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
@@ -55,15 +66,17 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
     recorded = read_recorded(warehouse, context.runs["activations"])
     order = output_order(network, recorded)
     keys = {stage: ledger.finished(warehouse, context.runs[stage], stage)[0] for stage in NEEDS}
-    parameters = {"fold": settings.fold, "functions": settings.functions, "seeds": settings.seeds, "shares": settings.shares, **keys}
+    fold = tested_fold(settings, network, recorded)
+    chosen = {name: getattr(settings, name) for name in ("functions", "naming", "seeds", "shares", "basic")}
+    parameters = {"fold": fold, **chosen, **keys}
     run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=SEED)
     if run.finished:
         return Outcome(run, 0, run.failures())
-    tested = (recorded.labels >= 0) & ((recorded.folds == settings.fold) if settings.fold is not None else True)
+    tested = (recorded.labels >= 0) & (recorded.folds == fold if fold is not None else True)
     if not tested.any():
-        raise UserError(f"no clip of {recorded.dataset} lies in fold {settings.fold}: choose one that has clips, or none for all")
+        raise UserError(f"no clip of {recorded.dataset} lies in fold {fold}: choose one that has clips, or none for all")
     keep_freed_memory()
-    words = Words(warehouse, recorded, context.runs["descriptions"], context.runs["dissections"])
+    words = Words(warehouse, recorded, context.runs["descriptions"], context.runs["dissections"], settings)
     plan = [f"class {label}" for label in range(len(recorded.class_ids))]
     plan += [f"{criterion} {share:g} {repetition}" for criterion, share, repetition in shares_of(settings, words.frequent_adjectives())]
     worked = 0
@@ -71,26 +84,43 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
         passes = _Passes(network, recorded, np.flatnonzero(tested), order, context.paths, folder)
         for item, _ in run.pending(dict.fromkeys(plan), progress):
             if item.startswith("class "):
-                rows, failures = _unlearn(passes, words, int(item.split()[1]), settings)
-                run.record([item], {"unlearning": pl.DataFrame(rows, infer_schema_length=None)}, failures)
+                tables, failures = _unlearn(passes, words, int(item.split()[1]), settings)
             else:
                 criterion, share, repetition = item.rsplit(maxsplit=2)
-                row, answers = _weigh(passes, words, criterion, float(share), int(repetition))
-                run.record([item], {"importance": pl.DataFrame([row]), "importance_answer": answers})
+                tables, failures = _weigh(passes, words, criterion, float(share), int(repetition)), []
+            run.record([item], {name: pl.DataFrame(rows, infer_schema_length=None) for name, rows in tables.items()}, failures)
             worked += 1
     run.finish()
     return Outcome(run, worked, run.failures())
 
 
+def tested_fold(settings: Settings, network: Network, recorded: Recorded) -> int | None:
+    """The fold whose clips are tested; None for all. Raises UserError for clips that the network is known to have been trained on."""
+    unseen = network.held_out
+    if unseen is None or unseen.dataset != recorded.dataset:
+        return settings.fold
+    if settings.fold not in (None, unseen.fold):
+        raise UserError(
+            f"{network.name} was trained on fold {settings.fold} of {unseen.dataset}, which cannot test it: give fold = {unseen.fold} or none"
+        )
+    clips = sorted(name for name, fold in zip(recorded.clip_names, recorded.folds, strict=True) if fold == unseen.fold)
+    if unseen.clips_sha256 not in (None, store.sha256_json(clips)):
+        raise UserError(
+            f"fold {unseen.fold} of {unseen.dataset} is not the one that {network.name} was trained without: draw folds and clips as then"
+        )
+    return unseen.fold
+
+
 def output_order(network: Network, recorded: Recorded) -> list[int]:
     """Column of the network's outputs for each class of the data set. Raises UserError unless every class has one."""
-    plain = {name.replace("_", " ").lower(): column for column, name in enumerate(network.output_names or [])}
-    missing = [name for name in recorded.class_names if name.replace("_", " ").lower() not in plain]
+    named = same_names(network.output_names, recorded.class_names)
+    missing = [name for name in recorded.class_names if name not in named]
     if missing or not recorded.class_names:
         raise UserError(
-            f"{network.name} has no output for {missing[0] if missing else 'any class'}: ablations need a network trained on {recorded.dataset}"
+            f"{network.name} has no output for {missing[0] if missing else 'any class'}: ablations need a network trained on {recorded.dataset}, "
+            "or its outputs' names under [[network]]"
         )
-    return [plain[name.replace("_", " ").lower()] for name in recorded.class_names]
+    return [(network.output_names or []).index(named[name][0]) for name in recorded.class_names]
 
 
 def shares_of(settings: Settings, adjectives: list[str]) -> Iterator[tuple[str, float, int]]:
@@ -105,7 +135,7 @@ def shares_of(settings: Settings, adjectives: list[str]) -> Iterator[tuple[str, 
 class Words:
     """What is said of each neuron, by layer name."""
 
-    def __init__(self, warehouse: Path, recorded: Recorded, description_run: int, dissection_run: int) -> None:
+    def __init__(self, warehouse: Path, recorded: Recorded, description_run: int, dissection_run: int, settings: Settings) -> None:
         with store.connect_readonly(warehouse) as con:
             self.concepts = con.sql(
                 """SELECT layer.name AS layer, neuron_id - first AS unit, word, part_of_speech, occurrences, is_acoustic
@@ -120,7 +150,10 @@ class Words:
                 WHERE run_id = $run AND description IS NOT NULL""",
                 params={"run": description_run},
             ).pl()
-            self.basic = [word for (word,) in con.execute("FROM v_basic_adjective").fetchall()]
+            views = {"measurable": "v_basic_adjective", "published": "v_published_basic_adjective"}
+            self.basic = list(settings.basic)
+            if len(self.basic) == 1 and self.basic[0] in views:
+                self.basic = [word for (word,) in con.execute(f"FROM {views[self.basic[0]]}").fetchall()]
             self.closed = con.sql(
                 """SELECT layer.name AS layer, neuron_id - first AS unit, method, function, concept
                 FROM closed_concept JOIN neuron USING (neuron_id) JOIN layer USING (layer_id)
@@ -131,11 +164,25 @@ class Words:
             [(parameters,)] = con.execute("SELECT parameters FROM run WHERE run_id = ?", [dissection_run]).fetchall()
         self.methods: list[str] = json.loads(parameters).get("methods", ["DB"])
         self.neurons = {layer.name: layer.neurons for layer in recorded.layers}
+        self.naming = settings.naming
 
     def named(self, class_name: str) -> Units:
-        """Neurons with a noun that is a word of the class's name. Whole words: "use" is none of "mouse click"."""
-        words = re.findall(r"[a-z]+", class_name.lower())
-        return self._units(self.concepts.filter((pl.col("part_of_speech") == "noun") & pl.col("word").is_in(words)))
+        """Neurons whose description names the class."""
+        said = self.concepts.filter(pl.col("part_of_speech").is_in(["noun", "verb"]))
+        if self.naming == "published":
+            return self._units(
+                said.filter((pl.col("part_of_speech") == "noun") & pl.lit(class_name.lower()).str.contains(pl.col("word"), literal=True))
+            )
+        naming = Naming(class_name)
+        stands_for = {
+            (word, part): sorted(naming.parts(word, part)) for word, part in said.select("word", "part_of_speech").unique().rows()
+        }
+        found: dict[tuple[str, int], set[str]] = {}
+        for layer, unit, word, part in said.select("layer", "unit", "word", "part_of_speech").rows():
+            if parts := stands_for[word, part]:
+                found.setdefault((layer, unit), set()).update(parts)
+        chosen = [place for place, parts in found.items() if naming.named(parts)]
+        return self._units(pl.DataFrame(chosen, {"layer": pl.String, "unit": pl.Int64}, orient="row"))
 
     def dissected(self, class_name: str, method: str, function: str) -> Units:
         """Neurons that have the class among their first concepts by a method and similarity function."""
@@ -157,6 +204,7 @@ class Words:
         return {layer: found["unit"].unique().sort().to_numpy() for (layer,), found in frame.group_by(["layer"], maintain_order=True)}
 
     def _adjectives(self) -> pl.DataFrame:
+        """Those that module C accepts."""
         return self.concepts.filter((pl.col("part_of_speech") == "adjective") & pl.col("is_acoustic"))
 
     def frequent_adjectives(self) -> list[str]:
@@ -176,6 +224,8 @@ class Words:
         if criterion in ("basic", "high-level"):
             basic = pl.col("word").is_in(self.basic)
             chosen = self._adjectives().filter(basic if criterion == "basic" else ~basic)
+        elif criterion == "adjectives":
+            chosen = self._adjectives()
         else:
             chosen = self.concepts.filter(pl.col("part_of_speech") == criterion.removesuffix("s"))
         for layer, unit, count in chosen.group_by("layer", "unit").agg(pl.col("occurrences").sum()).rows():
@@ -208,38 +258,49 @@ class _Passes:
         return sum(len(chosen) for layer, chosen in units.items() if layer in inner)
 
 
-def _unlearn(passes: _Passes, words: Words, label: int, settings: Settings) -> tuple[list[dict[str, object]], list[tuple[str, str]]]:
-    """Rows of table unlearning of a class, and ways of choosing that found no neuron."""
+def _unlearn(passes: _Passes, words: Words, label: int, settings: Settings) -> tuple[Tables, list[tuple[str, str]]]:
+    """Rows of tables unlearning and unlearning_effect of a class, and ways of choosing that found no neuron. Every way has as many random
+    neurons beside it."""
     name = passes.recorded.class_names[label]
     ways = words.ways(name, settings.functions)
-    asked = [(way, 0, units) for way, units in ways.items()]
-    size = max(passes.count(units) for units in ways.values())  # a control no way of choosing is larger than
-    asked += [("random", seed, random_masks(passes.network, size, seed=1000 * seed + label)) for seed in range(settings.seeds)]
-    rows: list[dict[str, object]] = []
-    failures = []
+    failures = [(f"{name}, {way}", "no neuron was dissected to the class") for way, units in ways.items() if not passes.count(units)]
     own, right = passes.labels == label, passes.before.argmax(axis=1) == passes.labels
     if not own.any():
-        return [], [(name, "no clip of the class is tested")]
+        return {}, [(name, "no clip of the class is tested")]
+    asked = [(way, 0, units) for way, units in ways.items()]
+    for way, units in ways.items():
+        drawn = [random_masks(passes.network, passes.count(units), seed=1000 * seed + label) for seed in range(settings.seeds)]
+        asked += [(f"{RANDOM}{way}", seed, masks) for seed, masks in enumerate(drawn)]
+    tables: Tables = {"unlearning": [], "unlearning_effect": []}
+    drawn_before: dict[tuple[int, int], np.ndarray] = {}  # two ways that found as many neurons have the same random ones
     for way, repetition, units in asked:
-        if not passes.count(units):
-            if way != "random":
-                failures.append((f"{name}, {way}", "no neuron was dissected to the class"))
+        neurons = passes.count(units)
+        if not neurons:
             continue
-        after = passes.logits(units)
+        after = drawn_before.get((neurons, repetition)) if way.startswith(RANDOM) else None
+        if after is None:
+            after = passes.logits(units)
+        if way.startswith(RANDOM):
+            drawn_before[neurons, repetition] = after
         change, still = unlearning(passes.before, after, passes.labels, label), after.argmax(axis=1) == passes.labels
-        rows.append(
+        key = {"class_id": int(passes.recorded.class_ids[label]), "chosen_by": way, "repetition": repetition}
+        tables["unlearning"].append(
             {
-                "class_id": int(passes.recorded.class_ids[label]), "chosen_by": way, "repetition": repetition, "neurons": passes.count(units),
+                **key, "neurons": neurons,
                 "logit_change": change.own, "other_logit_change": None if change.rest != change.rest else change.rest,
                 "correct_before": int((right & own).sum()), "correct_after": int((still & own).sum()), "total": int(own.sum()),
                 "other_correct_before": int((right & ~own).sum()), "other_correct_after": int((still & ~own).sum()),
                 "other_total": int((~own).sum()),
             }
         )  # fmt: skip
-    return rows, failures
+        tables["unlearning_effect"] += [
+            {**key, "read_class_id": int(passes.recorded.class_ids[read]), "logit_change": value}
+            for read, value in logit_changes(passes.before, after, passes.labels).items()
+        ]
+    return {name: rows for name, rows in tables.items() if rows}, failures
 
 
-def _weigh(passes: _Passes, words: Words, criterion: str, share: float, repetition: int) -> tuple[dict[str, object], pl.DataFrame]:
+def _weigh(passes: _Passes, words: Words, criterion: str, share: float, repetition: int) -> Tables:
     """A row of table importance, and those of importance_answer."""
     network = passes.network
     if criterion == "none":
@@ -253,5 +314,6 @@ def _weigh(passes: _Passes, words: Words, criterion: str, share: float, repetiti
         units = importance_masks(network, scores, share, seed=repetition)
     right = passes.logits(units).argmax(axis=1) == passes.labels
     asked = {"criterion": criterion, "share": share, "repetition": repetition}
-    answers = pl.DataFrame({**{key: [value] * len(right) for key, value in asked.items()}, "clip_id": passes.clip_ids, "is_correct": right})
-    return {**asked, "neurons": passes.count(units), "correct": int(right.sum()), "total": len(right)}, answers
+    answers = [{**asked, "clip_id": int(clip_id), "is_correct": bool(told)} for clip_id, told in zip(passes.clip_ids, right, strict=True)]
+    row = {**asked, "neurons": passes.count(units), "correct": int(right.sum()), "total": len(right)}
+    return {"importance": [row], "importance_answer": answers}

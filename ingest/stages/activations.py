@@ -1,29 +1,27 @@
 """Stage `activations`: runs a network over the sounds once and keeps what its neurons did.
 
 Clips are taken in shards; each shard's values, and the state of the ranking with its courses, are written to files before the ledger row
-that makes them count. When all shards are in, `ingest.stages.layer_tables` turns them into one matrix a layer and the tables.
+that makes them count. When all shards are in, `ingest.stages.extraction.layer_tables` turns them into one matrix a layer and the tables.
 """
 
 from __future__ import annotations
 
-import contextlib
+import re
 import shutil
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 
-from ingest.methods.extremes import Extremes
 from ingest.networks import identity
-from ingest.networks.network import Layer, Network, course_steps, keep_freed_memory, pick_device
-from ingest.sounds.sound import SoundError, load
-from ingest.stages import Context, Outcome, Progress, layer_tables, silent, stored_types
-from ingest.stages.recording import Batch, Recorder, collect, padding_parameter, windows_parameter
+from ingest.networks.network import Layer, Network, keep_freed_memory, pick_device
+from ingest.networks.registry import check_network
+from ingest.stages import Context, Outcome, Progress, silent
+from ingest.stages.extraction import layer_tables, stored_types
+from ingest.stages.extraction.recording import padding_parameter, takes_shares, windows_parameter
+from ingest.stages.extraction.shards import Extraction, Settings, remove_shards
 from warehouse import ledger, store
 from warehouse.store import UserError
 
@@ -32,40 +30,6 @@ TITLE = "activations of {network} on {dataset}"
 UNIT = "units of work"
 NEEDS: tuple[str, ...] = ()
 CODE_VERSION = 1
-SHARD_CLIPS, SHARD_BYTES = 256, 256 << 20
-COURSE_BYTES = 160 << 20
-WORKERS, AHEAD = 4, 3
-FLOAT16_MAX = 65504.0
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How activations are taken. dtype: of the stored matrices; auto is float16, and float32 for a layer whose values do not survive that
-    (overflow, underflow to 0, lost order), which is then said. precision: of the forward pass, other than float32 by autocast. top_k: clips
-    kept on either side of a neuron's ranking. shares: also record the share of each clip's values above 0, for stage specificity. device
-    (auto takes a GPU where there is one; cpu, cuda, cuda:1, ...) and batch, clips per forward pass (by default 8, on a GPU 64), do not change
-    results beyond rounding."""
-
-    dtype: Literal["auto", "float16", "float32"] = "auto"
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    top_k: int = 20
-    shares: bool = False
-    device: str = "auto"
-    batch: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in (("top_k", self.top_k), ("batch", self.batch)):
-            if value is not None and value < 1:
-                raise UserError(f"activations: {name} is {value}, it must be at least 1")
-
-    def parameters(self) -> dict[str, object]:
-        """What goes into the run. Runs from before there were shares, and those whose values all fit float16, stay what they are."""
-        kept: dict[str, object] = {
-            "dtype": "float16" if self.dtype == "auto" else self.dtype,
-            "precision": self.precision,
-            "top_k": self.top_k,
-        }
-        return kept | ({"shares": True} if self.shares else {})
 
 
 def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
@@ -78,21 +42,29 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
         raise UserError(f'data set {context.dataset} has no usable clip: `auricle query "SELECT item, reason FROM failure"` says why')
     return ingest_activations(
         context.warehouse, context.network, context.dataset, row[0], context.paths, settings, layers=context.layers,
-        positions=context.positions, progress=progress,
+        positions=context.positions, progress=progress, for_specificity="specificity" in context.planned,
     )  # fmt: skip
 
 
-def pick_layers(network: Network, names: Sequence[str] | None, positions: bool) -> list[Layer]:
-    """The layers to record, in forward order: those of the names, None for all; with positions only convolutions have any."""
+def pick_layers(network: Network, names: Sequence[str] | None, positions: bool, first: bool = False) -> list[Layer]:
+    """The layers to record, in forward order: those of the names, None for all; with positions convolutions, and layers of single units,
+    whose neurons are these; and with `first` some must have tokens and none may have a time axis without them."""
     known = [layer.name for layer in network.layers]
     for name in names or ():
         if name not in known:
             raise UserError(f"{network.name} has no layer {name}: it has {', '.join(known[:40])}")
     chosen = [layer for layer in network.layers if not names or layer.name in names]
     if positions:
-        chosen = [layer for layer in chosen if layer.axes == "channel,time,frequency"]
-        if not chosen:
+        chosen = [layer for layer in chosen if layer.is_map or layer.axes == "unit"]
+        if not any(layer.is_map for layer in chosen):
             raise UserError(f"positions need convolutions, and no chosen layer of {network.name} is one: choose others with --layers")
+    if first:
+        if without := [layer.name for layer in chosen if layer.axes.startswith("channel")]:
+            raise UserError(
+                f'token = "first": layer {without[0]} of {network.name} has no tokens: choose others with layers, or token = "all"'
+            )
+        if all(layer.axes == "unit" for layer in chosen):
+            raise UserError(f'token = "first": no chosen layer of {network.name} has tokens: choose others with layers, or token = "all"')
     return chosen
 
 
@@ -107,19 +79,23 @@ def ingest_activations(
     layers: Sequence[str] | None = None,
     positions: bool = False,
     progress: Progress = silent,
-    lost: str | None = None,
+    lost: bool = False,
+    for_specificity: bool = False,
 ) -> Outcome:
     """Record a network over the data set version with that content. `paths` are its sound files by clip name.
 
     Continues an interrupted run; does nothing when done. A clip that cannot be read any more, or on which the network puts out values that
-    are not finite, becomes a failure row; its column in the matrices is NaN where it has no value. `lost` says what float16 was found to do to
-    the values in a run that was taken back for that.
+    are not finite, becomes a failure row; its column in the matrices is NaN where it has no value. `lost` says that a run was taken back because
+    float16 does not keep the values of some clips; `for_specificity` whether stage specificity follows, see Settings.
     """
     settings = settings or Settings()
     if positions and settings.shares:
         raise UserError("shares are those of a channel's positions: record them without positions")
+    first = settings.token == "first"
+    if positions and first:
+        raise UserError("positions are a convolution's, and it has no first token: leave out positions, or token")
     device = pick_device(settings.device)
-    chosen = pick_layers(network, layers, positions)
+    chosen = pick_layers(network, layers, positions, first)
     keep_freed_memory()
     identity.settle(warehouse, network)
     parameters: dict[str, object] = {
@@ -128,19 +104,25 @@ def ingest_activations(
         "clip_s": network.clip_s,
         "layers": layers,
         "positions": positions,
+        **({"units": True} if positions and not all(layer.is_map for layer in chosen) else {}),  # runs from before had none
         **settings.parameters(),
         **windows_parameter(warehouse, dataset, content_sha256, paths, network.clip_s),
         **padding_parameter(warehouse, network, dataset, content_sha256),
     }
     key: dict[str, Any] = {"code_version": CODE_VERSION, "dataset_sha256": content_sha256, "network_sha256": network.checkpoint_sha256}
-    if by_layer := settings.dtype == "auto" and (lost is not None or stored_types.is_by_layer(warehouse, STAGE, parameters, key)):
+    if settings.shares is None:
+        settings = replace(settings, shares=not positions and takes_shares(warehouse, STAGE, parameters, key, for_specificity))
+        parameters |= settings.parameters()
+    if by_layer := settings.dtype == "auto" and (lost or stored_types.is_by_layer(warehouse, STAGE, parameters, key)):
         parameters["dtype"] = "auto"
+    if not (ledger.find(warehouse, STAGE, parameters=parameters, **key) or (0, False))[1]:
+        check_network(network, network.name)
     where = device if device == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})"
-    run = ledger.begin(warehouse, STAGE, parameters=parameters, device=where, **key)
+    run = _why_another(ledger.begin(warehouse, STAGE, parameters=parameters, device=where, **key), network)
     done = run.done()
     folder = store.run_folder(warehouse, run.run_id, continued=bool(done) and not run.finished)
     if run.finished:
-        _remove_shards(folder)
+        remove_shards(folder)
         return Outcome(run, 0, run.failures())
     folder.mkdir(parents=True, exist_ok=True)
     if "network" not in done or settings.dtype != "auto":
@@ -159,7 +141,7 @@ def ingest_activations(
     extraction = Extraction(run, network, chosen, positions, settings, dtype, paths, folder, device)
     try:
         worked = extraction.run_shards(done, progress)
-    except stored_types.Lost as loss:
+    except stored_types.Lost:
         ledger.forget(run, ["activation_clip"])
         shutil.rmtree(folder)
         return ingest_activations(
@@ -172,213 +154,19 @@ def ingest_activations(
             layers=layers,
             positions=positions,
             progress=progress,
-            lost=str(loss),
+            lost=True,
         )
     worked += layer_tables.finish_layers(
         run, network, chosen, extraction.top_k, folder, extraction.shard_files(), extraction.recorder.reductions, progress, by_layer
     )
     run.finish()
-    _remove_shards(folder)
-    return Outcome(stored_types.said(run, lost) if by_layer and worked else run, worked, run.failures())
+    remove_shards(folder)
+    return Outcome(stored_types.said(run) if by_layer and worked else run, worked, run.failures())
 
 
-class Extraction:
-    """The pass over the clips of one run."""
-
-    def __init__(
-        self,
-        run: ledger.Run,
-        network: Network,
-        layers: list[Layer],
-        positions: bool,
-        settings: Settings,
-        dtype: str,
-        paths: dict[str, Path],
-        folder: Path,
-        device: str,
-    ) -> None:
-        self.run, self.network, self.layers, self.positions, self.settings = run, network, layers, positions, settings
-        self.paths, self.folder, self.device = paths, folder, device
-        self.batch = settings.batch or (8 if device == "cpu" else 64)
-        network.module.to(device)
-        self.recorder = Recorder(network, layers, positions=positions, shares=settings.shares, device=device)
-        self.rows = [self.recorder.neurons(layer) for layer in layers]
-        self.dtype = np.dtype(dtype)
-        self.watched = settings.dtype == "auto" and dtype == "float16"
-        with store.connect_readonly(run.warehouse) as con:
-            self.clips: list[tuple[int, str]] = con.execute(
-                "SELECT clip_id, name FROM activation_clip JOIN clip USING (clip_id) WHERE run_id = ? ORDER BY column_index", [run.run_id]
-            ).fetchall()
-        self.top_k = min(settings.top_k, max(1, len(self.clips)))  # there are no more to be ranked
-        clip_bytes = sum(self.rows) * len(self.recorder.reductions) * self.dtype.itemsize
-        self.shard = max(min(SHARD_CLIPS, SHARD_BYTES // clip_bytes), 8)
-        self.batch = min(self.batch, self.shard)
-        self.shards = [self.clips[start : start + self.shard] for start in range(0, len(self.clips), self.shard)]
-        needed = 2.2 * clip_bytes * len(self.clips) + 1e8
-        if store.free_bytes(folder) < needed:
-            raise UserError(
-                f"{folder} has {store.free_bytes(folder) / 1e9:.1f} GB free, this run needs {needed / 1e9:.1f} GB: free some or move the warehouse"
-            )
-
-    def shard_files(self) -> list[Path]:
-        """Files of all shards, each [reductions, neurons, clips of the shard]."""
-        return [self.folder / f"shard-{index:05d}.npy" for index in range(len(self.shards))]
-
-    def run_shards(self, done: set[str], progress: Progress) -> int:
-        """Compute the shards that are not done; returns how many."""
-        pending = [index for index in range(len(self.shards)) if f"shard {index:05d}" not in done]
-        if not pending:
-            return 0
-        extremes = new_extremes(self.network, self.layers, self.top_k, self.batch)
-        if pending[0] > 0 and not self.positions:
-            with np.load(self._state_file(pending[0] - 1)) as state:
-                for index, extreme in enumerate(extremes):
-                    extreme.restore(state, f"{index}.")
-        with self._loaded(pending) as batches, self.recorder:
-            for index in pending:
-                values, failures = self._shard(index, batches, extremes, progress)
-                self._save(self.shard_files()[index], values)
-                if not self.positions:
-                    arrays = {
-                        f"{number}.{name}": array for number, extreme in enumerate(extremes) for name, array in extreme.arrays().items()
-                    }
-                    self._save(self._state_file(index), **arrays)
-                self.run.record([f"shard {index:05d}"], {}, failures)
-                if index:
-                    self._state_file(index - 1).unlink(missing_ok=True)
-        return len(pending)
-
-    def _shard(
-        self, index: int, batches: Iterator[Batch], extremes: list[Extremes], progress: Progress
-    ) -> tuple[np.ndarray, list[tuple[str, str]]]:
-        clips = self.shards[index]
-        values = torch.full((len(self.recorder.reductions), len(clips), sum(self.rows)), torch.nan, dtype=getattr(torch, self.dtype.name))
-        plain = torch.full_like(values, torch.nan, dtype=torch.float32) if self.watched else None
-        failures: list[tuple[str, str]] = []
-        column = 0
-        while column < len(clips):
-            batch = next(batches)
-            failures += batch.failures
-            if batch.columns:
-                columns = torch.tensor(batch.columns) + column
-                failures += self._forward(
-                    batch, columns, torch.tensor([clips[column][0] for column in columns.tolist()]), values, extremes, plain
-                )
-            column += batch.clips
-            progress(index * self.shard + column, len(self.clips))
-        if plain is not None:
-            stored_types.check(plain, self.layers, self.rows, positions=self.positions)
-        return values.transpose(1, 2).contiguous().numpy(), failures
-
-    def _forward(
-        self,
-        batch: Batch,
-        columns: torch.Tensor,
-        clip_ids: torch.Tensor,
-        values: torch.Tensor,
-        extremes: list[Extremes],
-        plain: torch.Tensor | None,
-    ) -> list[tuple[str, str]]:
-        """Run a batch through the network, put its values into their columns and rank them."""
-        failures = []
-        autocast = (
-            torch.autocast(self.device.partition(":")[0], dtype=getattr(torch, self.settings.precision))
-            if self.settings.precision != "float32"
-            else contextlib.nullcontext()
-        )
-        with torch.inference_mode(), autocast:
-            waveforms = torch.from_numpy(batch.waveforms).to(self.device)
-            self.recorder.valid_s = torch.from_numpy(batch.valid_s).to(self.device)
-            self.network.forward(self.network.prepare_padded(waveforms, self.recorder.valid_s))
-        row = 0
-        for layer, rows, extreme in zip(self.layers, self.rows, extremes, strict=True):
-            recorded = self.recorder.batch.pop(layer.name, None)
-            if recorded is None:
-                raise UserError(
-                    f"layer {layer.name} ({layer.module}) of {self.network.name} never ran: leave it out of the network's layers"
-                )
-            for number, reduction in enumerate(self.recorder.reductions):
-                found = recorded.reductions[reduction].float().cpu()
-                if self.settings.dtype == "float16" == self.dtype.name and bool((found.abs().nan_to_num(0, posinf=0) > FLOAT16_MAX).any()):
-                    raise UserError(f"layer {layer.name} of {self.network.name} exceeds float16: use --dtype float32")
-                bad = ~found.isfinite()
-                if bool(bad.any()):
-                    found = found.masked_fill(bad, torch.nan)
-                    for position in bad.any(dim=1).nonzero()[:, 0].tolist():
-                        failures.append(
-                            (batch.names[position], f"layer {layer.name}: {int(bad[position].sum())} of {rows} neurons not finite")
-                        )
-                values[number, columns, row : row + rows] = found.to(values.dtype)
-                if plain is not None:
-                    plain[number, columns, row : row + rows] = found
-            if not self.positions:
-                extreme.update(values[0, columns, row : row + rows], clip_ids, None if recorded.course is None else recorded.course.cpu())
-            row += rows
-        first: dict[str, str] = {}
-        for name, reason in failures:
-            first.setdefault(name, reason)
-        return list(first.items())
-
-    @contextlib.contextmanager
-    def _loaded(self, pending: list[int]) -> Iterator[Iterator[Batch]]:
-        """Batches of the pending shards in order, none across a shard's end, decoded ahead by worker threads."""
-
-        shortest_s = self.network.padding.shortest / self.network.sample_rate_hz if self.network.padding else 0
-
-        def loaded(clip: tuple[int, str]) -> tuple[np.ndarray, float] | str:
-            try:
-                sound = load(self.paths[clip[1]], sample_rate_hz=self.network.sample_rate_hz, clip_s=self.network.clip_s)
-                if sound[1] < shortest_s - 0.5 / self.network.sample_rate_hz:
-                    return f"{sound[1]:.4f} s of sound: {self.network.name} takes no less than {shortest_s:.4f} s"
-                return sound
-            except KeyError:
-                return "not in the data set's folder any more"
-            except SoundError as error:
-                return str(error)
-
-        jobs = [
-            self.shards[index][start : start + self.batch] for index in pending for start in range(0, len(self.shards[index]), self.batch)
-        ]
-
-        def batches(pool: ThreadPoolExecutor) -> Iterator[Batch]:
-            queue: deque[tuple[list[tuple[int, str]], list[Future]]] = deque()
-            for job in jobs:
-                queue.append((job, [pool.submit(loaded, clip) for clip in job]))
-                if len(queue) > AHEAD:
-                    clips, futures = queue.popleft()
-                    yield collect(clips, [future.result() for future in futures])
-            for clips, futures in queue:
-                yield collect(clips, [future.result() for future in futures])
-
-        pool = ThreadPoolExecutor(WORKERS)
-        try:
-            yield batches(pool)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-    def _state_file(self, index: int) -> Path:
-        return self.folder / f"state-{index:05d}.npz"
-
-    @staticmethod
-    def _save(path: Path, array: np.ndarray | None = None, **arrays: np.ndarray) -> None:
-        temporary = path.with_name(path.name + ".tmp")
-        with temporary.open("wb") as file:
-            if array is not None:
-                np.save(file, array)
-            else:
-                np.savez(file, **arrays)  # type: ignore[arg-type]
-        store.publish(temporary, path)
-
-
-def new_extremes(network: Network, layers: list[Layer], top_k: int, batch: int) -> list[Extremes]:
-    """Empty rankings for the layers, with room for as many waiting clips as memory for courses allows, a batch at the least."""
-    steps = [course_steps(network, layer) for layer in layers]
-    clip_bytes = sum(2 * count * layer.neurons for count, layer in zip(steps, layers, strict=True))
-    capacity = max(batch, min(SHARD_CLIPS, COURSE_BYTES // clip_bytes))
-    return [Extremes(layer.neurons, top_k, count, capacity) for count, layer in zip(steps, layers, strict=True)]
-
-
-def _remove_shards(folder: Path) -> None:
-    for pattern in ("shard-*", "state-*", "*.tmp"):
-        for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
+def _why_another(run: ledger.Run, network: Network) -> ledger.Run:
+    """A run that tells what of the network changed."""
+    told = re.search(r"not run (\d+) again: .*the checkpoint changed", run.why or "")
+    if told and (changed := identity.differences(store.run_folder(run.warehouse, int(told[1]), continued=False), network)):
+        return replace(run, why=str(run.why).replace("the checkpoint changed", f"the checkpoint changed ({changed})"))
+    return run

@@ -15,7 +15,7 @@ from ingest.language.models import THOUGHT
 from ingest.language.tags import Tags
 from ingest.networks.registry import load_network
 from ingest.stages import Context, Outcome, Progress, silent
-from ingest.stages.recording import padding_parameter
+from ingest.stages.extraction.recording import padding_parameter
 from warehouse import ledger, store
 from warehouse.store import UserError
 

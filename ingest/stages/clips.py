@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 import polars as pl
+import soundfile
 
 from ingest.sounds.listing import Entry, Listing, Rejected
 from ingest.sounds.sound import MAX_SAMPLE, SoundError, measure_file, read_by_streams
@@ -23,6 +26,7 @@ NEEDS: tuple[str, ...] = ()
 CODE_VERSION = 1
 BATCH = 250
 WORKERS = 4
+STREAMS_VERSION = 1  # of what makes read_by_streams say yes
 LISTING = "/listing"  # the item of the data set itself; no clip's name begins with a slash
 
 
@@ -43,8 +47,8 @@ def ingest_clips(warehouse: Path, listing: Listing, progress: Progress = silent)
     """
     with ThreadPoolExecutor(WORKERS) as pool:
         hashes = dict(zip((entry.name for entry in listing.entries), pool.map(_file_hash, listing.entries), strict=True))
-        streamed = [entry.name for entry, found in zip(listing.entries, pool.map(_streamed, listing.entries), strict=True) if found]
         content = content_sha256(listing, hashes)
+        streamed = _streamed(warehouse, content, listing, pool)
         parameters: dict[str, object] = {"dataset": listing.name, "reader": listing.reader}
         if streamed:  # versions before took another length, or less of the sound, for them
             content, parameters = store.sha256_json([content, "streams", streamed]), parameters | {"decoding": "whole streams"}
@@ -54,6 +58,7 @@ def ingest_clips(warehouse: Path, listing: Listing, progress: Progress = silent)
             run = ledger.begin(warehouse, STAGE, parameters=parameters, code_version=CODE_VERSION, dataset_sha256=content)
         if run.finished:
             _follow_source(run, listing)
+            _add_amplitudes(run, listing, pool)
             return Outcome(run, 0, run.failures())
         done = run.done()
         if LISTING not in done:
@@ -96,7 +101,25 @@ def _file_hash(entry: Entry) -> str | None:
         return None
 
 
-def _streamed(entry: Entry) -> bool:
+def _streamed(warehouse: Path, content: str, listing: Listing, pool: Executor) -> list[str]:
+    """Names of the files that are read by their streams. For that every frame of an MP3 is passed over, so it is kept by the hash of what was
+    read, and of a file that is another this is not."""
+    kept = store.activation_folder(warehouse) / "streams" / f"{content}.json"
+    version = [STREAMS_VERSION, soundfile.__libsndfile_version__]
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        found = json.loads(kept.read_bytes())
+        if found["version"] == version:
+            return found["names"]
+    names = [entry.name for entry, by in zip(listing.entries, pool.map(_is_streamed, listing.entries), strict=True) if by]
+    with contextlib.suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        temporary = kept.with_suffix(".tmp")
+        temporary.write_text(json.dumps({"version": version, "names": names}))
+        store.publish(temporary, kept)
+    return names
+
+
+def _is_streamed(entry: Entry) -> bool:
     return read_by_streams(entry.path)
 
 
@@ -177,3 +200,25 @@ def _follow_source(run: ledger.Run, listing: Listing) -> None:
     if known and known[0] != source:
         with store.transaction(run.warehouse) as con:
             con.execute("UPDATE dataset SET source = ? WHERE run_id = ?", [source, run.run_id])
+
+
+def _add_amplitudes(run: ledger.Run, listing: Listing, pool: ThreadPoolExecutor) -> None:
+    """Measure the mean amplitude of clips that came in before it was measured."""
+    query = "SELECT clip.name FROM clip JOIN dataset USING (dataset_id) WHERE run_id = ? AND mean_amplitude IS NULL"
+    with store.connect_readonly(run.warehouse) as con:
+        lacking = {name for (name,) in con.execute(query, [run.run_id]).fetchall()}
+    entries = [entry for entry in listing.entries if entry.name in lacking]
+    if not entries:
+        return
+    measured = [
+        (entry.name, found["mean_amplitude"])
+        for entry, found in zip(entries, pool.map(_measured, entries), strict=True)
+        if not isinstance(found, str)
+    ]
+    with store.transaction(run.warehouse) as con:
+        con.register("measured", pl.DataFrame(measured, {"name": pl.String, "mean_amplitude": pl.Float64}, orient="row"))
+        con.execute(
+            """UPDATE clip SET mean_amplitude = measured.mean_amplitude FROM measured
+            WHERE clip.name = measured.name AND dataset_id = (SELECT dataset_id FROM dataset WHERE run_id = ?)""",
+            [run.run_id],
+        )

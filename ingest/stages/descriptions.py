@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,8 @@ from ingest.language.word_lists import word_list
 from ingest.methods import held_out
 from ingest.methods.commonalities import calibrate_shared, commonalities
 from ingest.methods.concepts import acoustic_question, open_concepts, parse_yes_no
-from ingest.methods.summaries import THRESHOLD, Point, calibrate, clean_points, summary_prompt
+from ingest.methods.extremes import answered, drawn_order
+from ingest.methods.summaries import THRESHOLD, Point, calibrate, calibrate_as_released, clean_points, summary_prompt
 from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.captions import read_captions
 from ingest.stages.recorded import Recorded, RecordedLayer, clip_groups, read_recorded
@@ -30,7 +32,8 @@ STAGE = "descriptions"
 TITLE = "descriptions of {network} on {dataset}"
 UNIT = "layers"
 NEEDS = ("captions",)
-CODE_VERSION = 1
+CODE_VERSION = 2
+BOUNDS = {"k": (1, math.inf), "held_out": (0, 1), "share": (0, 1), "threshold": (-1, 1)}
 POINT = {
     "neuron_id": pl.Int64, "position": pl.Int64, "text": pl.String, "is_kept": pl.Boolean, "because": pl.String, "cosine": pl.Float64,
 }  # fmt: skip
@@ -45,7 +48,11 @@ class Settings:
 
     k: clips on each side. held_out: share of the sources whose clips are kept out for stage scores. share: of the clips, that a point
     without a model must hold for. threshold: cosine above which calibration drops a point of a language model (for points without one see
-    ingest.methods.commonalities.calibrate_shared). seed: draws the clips held out, and what a model samples.
+    ingest.methods.commonalities.calibrate_shared). calibration: points (opposites and equally worded points do not count, see
+    ingest.methods.summaries.calibrate), published (sentence by sentence, whatever they say, and whoever wrote them) or as-released (the
+    program, called with 0.5, which takes other sentences out). clean_up: words (greetings as whole words), or published (within words, too,
+    so that "pressure" is one). concepts: acoustic (adjectives of a list however they are tagged, too) or published (as tagged). seed: draws
+    the clips held out, the order of equal clips, and what a model samples.
     """
 
     engine: Literal["commonalities", "transformers", "vllm", "endpoint"] = "commonalities"
@@ -58,6 +65,9 @@ class Settings:
     held_out: float = 0.0
     share: float = 0.5
     threshold: float = THRESHOLD
+    calibration: Literal["points", "published", "as-released"] = "points"
+    clean_up: Literal["words", "published"] = "words"
+    concepts: Literal["acoustic", "published"] = "acoustic"
     seed: int = 0
     max_tokens: int = 1024
     retry: bool = False
@@ -65,6 +75,11 @@ class Settings:
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise UserError(f"descriptions: max_tokens is {self.max_tokens}, it must be at least 1")
+
+    def as_published(self) -> dict[str, str]:
+        """What of it is done otherwise than by default, for the run."""
+        usual = {field.name: field.default for field in fields(Settings)}
+        return {name: getattr(self, name) for name in ("calibration", "clean_up", "concepts") if getattr(self, name) != usual[name]}
 
     def language_model(self) -> LanguageModel | None:
         """The language model; None for commonalities. Raises UserError for what it lacks."""
@@ -110,9 +125,9 @@ def ingest_descriptions(
     parameters = {
         "k": settings.k, "held_out": settings.held_out, "share": settings.share, "threshold": settings.threshold,
         "captions": captioner, "encoder": encoder.parameters,
-        "model": identity(warehouse, STAGE, model) if model else "commonalities",
+        "model": identity(warehouse, STAGE, model) if model else "commonalities", **settings.as_published(),
     }  # fmt: skip
-    run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=settings.seed if settings.held_out else None)
+    run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=settings.seed)
     if settings.held_out:
         kept_out = held_out.split(clip_groups(warehouse, recorded), settings.held_out, settings.seed)
         captions = {
@@ -151,23 +166,21 @@ class _Work:
     settings: Settings
 
     def tops(self, layer: RecordedLayer) -> Tops:
-        """A layer's neurons but the dead ones; clips without a caption, or held out, are passed over. Of neurons that are never below 0, clips at 0 are none
-        of the highest."""
+        """A layer's neurons but the dead ones; clips without a caption, or held out, are passed over. Of neurons that are never below 0, clips
+        at 0 are none of the highest. Equal clips come in a drawn order."""
         matrix = np.asarray(layer.matrix())
         alive = (np.where(np.isfinite(matrix), matrix, 0) != 0).any(axis=1)
         usable = np.array([int(clip) in self.captions for clip in self.recorded.clip_ids])
-        values, clips = matrix[:, usable].astype(np.float32), self.recorded.clip_ids[usable]  # in order of clip id, which breaks ties
-        k = self.settings.k
-        high = np.argsort(np.where(np.isnan(values), np.inf, -values), axis=1, kind="stable")[:, :k]
-        low = np.argsort(np.where(np.isnan(values), np.inf, values), axis=1, kind="stable")[:, :k]
+        values, clips = matrix[:, usable], self.recorded.clip_ids[usable]
+        k, seed = self.settings.k, self.settings.seed
+        high, low = (drawn_order(values, seed, layer.name, lowest=lowest)[:, :k] for lowest in (False, True))
+        may, finite = answered(matrix)[:, usable], np.isfinite(values)
         found: Tops = {}
         for unit in np.flatnonzero(alive):
-            row = values[unit]
-            ups = [clip for clip in high[unit] if row[clip] > 0 or (not layer.non_negative and np.isfinite(row[clip]))]
-            downs = [clip for clip in low[unit] if np.isfinite(row[clip])]
+            ups, downs = high[unit][may[unit, high[unit]]], low[unit][finite[unit, low[unit]]]
             found[layer.first_neuron_id + int(unit)] = (
-                tuple(self.captions[int(clips[clip])] for clip in ups),
-                tuple(self.captions[int(clips[clip])] for clip in downs),
+                tuple(self.captions[int(clip)] for clip in clips[ups]),
+                tuple(self.captions[int(clip)] for clip in clips[downs]),
             )
         return found
 
@@ -187,7 +200,8 @@ class _Work:
         faults: dict[tuple[str, ...], str] = {}
         if self.asker:
             for side, reply in zip(distinct, self.asker([summary_prompt(side) for side in distinct]), strict=True):
-                summaries[side] = clean_points(reply.text) if reply.text is not None else []
+                as_released = self.settings.clean_up == "published"
+                summaries[side] = clean_points(reply.text, as_released=as_released) if reply.text is not None else []
                 if not summaries[side]:
                     faults[side] = reply.reason or "the reply holds no sentence of six words"
         else:
@@ -198,17 +212,24 @@ class _Work:
             if fault := faults.get(high) or faults.get(low):
                 failures.append((f"neuron {neuron}", fault))
             else:
-                points[neuron] = (
-                    calibrate(summaries[high], summaries[low], self.encoder, self.settings.threshold)
-                    if self.asker
-                    else calibrate_shared(summaries[high], summaries[low], self.encoder)
-                )
+                points[neuron] = self.calibrated(summaries[high], summaries[low])
         return points, self.words(points), failures
+
+    def calibrated(self, high: list[str], low: list[str]) -> list[Point]:
+        """The points of the highest clips' summary, calibrated by those of the lowest's."""
+        threshold = self.settings.threshold
+        if self.settings.calibration == "published":
+            return calibrate(high, low, self.encoder, threshold, as_published=True)
+        if self.settings.calibration == "as-released":
+            return calibrate_as_released(high, low, self.encoder, threshold)
+        return calibrate(high, low, self.encoder, threshold) if self.asker else calibrate_shared(high, low, self.encoder)
 
     def words(self, points: dict[int, list[Point]]) -> list[tuple[int, str, str, int, bool | None]]:
         """Open concepts of the kept points."""
+        as_published = self.settings.concepts == "published"
         counted = {
-            neuron: Counter((c.word, c.pos) for c in open_concepts([p.text for p in found if p.kept])) for neuron, found in points.items()
+            neuron: Counter((c.word, c.pos) for c in open_concepts([p.text for p in found if p.kept], as_published=as_published))
+            for neuron, found in points.items()
         }
         adjectives = sorted({word for found in counted.values() for word, part in found if part == "adjective"})
         if self.asker:

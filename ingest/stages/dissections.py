@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +17,13 @@ from ingest.language.replies import Asker
 from ingest.language.text_encoders import TextEncoder, load_encoder
 from ingest.language.word_lists import read_concepts
 from ingest.methods import concept_scores, similarity
-from ingest.methods.summaries import icl_answer, icl_prompt
+from ingest.methods.summaries import icl_answer, icl_answers, icl_prompt, icl_top_prompt
 from ingest.networks.network import Network
 from ingest.networks.registry import load_audio_text
 from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.captions import read_captions
+from ingest.stages.extraction.recording import padding_parameter
 from ingest.stages.recorded import Recorded, RecordedLayer, read_recorded
-from ingest.stages.recording import padding_parameter
 from warehouse import ledger, store
 from warehouse.ledger import Run
 from warehouse.store import UserError
@@ -32,6 +33,7 @@ TITLE = "dissections of {network} on {dataset}"
 UNIT = "layers"
 NEEDS: tuple[str, ...] = ()
 CODE_VERSION = 1
+BOUNDS = {"kept": (1, math.inf)}
 SEED = 0
 METHODS = ("DB", "TAB", "ICL")
 READS = {"DB": "captions", "ICL": "descriptions"}
@@ -42,8 +44,10 @@ NO_CONCEPT = "the reply names none of the concepts"
 class Settings:
     """Concepts of a given set. concepts: esc50, audioset or classes (the data set's own); file: a text file instead, one concept a line.
     methods: DB (captions and concepts as text), TAB (sounds and concepts by the audio-text network `tab_network`, with its `tab_weights`) and
-    ICL (the language model of descriptions chooses). functions: of similarity, see ingest.methods.similarity.FUNCTIONS, in their `mode`.
-    scale: of DB's softmax over concepts; kept: how many concepts a neuron are kept."""
+    ICL (the language model of descriptions chooses, after `shots` of the paper's two examples; with `icl_top` it is asked once more for so many
+    concepts, which rank after the one chosen). encoder: of texts, by default that of descriptions; CLIP's folder is read as CLIP. functions:
+    of similarity, see ingest.methods.similarity.FUNCTIONS, in their `mode`. scale: of DB's softmax over concepts; kept: how many concepts a
+    neuron are kept."""
 
     concepts: str = "esc50"
     file: Path | None = None
@@ -54,10 +58,17 @@ class Settings:
     methods: tuple[Literal["DB", "TAB", "ICL"], ...] = ("DB",)
     tab_network: str = "clap-2022"
     tab_weights: Path | None = None
+    encoder: str | None = None
+    shots: int = 2
+    icl_top: int = 1
 
     def __post_init__(self) -> None:
         if not self.methods:
             raise UserError("dissections: methods is empty: name DB, TAB or ICL")
+        if self.shots not in (1, 2):
+            raise UserError(f"dissections: shots is {self.shots}, it must be 1 or 2: the paper has two examples")
+        if self.icl_top < 1:
+            raise UserError(f"dissections: icl_top is {self.icl_top}, it must be at least 1")
         for function in self.functions:
             if function not in similarity.FUNCTIONS:
                 raise UserError(f"dissections: function {function!r} is not known: it must be one of {', '.join(similarity.FUNCTIONS)}")
@@ -73,10 +84,14 @@ class Settings:
         return str(self.file or self.concepts)
 
     def parameters(self) -> dict[str, object]:
-        """What goes into the run, methods in one order. Runs from before there were methods stay what they are."""
+        """What goes into the run, methods in one order. Runs of one method from before there were several stay what they are, but for equal
+        clips, which in the paper's mode no longer rank as they lie."""
         methods = [method for method in METHODS if method in self.methods]
+        ties = {"ties": "drawn"} if self.mode == "paper" and methods != ["ICL"] else {}
         shared = {"concepts": self.concept_set, "functions": self.functions, "mode": self.mode, "scale": self.scale, "kept": self.kept}
-        return shared | ({"methods": methods} if methods != ["DB"] else {})
+        asked = {"shots": (self.shots, 2), "icl_top": (self.icl_top, 1)} if "ICL" in methods else {}
+        asked = {name: value for name, (value, usual) in asked.items() if value != usual}
+        return shared | ties | ({"methods": methods} if methods != ["DB"] else {}) | asked
 
 
 def fault(settings: Settings, of: Callable[[str], Any]) -> str | None:
@@ -110,7 +125,7 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
     own = [name.replace("_", " ") for name in recorded.class_names]
     concepts = own if settings.concept_set == "classes" else read_concepts(settings.concept_set)
     captions, sources, read = _read(context, settings)
-    encoder = load_encoder(context.settings("descriptions").encoder)
+    encoder = load_encoder(settings.encoder or context.settings("descriptions").encoder)
     parameters = {
         **settings.parameters(), "concepts": store.sha256_json(concepts), "concept_set": Path(settings.concept_set).name,
         "encoder": encoder.parameters, **read,
@@ -151,7 +166,8 @@ def _read(context: Context, settings: Settings) -> tuple[dict[int, str], Sources
     if "ICL" in settings.methods:
         model = described.language_model()
         read["descriptions"], _, _ = ledger.finished(warehouse, runs["descriptions"], "descriptions")
-        read["model"] = {"name": model.name, **model.parameters, "prompt": read_prompt("icl").sha256}
+        top = {"top_prompt": read_prompt("icl_top").sha256} if settings.icl_top > 1 else {}
+        read["model"] = {"name": model.name, **model.parameters, "prompt": read_prompt("icl").sha256, **top}
     return captions, Sources(network, context.paths, runs.get("descriptions"), model, described.retry), read
 
 
@@ -247,21 +263,32 @@ class _Work:
         """Rows of the concepts that the language model chooses for neurons by their kept points, and the neurons for which it chooses none."""
         assert self.sources.model
         ask = Asker(self.run, self.sources.model, judge=self.chosen, retry=self.sources.retry)
-        replies = ask([icl_prompt(points, self.concepts) for points in described.values()])
+        replies = ask([icl_prompt(points, self.concepts, self.settings.shots) for points in described.values()])
+        first = {
+            neuron: icl_answer(reply.text, self.concepts) if reply.text is not None else None
+            for neuron, reply in zip(described, replies, strict=True)
+        }
+        failures = [
+            (f"neuron {neuron}", reply.reason or NO_CONCEPT) for neuron, reply in zip(described, replies, strict=True) if not first[neuron]
+        ]
+        named = {neuron: [concept] for neuron, concept in first.items() if concept}
+        if (top := min(self.settings.icl_top, len(self.concepts))) > 1:
+            ask = Asker(self.run, self.sources.model, judge=self.listed, retry=self.sources.retry)
+            for neuron, reply in zip(named, ask([icl_top_prompt(described[n], self.concepts, top) for n in named]), strict=True):
+                more = icl_answers(reply.text, self.concepts) if reply.text is not None else []
+                failures += [] if more else [(f"neuron {neuron}, first {top}", reply.reason or NO_CONCEPT)]
+                named[neuron] = list(dict.fromkeys([*named[neuron], *more]))[:top]
         number = {concept: index for index, concept in enumerate(self.concepts)}
-        units: list[int] = []
-        chosen: list[int] = []
-        failures = []
-        for neuron, reply in zip(described, replies, strict=True):
-            concept = None if reply.text is None else icl_answer(reply.text, self.concepts)
-            if concept is None:
-                failures.append((f"neuron {neuron}", reply.reason or NO_CONCEPT))
-            else:
-                units.append(neuron - layer.first_neuron_id)
-                chosen.append(number[concept])
-        places, ones = (np.array(units, dtype=np.int64), np.zeros(len(units), dtype=np.int64)), np.ones(len(units))
-        of_set = np.array(chosen, dtype=np.int64)
-        return _frame(layer, "ICL", "icl", places, of_set, ones, self.concepts, self.name_cosines(layer)), failures
+        rows = [
+            (neuron - layer.first_neuron_id, rank, number[concept]) for neuron, its in named.items() for rank, concept in enumerate(its)
+        ]
+        units, ranks, chosen = np.array(rows, dtype=np.int64).reshape(-1, 3).T
+        # No score but the order.
+        return _frame(layer, "ICL", "icl", (units, ranks), chosen, 1 / (1 + ranks), self.concepts, self.name_cosines(layer)), failures
+
+    def listed(self, reply: Reply) -> Reply:
+        """A reply held to the concept set: one that lists none of the concepts cannot be used."""
+        return reply if reply.text is None or icl_answers(reply.text, self.concepts) else Reply(None, reply.raw, NO_CONCEPT)
 
 
 def dissect(
@@ -279,7 +306,9 @@ def dissect(
     `columns` are the clips that `scores` [clips, concepts] is of; `name_cosines` as _Work.name_cosines.
     """
     matrix = np.asarray(layer.matrix())[:, columns]
-    complete = np.isfinite(matrix).all(axis=0)
+    complete = np.flatnonzero(np.isfinite(matrix).all(axis=0))
+    if settings.mode == "paper":  # the programs of the other modes take equal clips as they lie
+        complete = np.random.default_rng(SEED).permutation(complete)
     activations = matrix[:, complete].T
     found: list[tuple[pl.DataFrame, tuple[str, str] | None]] = []
     nothing = np.zeros(0, dtype=np.int64)

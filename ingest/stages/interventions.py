@@ -34,9 +34,9 @@ class Settings:
     """How clusters are disturbed and their effect is read out. layers: names, by default all with candidates. largest: clusters a layer.
     repeats: random draws. mode: resample or zero.
 
-    readout: own (the network's classifier through a label map), zero-shot (prompts beginning with `prompt`), linear (a head fitted per fold on
-    the network's outputs); by default the first of these that the network has. label_map: a CSV from the data set's classes to the network's
-    output names, by default the one for ESC-50 and AudioSet.
+    readout: own (the network's classifier), zero-shot (classes in the hole {} of `prompt`, or behind one without), linear (a head fitted per fold
+    on the network's outputs); by default the first of these that the network has. label_map: a CSV from the data set's classes to the network's
+    output names; by default the names themselves where the network has them all, else the one for ESC-50 and AudioSet.
     """
 
     layers: tuple[str, ...] | None = None
@@ -105,15 +105,33 @@ def read_as(
     kind = readout or ("own" if network.output_names else "zero-shot" if embed_text else "linear")
     every = np.ones(len(recorded.class_ids), dtype=bool)
     if kind == "own":
-        named = read_label_map(label_map or ESC50_AUDIOSET)
+        named = label_map_of(network, recorded, label_map)
         own = readouts.own_classifier(network.output_names, recorded.class_names, named)
         return lambda *_: (own, own.readable), {"readout": kind, "label_map": store.sha256_json(named)}
     if kind == "zero-shot":
         if not embed_text:
             raise UserError(f"{network.name} reads no text: choose the readout own or linear")
-        texts = embed_text([prompt + name.replace("_", " ") for name in recorded.class_names]).cpu().numpy()
+        texts = embed_text([readouts.prompted(prompt, name) for name in recorded.class_names]).cpu().numpy()
         return lambda *_: (readouts.ZeroShot(texts), every), {"readout": kind, "prompt": prompt}
     return lambda outputs, labels, folds: (readouts.fit_head(outputs, labels, folds), every), {"readout": kind}
+
+
+def label_map_of(network: Network, recorded: Recorded, given: Path | None) -> dict[str, list[str]]:
+    """What of a network's outputs means each class: as given, by their own names, or by ESC-50's map to AudioSet. Raises UserError where none of
+    these names one of its outputs."""
+    if given is not None:
+        return read_label_map(given)
+    own, shipped = readouts.same_names(network.output_names, recorded.class_names), read_label_map(ESC50_AUDIOSET)
+    if len(own) == len(recorded.class_names) > 0:
+        return own
+    if any(name in set(network.output_names or ()) for cls in recorded.class_names for name in shipped.get(cls, ())):
+        return shipped
+    if own or not network.output_names:
+        return own
+    raise UserError(
+        f"no output of {network.name} ({', '.join(network.output_names[:3])}, ...) is a class of {recorded.dataset} "
+        f'({", ".join(recorded.class_names[:3])}, ...): give names under [[network]], a label_map, or readout = "linear"'
+    )
 
 
 def choose(warehouse: Path, cluster_run: int, recorded: Recorded, settings: Settings) -> dict[int, list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import polars as pl
@@ -15,6 +16,7 @@ TITLE = "probes of {network} on {dataset}"
 UNIT = "layers"
 NEEDS: tuple[str, ...] = ()
 CODE_VERSION = 1
+BOUNDS = {"ks": (1, math.inf)}
 STANDARDISED_NEURONS = 8192
 """Up to as many neurons the linear probe standardises each; beyond, it works from the clips' products alone."""
 

@@ -22,12 +22,14 @@ LONGEST = 4000
 def ingest_ratings(warehouse: Path, path: Path, bert_encoder: str | None = None) -> int:
     """Read a file of answers into table rating, all or nothing; returns how many. A rater's earlier answer on a neuron is replaced.
 
-    The file is a JSON object with `rater` and `answers`, each {neuron_id, description_run_id, rating 1 to 5, own_words or null}. All that
+    The file is a JSON object with `rater` and `answers`, each {neuron_id, description_run_id, rating 1 to 5, own_words or null} and, for closed
+    concepts rated beside the description, `concepts` {whose: rating}, which go into table concept_rating. All that
     table rating_similarity says of the rated runs of descriptions is computed anew and stored with the answers, by all-MiniLM-L6-v2 and, for
     BERTScore, by `bert_encoder`: a folder or hub name, by default all-MiniLM-L6-v2 as well. Raises UserError naming the first answer that is
     wrong, or whose neuron was not described by that run, and for encoders that cannot be loaded.
     """
-    answers = read_answers(path)
+    read = read_answers(path)
+    answers, concepts = [row[:5] for row in read], [(*row[:3], said_by, rating) for row in read for said_by, rating in row[5].items()]
     runs = sorted({run for _, _, run, _, _ in answers})
     with store.writer(warehouse):
         with store.connect_readonly(warehouse) as con:
@@ -42,6 +44,11 @@ def ingest_ratings(warehouse: Path, path: Path, bert_encoder: str | None = None)
             ).fetchall()
             words = {row[:3]: row[3] for row in rows} | {(rater, neuron, run): text for rater, neuron, run, _, text in answers}
             said = {run: _said(con, run, {neuron for _, neuron, rated in words if rated == run}) for run in runs}
+        for _, neuron, run, said_by, _ in concepts:
+            if said_by not in said[run][neuron]:
+                raise UserError(
+                    f"{show(path)}: run {run} has no concept by {show(said_by)} of neuron {neuron}: the page belongs to another warehouse"
+                )
         frames = []
         if any(words.values()):  # loading the encoders takes seconds
             encoder, tokens = minilm(), TokenEncoder(bert_encoder) if bert_encoder else minilm_tokens()
@@ -53,6 +60,11 @@ def ingest_ratings(warehouse: Path, path: Path, bert_encoder: str | None = None)
         with store.transaction(warehouse) as con:
             con.executemany("DELETE FROM rating WHERE rater = ? AND neuron_id = ? AND description_run_id = ?", [row[:3] for row in answers])
             con.executemany("INSERT INTO rating VALUES (?, ?, ?, ?, ?, now())", answers)
+            con.executemany(
+                "DELETE FROM concept_rating WHERE rater = ? AND neuron_id = ? AND description_run_id = ?", [row[:3] for row in answers]
+            )
+            if concepts:
+                con.executemany("INSERT INTO concept_rating VALUES (?, ?, ?, ?, ?)", concepts)
             con.execute("DELETE FROM rating_similarity WHERE list_contains(?, description_run_id)", [runs])
             for frame in frames:
                 insert(con, "rating_similarity", frame)
@@ -60,29 +72,11 @@ def ingest_ratings(warehouse: Path, path: Path, bert_encoder: str | None = None)
 
 
 def _said(con: duckdb.DuckDBPyConnection, run: int, neurons: set[int]) -> dict[int, dict[str, str]]:
-    """What was said of neurons, by who said it: the description, and the first concept of every function of each method's latest run on the
-    same network and data set, one in the paper's mode where there is one, as on neurons' pages."""
+    """What was said of neurons, by who said it: see view v_said."""
     said: dict[int, dict[str, str]] = {neuron: {} for neuron in neurons}
     rows = con.execute(
-        """WITH dissected AS (
-            SELECT run.run_id, run.parameters::JSON ->> 'mode' = 'paper' AS is_paper FROM run JOIN run AS rated ON rated.run_id = $run
-            WHERE run.stage = 'dissections' AND run.status = 'done'
-              AND run.network_sha256 = rated.network_sha256 AND run.dataset_sha256 = rated.dataset_sha256
-              AND run.parameters::JSON ->> 'network' = rated.parameters::JSON ->> 'network'
-              AND run.parameters::JSON ->> 'dataset' = rated.parameters::JSON ->> 'dataset'
-              AND (run.parameters::JSON ->> 'clip_s')::DOUBLE = (rated.parameters::JSON ->> 'clip_s')::DOUBLE
-        ),
-        latest AS (
-            SELECT method, run_id FROM (SELECT DISTINCT method, run_id, is_paper FROM closed_concept JOIN dissected USING (run_id))
-            QUALIFY row_number() OVER (PARTITION BY method ORDER BY is_paper DESC, run_id DESC) = 1
-        )
-        SELECT neuron_id, CASE function WHEN 'icl' THEN method ELSE method || ' ' || function END, concept
-        FROM closed_concept JOIN latest USING (method, run_id)
-        WHERE rank = 1 AND list_contains($neurons, neuron_id)
-        UNION ALL
-        SELECT neuron_id, 'description', description FROM v_description
-        WHERE run_id = $run AND description IS NOT NULL AND list_contains($neurons, neuron_id)""",
-        {"run": run, "neurons": sorted(neurons)},
+        "SELECT neuron_id, said_by, text FROM v_said WHERE description_run_id = ? AND list_contains(?, neuron_id) ORDER BY ALL",
+        [run, sorted(neurons)],
     ).fetchall()
     for neuron, said_by, text in rows:
         said[neuron][said_by] = text
@@ -120,8 +114,8 @@ def similarities(
     return pl.DataFrame(rows, schema, orient="row")
 
 
-def read_answers(path: Path) -> list[tuple[str, int, int, int, str | None]]:
-    """Answers of a file as (rater, neuron, run, rating, own words)."""
+def read_answers(path: Path) -> list[tuple[str, int, int, int, str | None, dict[str, int]]]:
+    """Answers of a file as (rater, neuron, run, rating, own words, ratings of concepts)."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f"{show(path)} has more than {MAX_BYTES >> 20} MiB: it is no file of answers")
@@ -135,13 +129,18 @@ def read_answers(path: Path) -> list[tuple[str, int, int, int, str | None]]:
     rater, answers = (found.get("rater"), found.get("answers")) if isinstance(found, dict) else (None, None)
     if not isinstance(rater, str) or not rater.strip() or not isinstance(answers, list) or not answers:
         raise UserError(f"{show(path)} needs a rater and answers: give the file that the rating page downloads")
-    rows: dict[tuple[int, int], tuple[str, int, int, int, str | None]] = {}
+    rows: dict[tuple[int, int], tuple[str, int, int, int, str | None, dict[str, int]]] = {}
     for number, answer in enumerate(answers, start=1):
         values = [answer.get(key) for key in ("neuron_id", "description_run_id", "rating")] if isinstance(answer, dict) else []
         whole = [value for value in values if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31]
         words = answer.get("own_words") if isinstance(answer, dict) else None
         if len(whole) != 3 or not 1 <= whole[2] <= 5 or not isinstance(words, str | None):
             raise UserError(f"{show(path)}: answer {number} needs whole numbers neuron_id, description_run_id and rating (1 to 5)")
+        concepts = answer.get("concepts") or {}
+        marks = list(concepts.values()) if isinstance(concepts, dict) else [None]
+        if not all(isinstance(mark, int) and not isinstance(mark, bool) and 1 <= mark <= 5 for mark in marks):
+            raise UserError(f"{show(path)}: answer {number} needs whole numbers from 1 to 5 as ratings of concepts")
         text = " ".join((words or "").encode("utf-8", "replace").decode().split())[:LONGEST] or None
-        rows[whole[0], whole[1]] = (" ".join(rater.encode("utf-8", "replace").decode().split())[:200], whole[0], whole[1], whole[2], text)
+        name = " ".join(rater.encode("utf-8", "replace").decode().split())[:200]
+        rows[whole[0], whole[1]] = (name, whole[0], whole[1], whole[2], text, concepts)
     return list(rows.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import duckdb
@@ -148,6 +148,43 @@ def _labels(con: duckdb.DuckDBPyConnection, clip_ids: list[int], class_ids: list
         if class_id in number:
             found.setdefault(clip_id, []).append(number[class_id])
     return np.array([found[clip][0] if len(found.get(clip, ())) == 1 else -1 for clip in clip_ids], dtype=np.int64)
+
+
+def relabelled(recorded: Recorded, label_set: str) -> Recorded:
+    """The same clips with the classes of another label set; a clip with several of them has none."""
+    with store.connect_readonly(recorded.warehouse) as con:
+        found = con.execute(
+            """SELECT label_set.name, label_set_id FROM label_set JOIN dataset USING (dataset_id) WHERE dataset.name = ? AND content_sha256 = ?
+            ORDER BY label_set_id""",
+            [recorded.dataset, recorded.dataset_sha256],
+        ).fetchall()
+        if label_set not in dict(found):
+            raise UserError(f"{recorded.dataset} has no label set {label_set}: it has {', '.join(name for name, _ in found)}")
+        classes = con.execute("SELECT class_id, name FROM class WHERE label_set_id = ? ORDER BY 1", [dict(found)[label_set]]).fetchall()
+        label_of = dict(
+            con.execute(
+                """SELECT clip_id, min(class_id) FROM clip_label JOIN class USING (class_id) WHERE label_set_id = ?
+                GROUP BY clip_id HAVING count(*) = 1""",
+                [dict(found)[label_set]],
+            ).fetchall()
+        )
+    number = {class_id: index for index, (class_id, _) in enumerate(classes)}
+    labels = np.array([number.get(label_of.get(int(clip)), -1) for clip in recorded.clip_ids], dtype=np.int64)
+    return replace(
+        recorded,
+        class_ids=np.array([row[0] for row in classes], dtype=np.int64),
+        class_names=tuple(row[1] for row in classes),
+        labels=labels,
+    )
+
+
+def durations(recorded: Recorded) -> np.ndarray:
+    """Seconds of every clip's file [clips]."""
+    with store.connect_readonly(recorded.warehouse) as con:
+        rows = con.execute(
+            "SELECT duration_s FROM activation_clip JOIN clip USING (clip_id) WHERE run_id = ? ORDER BY column_index", [recorded.run_id]
+        )
+        return rows.fetchnumpy()["duration_s"]
 
 
 def clip_groups(warehouse: Path, recorded: Recorded) -> list[str]:

@@ -17,12 +17,13 @@ from ingest.language.models import LanguageModel, read_prompt
 from ingest.language.replies import Asker, identity
 from ingest.language.text_encoders import TextEncoder, load_encoder, readable
 from ingest.methods import held_out
+from ingest.methods.extremes import is_signed
 from ingest.networks.network import Network
 from ingest.networks.registry import load_audio_text
 from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.captions import read_captions
+from ingest.stages.extraction.recording import padding_parameter
 from ingest.stages.recorded import Recorded, RecordedLayer, clip_groups, read_recorded
-from ingest.stages.recording import padding_parameter
 from warehouse import ledger, store
 from warehouse.ledger import Run
 from warehouse.store import UserError
@@ -105,9 +106,9 @@ def ingest_scores(
     """Score the descriptions of a finished run that held clips out, on these clips; a layer is a unit of work of each scorer.
 
     Scorer captions compares descriptions with captions, audio with the sounds (`paths` by clip name) by the audio-text network `audio`, and
-    `judge` is the language model that rates single clips. Neurons without a description, or with fewer than five held-out clips above 0,
-    have no row. Replies of the judge are kept as they come; a neuron of which one cannot be used has a failure row instead of a score, and
-    with `retry` its unusable ones are asked for again. Raises UserError for what a scorer lacks.
+    `judge` is the language model that rates single clips. Neurons without a description, and those never below 0 with fewer than five
+    held-out clips above it, have no row. Replies of the judge are kept as they come; a neuron of which one cannot be used has a failure row
+    instead of a score, and with `retry` its unusable ones are asked for again. Raises UserError for what a scorer lacks.
     """
     settings = settings or Settings()
     scorers = tuple(dict.fromkeys(settings.scorers))
@@ -244,12 +245,13 @@ class _Work:
     def found(self, layer: RecordedLayer, known: np.ndarray | None = None) -> tuple[list[int], np.ndarray, np.ndarray]:
         """Units with a description, their positives [units, usable clips], and which of the held-out clips are usable: those where the whole
         layer's values are finite, and that are `known`."""
+        signed = is_signed(layer.matrix())
         matrix = np.asarray(layer.matrix())[:, self.clips.columns]
         usable = np.isfinite(matrix).all(axis=0)
         if known is not None:
             usable &= known
         units = [unit for unit in range(layer.neurons) if layer.first_neuron_id + unit in self.descriptions]
-        return units, held_out.positives(matrix[units][:, usable]), usable
+        return units, held_out.positives(matrix[units][:, usable], signed[units]), usable
 
     def judged(self, asker: Asker, retry: bool, progress: Progress) -> int:
         """Score by a judge; returns the number of layers done now."""

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import polars as pl
@@ -21,7 +21,7 @@ from ingest.networks.network import Layer, Network, keep_freed_memory
 from ingest.networks.passes import module_device
 from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.interventions import READOUT, Reader, prepared, read_as
-from ingest.stages.recorded import Recorded, read_recorded
+from ingest.stages.recorded import Recorded, durations, read_recorded, relabelled
 from warehouse import ledger, store
 from warehouse.store import UserError, activation_folder, scratch
 
@@ -37,20 +37,29 @@ SEED = 0
 class Settings:
     """How neurons specific to a class are silenced. measures: those of table specific_neuron that choose neurons. draws: random ones a class.
     folds: clips that are read, by default all; a linear head is fitted on the undisturbed outputs of all other folds. readout, label_map,
-    prompt: as for interventions. label_set: by default the data set's first.
+    prompt: as for interventions, and readout embedding: a linear head on the embedding that users of the network take (M2D: means over time
+    of the tokens of a time side by side, CLS and padding left out). pairs: of classes, whose neurons are silenced together, against draws and
+    against the units next to them; each_class: whether those of every class by itself are too. label_set: by default the data set's first.
     """
 
     measures: tuple[Literal["aape", "lape", "selectivity", "average_precision", "auroc"], ...] = ("aape",)
     draws: int = 10
     folds: tuple[int, ...] | None = None
-    readout: Literal["own", "zero-shot", "linear"] | None = None
+    readout: Literal["own", "zero-shot", "linear", "embedding"] | None = None
     label_map: Path | None = None
     prompt: str = "this is a sound of "
     label_set: str | None = None
+    pairs: tuple[tuple[str, ...], ...] = ()
+    each_class: bool = True
 
     def __post_init__(self) -> None:
         if self.draws < 1:
             raise UserError(f"specific_ablations: draws is {self.draws}, it must be at least 1")
+        if not (self.each_class or self.pairs):
+            raise UserError("specific_ablations: each_class is false and there are no pairs: nothing would be silenced")
+        for pair in self.pairs:
+            if len(set(pair)) != 2 or len(pair) != 2:
+                raise UserError(f"specific_ablations: pairs holds {list(pair)}, each must name two classes")
 
 
 Units = dict[str, np.ndarray]
@@ -58,8 +67,8 @@ Units = dict[str, np.ndarray]
 
 
 def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
-    """Silence every class's specific neurons of all layers at once, then random ones, and count what is read rightly; a class and measure is a
-    unit of work.
+    """Silence every class's specific neurons of all layers at once, then random ones, and count what is read rightly; a class, or pair of
+    classes, and measure is a unit of work.
 
     Outputs themselves are never silenced. A class without specific neurons, with too few others in a layer to draw from, or none of whose
     clips is read, has a failure row instead.
@@ -70,10 +79,16 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
     if any(layer.kind == "position" for layer in recorded.layers):
         raise UserError("specific_ablations silence channels and units, not positions: record the activations without positions")
     if settings.label_set is not None:
-        recorded = _relabelled(recorded, settings.label_set)
-    reader, parameters = read_as(network, recorded, settings.readout, settings.label_map, settings.prompt)
+        recorded = relabelled(recorded, settings.label_set)
+    embedding = settings.readout == "embedding"
+    if embedding and not hasattr(network, "embeddings"):
+        raise UserError(f"{network.name} has no embedding of its own: choose another readout for specific_ablations, such as linear")
+    reader, parameters = read_as(network, recorded, "linear" if embedding else settings.readout, settings.label_map, settings.prompt)
+    parameters |= {"readout": "embedding"} if embedding else {}
+    pairs = [_numbers(recorded, pair) for pair in settings.pairs]
     folds = None if settings.folds is None else sorted(set(settings.folds))
     parameters |= {"label_set": settings.label_set, "measures": settings.measures, "draws": settings.draws, "folds": folds}
+    parameters |= ({"pairs": settings.pairs} if pairs else {}) | ({} if settings.each_class else {"each_class": False})
     run = recorded.begin(STAGE, CODE_VERSION, {**parameters, "specificity": specificity_key}, seed=SEED)
     if run.finished:
         return Outcome(run, 0, run.failures())
@@ -91,47 +106,41 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
     plan = sorted(chosen, key=lambda pair: place[next(iter(chosen[pair]))] if chosen[pair] else -1)
     worked = 0
     with scratch(activation_folder(warehouse) / "specific_ablations.tmp") as folder:
-        clips = _Clips(network, recorded, read, paths, folder)
-        rest = known & ~read if parameters["readout"] == "linear" else np.zeros_like(known)
-        clips.begin(*_readout(network, recorded, read, rest, clips.outputs, reader, paths))
+        clips = _Clips(network, recorded, read, paths, folder, embedding)
+        rest = known & ~read if parameters["readout"] in ("linear", "embedding") else np.zeros_like(known)
+        clips.begin(*_readout(network, recorded, read, rest, clips, reader, paths))
         if READOUT not in run.done():
             run.record([READOUT], {"readout": clips.undisturbed()})
-        items = {f"{measure}, class {recorded.class_ids[label]}": (measure, label) for measure, label in plan}
-        for item, (measure, label) in run.pending(items, progress):
-            frame, failure = clips.rows(measure, label, chosen[measure, label], live, settings.draws)
-            failures = [(f"{recorded.class_names[label]}, {measure}", failure)] if failure else []
-            run.record([item], {"specific_ablation": frame}, failures)
+        items: dict[str, tuple[str, tuple[int, ...]]] = {
+            f"{measure}, class {recorded.class_ids[label]}": (measure, (label,)) for measure, label in plan if settings.each_class
+        }
+        for first, second in pairs:
+            item = f"classes {recorded.class_ids[first]} and {recorded.class_ids[second]}"
+            items |= {f"{measure}, {item}": (measure, (first, second)) for measure in settings.measures}
+        for item, (measure, labels) in run.pending(items, progress):
+            units = _union([chosen[measure, label] for label in labels], place)
+            frame, failure = clips.rows(measure, labels, units, live, settings.draws)
+            failures = [(f"{' and '.join(recorded.class_names[label] for label in labels)}, {measure}", failure)] if failure else []
+            run.record([item], {"specific_ablation" if len(labels) == 1 else "pair_ablation": frame}, failures)
             worked += 1
     run.finish()
     return Outcome(run, worked, run.failures())
 
 
-def _relabelled(recorded: Recorded, label_set: str) -> Recorded:
-    """The same clips with the classes of another label set; a clip with several of them has none."""
-    with store.connect_readonly(recorded.warehouse) as con:
-        found = con.execute(
-            """SELECT label_set.name, label_set_id FROM label_set JOIN dataset USING (dataset_id) WHERE dataset.name = ? AND content_sha256 = ?
-            ORDER BY label_set_id""",
-            [recorded.dataset, recorded.dataset_sha256],
-        ).fetchall()
-        if label_set not in dict(found):
-            raise UserError(f"{recorded.dataset} has no label set {label_set}: it has {', '.join(name for name, _ in found)}")
-        classes = con.execute("SELECT class_id, name FROM class WHERE label_set_id = ? ORDER BY 1", [dict(found)[label_set]]).fetchall()
-        label_of = dict(
-            con.execute(
-                """SELECT clip_id, min(class_id) FROM clip_label JOIN class USING (class_id) WHERE label_set_id = ?
-                GROUP BY clip_id HAVING count(*) = 1""",
-                [dict(found)[label_set]],
-            ).fetchall()
-        )
-    number = {class_id: index for index, (class_id, _) in enumerate(classes)}
-    labels = np.array([number.get(label_of.get(int(clip)), -1) for clip in recorded.clip_ids], dtype=np.int64)
-    return replace(
-        recorded,
-        class_ids=np.array([row[0] for row in classes], dtype=np.int64),
-        class_names=tuple(row[1] for row in classes),
-        labels=labels,
-    )
+def _numbers(recorded: Recorded, pair: tuple[str, ...]) -> tuple[int, int]:
+    """Numbers of two classes by name."""
+    for name in pair:
+        if name not in recorded.class_names:
+            raise UserError(
+                f"specific_ablations: pairs: {recorded.dataset} has no class {name}: it has {', '.join(recorded.class_names[:40])}"
+            )
+    return recorded.class_names.index(pair[0]), recorded.class_names.index(pair[1])
+
+
+def _union(several: list[Units], place: dict[str, int]) -> Units:
+    """Units of all, layers in forward order."""
+    layers = sorted({layer for units in several for layer in units}, key=place.__getitem__)
+    return {layer: np.unique(np.concatenate([units[layer] for units in several if layer in units])) for layer in layers}
 
 
 def _living(recorded: Recorded, network: Network) -> tuple[Units, np.ndarray]:
@@ -188,20 +197,22 @@ class Passes:
     """Runs the network over the same clips again and again, with some neurons silenced.
 
     Only what lies above the first silenced layer is run, from the outputs of that layer, kept in `folder` until another is first; the whole
-    network where it is more than a sequence. `inputs` are prepared, [clips * windows, ...].
+    network where it is more than a sequence, or where with the seconds of sound `valid_s` [clips] its embeddings are asked for. `inputs` are
+    prepared, [clips * windows, ...].
     """
 
-    def __init__(self, network: Network, inputs: torch.Tensor, folder: Path) -> None:
+    def __init__(self, network: Network, inputs: torch.Tensor, folder: Path, valid_s: torch.Tensor | None = None) -> None:
         self.network, self.folder = network, folder
         self.batches = inputs.split(BATCH_CLIPS * network.windows)
+        self.valid_s = None if valid_s is None else valid_s.split(BATCH_CLIPS)
         self.clips = len(inputs) // network.windows
         self.cache: Cache | None = None
         self.reached: set[str] = set()
 
     def outputs(self, units: Units) -> np.ndarray:
-        """Outputs [clips, outputs], means over windows and tokens, without these units."""
+        """Outputs [clips, outputs], means over windows and tokens, or embeddings, without these units."""
         layers = [layer for layer in self.network.layers if len(units.get(layer.name, ()))]
-        if layers and self.network.tail_form(layers[0]) != "whole pass":
+        if self.valid_s is None and layers and self.network.tail_form(layers[0]) != "whole pass":
             first, above = layers[0], {layer.name: units[layer.name] for layer in layers[1:]}
             cache = self._keep(first)
             if above.keys() <= self.reached:
@@ -210,7 +221,7 @@ class Passes:
                         interventions.run_changed(cache, interventions.channel_positions(first, units[first.name]), None)
                     )
         with ablated(self.network, units):
-            return forward(self.network, self.batches)
+            return forward(self.network, self.batches, self.valid_s)
 
     def _keep(self, layer: Layer) -> Cache:
         """The outputs of a layer; `reached` are then the layers that running from it passes through, so that they can be silenced on the way."""
@@ -236,22 +247,31 @@ class Passes:
         return self.cache
 
 
-def forward(network: Network, batches: Iterable[torch.Tensor]) -> np.ndarray:
-    """Outputs [clips, outputs] of prepared inputs, batches of [clips * windows, ...], means over windows and tokens."""
+def forward(network: Network, batches: Iterable[torch.Tensor], valid_s: Iterable[torch.Tensor] | None = None) -> np.ndarray:
+    """Outputs [clips, outputs] of prepared inputs, batches of [clips * windows, ...], means over windows and tokens; with each batch's seconds of
+    sound [clips] the network's embeddings [clips, values]."""
     device = module_device(network)
-    found = [network.mean_over_windows(network.forward(batch.to(device)).float()).cpu() for batch in batches]
-    return interventions.mean_over_tokens(torch.cat(found).numpy())
+    outputs = (network.forward(batch.to(device)).float() for batch in batches)
+    if valid_s is not None:
+        embeddings = cast(Any, network).embeddings
+        return np.concatenate(
+            [embeddings(tokens, seconds.to(device)).cpu().numpy() for tokens, seconds in zip(outputs, valid_s, strict=True)]
+        )
+    return interventions.mean_over_tokens(torch.cat([network.mean_over_windows(tokens).cpu() for tokens in outputs]).numpy())
 
 
 def _readout(
-    network: Network, recorded: Recorded, read: np.ndarray, rest: np.ndarray, outputs: np.ndarray, reader: Reader, paths: dict[str, Path]
+    network: Network, recorded: Recorded, read: np.ndarray, rest: np.ndarray, clips: _Clips, reader: Reader, paths: dict[str, Path]
 ) -> tuple[interventions.Readout, np.ndarray]:
-    """The read-out of the clips that are `read`, whose undisturbed `outputs` are given, fitted where need be with the `rest` as well."""
+    """The read-out of the `clips` that are `read`, fitted where need be with the `rest` as well."""
+    outputs = clips.outputs
     if not rest.any():
         return reader(outputs, recorded.labels[read], recorded.folds[read])
     every = np.full((len(read), outputs.shape[1]), np.nan, dtype=outputs.dtype)
     every[read] = outputs
-    every[rest] = forward(network, prepared(network, [recorded.clip_names[column] for column in np.flatnonzero(rest)], paths))
+    names = [recorded.clip_names[column] for column in np.flatnonzero(rest)]
+    seconds = _seconds(recorded, rest, network).split(BATCH_CLIPS) if clips.passes.valid_s is not None else None
+    every[rest] = forward(network, prepared(network, names, paths), seconds)
     used = read | rest
     # Nobody asks for a head for the rest: they are one fold, 0, so that it is fitted once.
     head, readable = reader(every[used], recorded.labels[used], np.where(read, recorded.folds, 0)[used])
@@ -263,10 +283,13 @@ def _readout(
 class _Clips:
     """The clips that are read, and what of it is right."""
 
-    def __init__(self, network: Network, recorded: Recorded, read: np.ndarray, paths: dict[str, Path], folder: Path) -> None:
+    def __init__(
+        self, network: Network, recorded: Recorded, read: np.ndarray, paths: dict[str, Path], folder: Path, embedding: bool = False
+    ) -> None:
         names = [recorded.clip_names[column] for column in np.flatnonzero(read)]
         self.recorded, self.labels = recorded, recorded.labels[read]
-        self.passes = Passes(network, _kept(prepared(network, names, paths), len(names) * network.windows, folder), folder)
+        inputs = _kept(prepared(network, names, paths), len(names) * network.windows, folder)
+        self.passes = Passes(network, inputs, folder, _seconds(recorded, read, network) if embedding else None)
         self.outputs = self.passes.outputs({})
 
     def begin(self, readout: interventions.Readout, readable: np.ndarray) -> None:
@@ -288,29 +311,45 @@ class _Clips:
         rows = {"class_id": self.recorded.class_ids, "correct": self.correct, "total": self.total}
         return pl.DataFrame(rows).filter(pl.col("total") > 0)
 
-    def rows(self, measure: str, label: int, units: Units, live: Units, draws: int) -> tuple[pl.DataFrame, str | None]:
-        """Rows of table specific_ablation for a class, by its number; or none, and why."""
+    def rows(self, measure: str, labels: tuple[int, ...], units: Units, live: Units, draws: int) -> tuple[pl.DataFrame, str | None]:
+        """Rows of table specific_ablation for a class, by its number, or of pair_ablation for two; or none, and why."""
         if not units:
-            return pl.DataFrame(), "no neuron below the outputs is specific to the class"
-        if not self.total[label]:
+            return pl.DataFrame(), f"no neuron below the outputs is specific to {'the class' if len(labels) == 1 else 'either class'}"
+        if not self.total[list(labels)].any():
             return pl.DataFrame(), "none of its clips is read"
         try:
             drawn = draw(live, units, draws)
         except UserError as error:
             return pl.DataFrame(), str(error)
-        correct = np.stack([self._correct(self.readout(self.passes.outputs(chosen))) for chosen in (units, *drawn)])
+        targets = [("specific", 0, units), *(("random", number, chosen) for number, chosen in enumerate(drawn))]
+        named = {"class_id": labels[0]}
+        if len(labels) > 1:
+            targets.append(("next", 0, self._next(units)))
+            named = {"first_class_id": labels[0], "second_class_id": labels[1]}
+        correct = np.stack([self._correct(self.readout(self.passes.outputs(chosen))) for _, _, chosen in targets])
         kept = np.flatnonzero(self.total)
+        rows = len(kept) * len(targets)
         return pl.DataFrame(
             {
-                "measure": [measure] * len(kept) * (1 + draws),
-                "class_id": np.full(len(kept) * (1 + draws), self.recorded.class_ids[label]),
-                "target": np.repeat(["specific", *["random"] * draws], len(kept)),
-                "repetition": np.repeat([0, *range(draws)], len(kept)),
-                "neurons": np.full(len(kept) * (1 + draws), sum(len(chosen) for chosen in units.values())),
-                "read_class_id": np.tile(self.recorded.class_ids[kept], 1 + draws),
+                "measure": [measure] * rows,
+                **{column: np.full(rows, self.recorded.class_ids[label]) for column, label in named.items()},
+                "target": np.repeat([target for target, _, _ in targets], len(kept)),
+                "repetition": np.repeat([repetition for _, repetition, _ in targets], len(kept)),
+                "neurons": np.full(rows, sum(len(chosen) for chosen in units.values())),
+                "read_class_id": np.tile(self.recorded.class_ids[kept], len(targets)),
                 "correct": correct[:, kept].ravel(),
             }
         ), None
+
+    def _next(self, units: Units) -> Units:
+        """The unit after each; the first after a layer's last."""
+        sizes = {layer.name: layer.neurons for layer in self.passes.network.layers}
+        return {layer: np.unique((chosen + 1) % sizes[layer]) for layer, chosen in units.items()}
+
+
+def _seconds(recorded: Recorded, which: np.ndarray, network: Network) -> torch.Tensor:
+    """Seconds of sound that the network gets of the clips that are meant by `which` [clips] (bool)."""
+    return torch.from_numpy(np.minimum(durations(recorded), network.clip_s)[which])
 
 
 def _kept(batches: Iterable[torch.Tensor], rows: int, folder: Path) -> torch.Tensor:

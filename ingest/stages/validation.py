@@ -34,34 +34,46 @@ class Settings:
 
 def studies(captioner: str = "acoustic") -> tuple[dict[str, Any], ...]:
     """The studies, as tables of a study file, that put every method to the test on the planted network: first the concepts as the programs
-    were released, then all.
+    were released and AAPE as published, without ties and with, then all.
 
     In the planted network more neurons are specific than AAPE's usual share of 2 %, and short captions of measurements are told apart by
-    more clusters than those of a language model.
+    more clusters than those of a language model. Its layers have one moment a clip, active above zero, so shares would say nothing more.
     """
     base = {
         "dataset": [{"reader": "starter"}], "network": [{"name": "planted"}], "captions": {"captioner": captioner},
-        "polysemanticity": {"clusters": 64, "most_common": 0.3}, "ablations": {"shares": []}, "specificity": {"lowest_entropy": 0.3},
+        "activations": {"shares": False}, "polysemanticity": {"clusters": 64, "most_common": 0.3}, "ablations": {"shares": []},
+        "specificity": {"lowest_entropy": 0.3, "same_thresholds": True},
     }  # fmt: skip
     released = {"stages": ["dissections"], "dissections": {"concepts": "classes", "mode": "as-released"}}
-    return base | released, base | {"stages": ["validation"], "dissections": {"concepts": "classes"}}
+    published = [
+        {"stages": ["specificity"], "specificity": {"lowest_entropy": 0.02, "above": "zero", "with_ties": ties, "same_thresholds": True}}
+        for ties in (False, True)
+    ]
+    return base | released, *[base | each for each in published], base | {"stages": ["validation"], "dissections": {"concepts": "classes"}}
 
 
 def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
     """Score the finished runs of the stages named in NEEDS on the planted network, one unit of work. Raises UserError for another network.
 
     Methods: open concepts (a neuron's acoustic adjectives and nouns), and the same shuffled between neurons as a control; the first concept
-    by each method of dissection and similarity function in every mode that the activations were dissected in; each measure of specificity;
-    the finest and the chosen clusters; polysemanticity of 5 clips, all of which must agree; the number of meanings; ablations by the ways of
+    by each method of dissection and similarity function in every mode that the activations were dissected in; each measure of specificity,
+    and AAPE by every other share and rule of ties that they were measured with; the finest and the chosen clusters; polysemanticity of 5
+    clips, all of which must agree; the number of meanings; ablations by the ways of
     choosing neurons.
     """
     warehouse, runs, truth = context.warehouse, context.runs, planted.truth(context.network)
     recorded = read_recorded(warehouse, runs["activations"])
-    run = recorded.begin(STAGE, CODE_VERSION, {stage: ledger.finished(warehouse, runs[stage], stage)[0] for stage in NEEDS}, seed=SEED)
+    keys: dict[str, object] = {stage: ledger.finished(warehouse, runs[stage], stage)[0] for stage in NEEDS}
+    others = _other_ways(warehouse, runs)
+    also = {"specificity_also": [key for _, _, key in others]} if others else {}
+    run = recorded.begin(STAGE, CODE_VERSION, keys | also, seed=SEED)
     if run.finished:
         return Outcome(run, 0, run.failures())
     neuron = {layer.first_neuron_id + unit: (layer.name, unit) for layer in recorded.layers for unit in range(layer.neurons)}
     found = [*_names(warehouse, runs, neuron, truth), *_sets(warehouse, runs, neuron, truth, recorded.class_names)]
+    for run_id, way, _ in others:
+        [aape, *_] = _sets(warehouse, runs | {"specificity": run_id}, neuron, truth, recorded.class_names)
+        found.append((f"{aape[0]}, {way}", aape[1]))
     found += [*_groups(warehouse, runs, neuron, truth), *_ablations(warehouse, runs)]
     rows = [(method, s.measure, s.layer, s.kind, s.right, s.total) for method, scores in found for s in scores]
     columns = ("method", "measure", "layer", "kind", "correct", "total")
@@ -122,6 +134,20 @@ def _sets(
     return [(measure, validation.score_sets({LAYER: found}, truth, classes)) for measure, found in matrices.items()]
 
 
+def _other_ways(warehouse: Path, runs: dict[str, int]) -> list[tuple[int, str, str]]:
+    """Other finished runs of specificity on the same activations that AAPE's share or ties tell apart: number, these in words, key."""
+    with store.connect_readonly(warehouse) as con:
+        rows = con.execute(
+            """SELECT max(run_id), way, any_value(run_key ORDER BY run_id DESC) FROM (
+                SELECT *, format('{:g} %, ', 100 * (parameters::JSON ->> 'lowest_entropy')::DOUBLE) ||
+                                 CASE WHEN (parameters::JSON ->> 'with_ties')::BOOLEAN THEN 'ties kept' ELSE 'no ties kept' END AS way FROM run
+                WHERE stage = 'specificity' AND status = 'done' AND parameters::JSON ->> 'activations' = (SELECT run_key FROM run WHERE run_id = $1))
+            GROUP BY way HAVING max(run_id) <> $2 ORDER BY way""",
+            [runs["activations"], runs["specificity"]],
+        ).fetchall()
+    return rows
+
+
 def _groups(warehouse: Path, runs: dict[str, int], neuron: dict[int, validation.Neuron], truth: list[planted.Planted]) -> Found:
     with store.connect_readonly(warehouse) as con:
         members = con.execute(
@@ -146,7 +172,9 @@ def _groups(warehouse: Path, runs: dict[str, int], neuron: dict[int, validation.
 def _ablations(warehouse: Path, runs: dict[str, int]) -> Found:
     with store.connect_readonly(warehouse) as con:
         rows = con.execute(
-            "SELECT chosen_by, logit_change, coalesce(other_logit_change, 0) FROM unlearning WHERE run_id = ?", [runs["ablations"]]
+            """SELECT CASE WHEN starts_with(chosen_by, 'random') THEN 'random' ELSE chosen_by END, logit_change, coalesce(other_logit_change, 0)
+            FROM unlearning WHERE run_id = ?""",
+            [runs["ablations"]],
         ).fetchall()
     return [
         (

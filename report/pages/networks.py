@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from html import escape
 
 from markupsafe import Markup
@@ -13,7 +14,7 @@ from report.parts import charts, svg
 from report.parts.page import Page, Press
 from report.parts.svg import number
 from report.parts.texts import REDUCTIONS
-from report.topics.topic import Column, Known, by_place, links
+from report.topics.topic import Column, Known, Part, Topic, by_place, links
 from report.topics.tuning import ClassNeuron, NeuronFacts, Tuning
 
 ROWS = ("probes", "tasks", "adjectives", "polysemanticity", "importance", "specific_ablations", "specificity")
@@ -26,12 +27,12 @@ def network(press: Press, known: Known) -> tuple[str, str]:
     page = press.page(study.page)
     numbers = tuning.numbers()
     curves = tuning.curves(numbers, page.root)
-    parts = [part for topic in known for part in topic.network(page)]
+    parts = list(known.named(lambda topic: topic.network(page)))
     rows = {name: found for part in parts for name, found in part.rows.items() if found}
     first = {name: rows[name] for name in ROWS if name in rows}
     at = by_place(parts, "top", "numbers", "words")
     return page.write(
-        "network", [study.run_id, *(run for topic in known for run in topic.runs)],
+        "network", [study.run_id, *(run for topic in known for its in known.beside(type(topic)) for run in its.runs)],
         title=study.title, study=study, dataset=study.dataset, layers=numbers, total=sum(layer.neurons for layer in study.layers),
         class_rows={name: _class_rows(known, members) for name, members in study.dataset.label_sets.items() if members}, curves=curves,
         others=[other.study for other in known.studies if other.study.name == study.name and other is not known],
@@ -55,7 +56,7 @@ def layers(press: Press, known: Known) -> Iterator[tuple[str, str]]:
     study, numbers = known.study, known[Tuning].numbers()
     for at, layer in enumerate(study.layers):
         page = press.page(layer.page)
-        parts = [part for topic in known for part in topic.layer(page, layer)]
+        parts = list(known.named(partial(_of_layer, page, layer)))
         placed = by_place(parts, "top", "above", "below")
         context: dict = {}
         if layer.has_pages:
@@ -76,6 +77,10 @@ def layers(press: Press, known: Known) -> Iterator[tuple[str, str]]:
             links=links(parts, placed), at=placed, previous=study.layers[at - 1] if at else None,
             following=study.layers[at + 1] if at + 1 < len(study.layers) else None, **context,
         )  # fmt: skip
+
+
+def _of_layer(page: Page, layer: Layer, topic: Topic) -> Iterable[Part]:
+    return topic.layer(page, layer)
 
 
 def _point(known: Known, layer: Layer, fact: NeuronFacts) -> dict:

@@ -91,7 +91,7 @@ def clips(press: Press, topics: Sequence[type[Topic]], dataset: Dataset, heard: 
         return
     moved = [(known, *_moved(press.con, known.study)) for known in heard]
     details = {row[0]: row[1:] for row in press.con.execute(
-        """SELECT clip_id, sample_rate_hz, channels, rms_dbfs, peak_dbfs, median_frequency_hz, silence_share, fold, source_group
+        """SELECT clip_id, sample_rate_hz, channels, rms_dbfs, peak_dbfs, median_frequency_hz, silence_share, fold, source_group, mean_amplitude
            FROM clip WHERE dataset_id = ?""", [dataset.dataset_id]).fetchall()}  # fmt: skip
     groups: dict[str, list[int]] = defaultdict(list)
     for clip_id, row in details.items():
@@ -151,7 +151,7 @@ def _moved(con: duckdb.DuckDBPyConnection, study: Study) -> tuple[dict[int, list
 
 
 def _measures(clip: Clip, row: tuple) -> list[tuple[str, object]]:
-    rate, channels, rms, peak, frequency, silence, fold, group = row
+    rate, channels, rms, peak, frequency, silence, fold, group, amplitude = row
     out: list[tuple[str, object]] = [
         ("Length", f"{clip.duration_s:.2f} s"),
         ("File", f"{rate / 1000:g} kHz, {'mono' if channels == 1 else 'stereo' if channels == 2 else f'{channels} channels'}"),
@@ -159,6 +159,8 @@ def _measures(clip: Clip, row: tuple) -> list[tuple[str, object]]:
     ]
     if peak is not None:
         out.append(("Peak", f"{peak:.1f} dBFS".replace("-", "−")))
+    if amplitude is not None:
+        out.append(("Mean amplitude", f"{amplitude:.3g}"))
     if frequency is not None:
         out.append(("Median frequency", f"{frequency:,.0f} Hz"))
     out.append(("Silence", f"{100 * silence:.0f} %"))

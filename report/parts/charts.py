@@ -138,6 +138,45 @@ def adjectives() -> alt.Chart:
     return _counted(_rows(240).mark_rect(), y=y, color=color)
 
 
+def specific_classes() -> alt.Chart:
+    """A map of shares of a layer's neurons, layers to the right and a row per class (`series`) in their `order`."""
+    y = alt.Y("series:N", title=None, sort=alt.EncodingSortField("order", op="min"), axis=alt.Axis(labelOverlap=True))
+    color = alt.Color("value:Q", scale=alt.Scale(domainMin=0), legend=alt.Legend(format=".1%", gradientLength=160))
+    return _counted(_rows(420).mark_rect(), y=y, color=color)
+
+
+def sharing() -> alt.Chart:
+    """A map of the Jaccard index of every two classes, in the order of `row` and `column`."""
+    tips = _tips("first:N|class", "first_neurons:Q|its neurons", "second:N|other class", "second_neurons:Q|its neurons ", "shared:Q",
+                 "value:Q|Jaccard index|.3f", "expected:Q|of random sets|.3f")  # fmt: skip
+    return _rows(420).mark_rect().encode(
+        x=alt.X("second:N", title=None, sort=alt.EncodingSortField("column", op="min"), axis=alt.Axis(labelAngle=-60, labelOverlap=True)),
+        y=alt.Y("first:N", title=None, sort=alt.EncodingSortField("row", op="min"), axis=alt.Axis(labelOverlap=True)),
+        color=alt.Color("value:Q", scale=alt.Scale(domainMin=0), legend=alt.Legend(format=".2f", gradientLength=160)),
+        tooltip=tips, href="href:N",
+    )  # fmt: skip
+
+
+def frequent_adjectives() -> alt.Chart:
+    """Bars of the share of neurons by `adjective` in their `order`; `series` is the level."""
+    y = alt.Y("adjective:N", title=None, sort=alt.EncodingSortField("order", op="min"), axis=alt.Axis(labelLimit=160))
+    x = alt.X("value:Q", title=None, axis=alt.Axis(format="%", tickCount=5))
+    tips = _tips("adjective:N", "series:N|level", "neurons:Q", "value:Q|share|.1%")
+    return _rows(330).mark_bar().encode(x=x, y=y, color=alt.Color("series:N", legend=alt.Legend()), tooltip=tips, href="href:N")
+
+
+def acoustics() -> alt.LayerChart:
+    """Boxes from `low` to `high` (quartiles) with the median (`value`) by `adjective`, side by side for neurons with and without it (`series`)."""
+    tips = _tips("adjective:N", "series:N|neurons", "neurons:Q", "low:Q|quartile|.3~g", "value:Q|median|.3~g", "high:Q|quartile|.3~g")
+    order = ["with it", "without"]
+    color = alt.Color("series:N", sort=order, legend=alt.Legend())
+    x = alt.X("adjective:N", title=None, axis=alt.Axis(labelAngle=0))
+    base = _rows(HEIGHT).encode(x=x, xOffset=alt.XOffset("series:N", sort=order), color=color, tooltip=tips)
+    y = alt.Y("low:Q", title=None, scale=alt.Scale(zero=True), axis=alt.Axis(tickCount=5))
+    ticks = base.mark_tick(thickness=2, orient="horizontal").encode(y=alt.Y("value:Q", title=None))
+    return base.mark_bar(opacity=0.55).encode(y=y, y2="high:Q") + ticks
+
+
 def importance() -> alt.LayerChart:
     """Accuracy by `share` of neurons silenced, a line per `series`, which is dashed for random choices."""
     base = _rows(280).encode(
@@ -167,6 +206,14 @@ def unlearning() -> alt.LayerChart:
     return _against(x, y, 0.75, "series:N|neurons by", "neurons:Q", "own:Q|dA|.3f", "other:Q|dR|.3f")
 
 
+def unlearning_classes() -> alt.Chart:
+    """A map of the change (`value`) of every `class` by the class that is `unlearned`; red loses, blue gains."""
+    color = alt.Color("value:Q", scale=alt.Scale(scheme="redblue", domainMid=0), legend=alt.Legend(title="change", gradientLength=160))
+    tips = _tips("unlearned:N", "class:N", "value:Q|change of its logit|.3f", "series:N|neurons by")
+    base = _rows(420).mark_rect().encode(x=alt.X("class:N", title=None), y=alt.Y("unlearned:N", title=None), color=color)
+    return base.encode(tooltip=tips, href="href:N")
+
+
 def specific_ablations() -> alt.LayerChart:
     """Classes by the percentage points lost without `random` and without their `specific` neurons."""
     x, y = "random:Q|points lost without random neurons", "specific:Q|points lost without specific neurons"
@@ -177,7 +224,9 @@ def specific_ablations() -> alt.LayerChart:
 TYPES = {
     "by_layer": by_layer, "by_depth": by_depth, "selective_neurons": selective_neurons, "active_neurons": active_neurons,
     "probes": probes, "tasks": tasks, "entropies": entropies, "shares": shares, "share": share, "adjectives": adjectives,
-    "importance": importance, "unlearning": unlearning, "specific_ablations": specific_ablations,
+    "frequent_adjectives": frequent_adjectives, "acoustics": acoustics,
+    "importance": importance, "unlearning": unlearning, "unlearning_classes": unlearning_classes,
+    "specific_ablations": specific_ablations, "specific_classes": specific_classes, "sharing": sharing,
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ def read(con: duckdb.DuckDBPyConnection) -> list[dict]:
         SELECT run.* REPLACE (make_timestamp(epoch_us(started_at)) AS started_at, make_timestamp(epoch_us(finished_at)) AS finished_at),
             coalesce(d.name || ' version ' || d.version || ' (' || d.content_sha256[:8] || ')', '') AS dataset,
             coalesce(n.name || ' (' || n.checkpoint_sha256[:8] || ')', '') AS network,
-            coalesce(u.units, 0) AS units, coalesce(f.failed, 0) AS failed
+            (SELECT parameters FROM v_run WHERE v_run.run_id = run.run_id) AS apart, coalesce(u.units, 0) AS units, coalesce(f.failed, 0) AS failed
         FROM run
         LEFT JOIN (SELECT content_sha256 AS sha, min_by(dataset, dataset_id) AS d FROM dataset GROUP BY 1) ON sha = run.dataset_sha256
         LEFT JOIN (SELECT checkpoint_sha256 AS checkpoint, min_by(network, network_id) AS n FROM network GROUP BY 1)
@@ -37,7 +37,7 @@ def line(run: dict, root: str) -> Markup:
     """A run in a line, with a link to its entry among all runs."""
     number = run["run_id"]
     return Markup('From <a href="{}runs.html#run-{}">run {}</a>, stage {}: {}, on {}; {}; {}.').format(
-        root, number, number, run["stage"], run["about"], run["device"],
+        root, number, number, run["stage"], run["about"] + (f" ({run['apart']})" if run["apart"] else ""), run["device"],
         f"finished {time(run['finished_at'])}" if run["finished_at"] else "not finished", run["packages"],
     )  # fmt: skip
 

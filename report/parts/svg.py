@@ -85,8 +85,10 @@ def spark(counts: list[int]) -> str:
     return f'<svg class="spark" viewBox="0 0 48 12" aria-hidden="true"><path d="{bars}"/></svg>'
 
 
-def class_bars(bars: list[tuple[float, int | None, str]]) -> str:
-    """Bars of (value, colour or None, escaped title), in order, each with its title on hover; empty when all are 0."""
+def class_bars(bars: list[tuple[float, int | None, str]], label: str | None = None) -> str:
+    """Bars of (value, colour or None, escaped title), in order, each with its title on hover; empty when all are 0. `label` says what they
+    are, escaped; by default activations."""
+    label = label or f"Activation by each of {len(bars)} classes, highest first; the table holds the values"
     low, high = min([0.0, *(value for value, _, _ in bars)]), max([0.0, *(value for value, _, _ in bars)])
     if high == low:
         return ""
@@ -99,10 +101,7 @@ def class_bars(bars: list[tuple[float, int | None, str]]) -> str:
         kind = "" if colour is None else f' class="k{colour}"'
         bar = f"M{x:.2f} {base:.1f}v{-height:.1f}h{width * 0.8:.2f}v{height:.1f}z"
         parts.append(f'<g{kind}><title>{title}</title><path class="hover" d="{hover}"/><path d="{bar}"/></g>')
-    return (
-        f'<svg class="ccav" viewBox="0 0 240 80" preserveAspectRatio="none" role="img" '
-        f'aria-label="Activation by each of {len(bars)} classes, highest first; the table holds the values">{"".join(parts)}</svg>'
-    )
+    return f'<svg class="ccav" viewBox="0 0 240 80" preserveAspectRatio="none" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
 def strip(values: list[float], marked: float, label: str) -> str:
@@ -137,16 +136,25 @@ def plane(counts: np.ndarray) -> str:
     )
 
 
-def paired_bars(
-    first: tuple[float, float | None, float | None], second: tuple[float, float | None, float | None], low: float, high: float
-) -> str:
-    """Two bars of (value, low end, high end) above each other, on a scale from `low` to `high`, which holds 0."""
+Bar = tuple[float, float | None, float | None]
+"""A value and the ends of its interval; None without one."""
+
+
+def paired_bars(first: Bar, second: Bar, low: float, high: float) -> str:
+    """A cluster's bar above its control's; see `bars`."""
+    return bars([("cluster", first), ("control", second)], low, high)
+
+
+def bars(named: list[tuple[str, Bar]], low: float, high: float) -> str:
+    """Bars above each other, each of a class of the style sheet, on a scale from `low` to `high`, which holds 0."""
     unit = 200 / ((high - low) or 1)
     zero = -low * unit
     parts = []
-    for name, y, (value, start, end) in (("cluster", 3, first), ("control", 15, second)):
+    for at, (name, (value, start, end)) in enumerate(named):
+        y = 3 + 12 * at
         parts.append(f'<path class="{name}" d="M{zero:.1f} {y}h{value * unit:.1f}v8H{zero:.1f}z"/>')
         if start is not None and end is not None:
             a, b = (start - low) * unit, (end - low) * unit
             parts.append(f'<path class="whisker" d="M{a:.1f} {y + 4}H{b:.1f}M{a:.1f} {y + 2}v4M{b:.1f} {y + 2}v4"/>')
-    return f'<svg class="paired" viewBox="-1 0 202 26" aria-hidden="true">{"".join(parts)}<path class="zero" d="M{zero:.1f} 0V26"/></svg>'
+    height = 12 * len(named) + 2
+    return f'<svg class="paired" viewBox="-1 0 202 {height}" aria-hidden="true">{"".join(parts)}<path class="zero" d="M{zero:.1f} 0V{height}"/></svg>'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-REDUCTIONS = {"mean": "mean over time", "max": "maximum over time", "cls": "class token", "window_mean": "mean over windows"}
+REDUCTIONS = {"mean": "mean over time", "max": "maximum over time", "cls": "first token", "window_mean": "mean over windows"}
 
 
 def cut(text: str, most: int) -> str:

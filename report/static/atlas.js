@@ -111,7 +111,7 @@
   });
 
   /* Search: the index is a script, loaded when it is first needed. */
-  var box = document.getElementById("q"), hits = document.getElementById("hits"), chosen = -1, loading = false, byScore = false;
+  var box = document.getElementById("q"), hits = document.getElementById("hits"), list = document.createElement("div"), chosen = -1, loading = false, byScore = false;
   function plain(text) { return text.toLowerCase().replace(/[_·/\-\s]+/g, " ").trim(); }
   function load() {
     if (loading) { return; }
@@ -199,7 +199,8 @@
   function find() {
     var wanted = plain(box.value);
     chosen = -1;
-    hits.replaceChildren();
+    hits.replaceChildren(list);
+    list.replaceChildren();
     box.removeAttribute("aria-activedescendant");
     if (wanted === "" || !window.AURICLE_SEARCH) { show(false); return; }
     var groups = results(wanted), number = 0;
@@ -210,14 +211,14 @@
       sorter.title = "Held-out score of the description: AUROC";
       sorter.setAttribute("aria-pressed", String(byScore));
       sorter.addEventListener("click", function (event) { byScore = !byScore; event.stopPropagation(); find(); box.focus(); });
-      hits.append(sorter);
+      hits.prepend(sorter);
     }
     groups.forEach(function (group) {
       var title = document.createElement("div");
       title.className = "group";
       title.setAttribute("role", "presentation");
       title.textContent = group[0];
-      hits.append(title);
+      list.append(title);
       group[1].forEach(function (item) {
         var link = document.createElement("a"), note = document.createElement("span");
         link.href = root + item.href;
@@ -227,12 +228,13 @@
         link.textContent = item.text;
         note.textContent = [item.note, scored(item) ? "score " + (item.score / 100).toFixed(2) : ""].filter(Boolean).join(", ");
         link.append(note);
-        hits.append(link);
+        list.append(link);
       });
     });
     if (!groups.length) {
       var none = document.createElement("div");
       none.className = "none";
+      none.setAttribute("role", "status");
       none.textContent = "Nothing is called so.";
       hits.append(none);
     }
@@ -249,6 +251,11 @@
     links[chosen].scrollIntoView({block: "nearest"});
     box.setAttribute("aria-activedescendant", links[chosen].id);
   }
+  /* A list box holds nothing but what can be chosen: the button, and that nothing was found, stand beside it. */
+  list.id = "found";
+  ["role", "aria-label"].forEach(function (name) { list.setAttribute(name, hits.getAttribute(name)); hits.removeAttribute(name); });
+  hits.append(list);
+  box.setAttribute("aria-controls", list.id);
   box.addEventListener("focus", function () { load(); if (box.value) { find(); } });
   box.addEventListener("input", function () { load(); find(); });
   box.addEventListener("keydown", function (event) {

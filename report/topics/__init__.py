@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 
 from report.topics.ablations import Ablations
+from report.topics.acoustics import Acoustics
 from report.topics.captions import Captions
 from report.topics.clusters import Clusters
 from report.topics.concepts import Concepts
@@ -14,17 +15,19 @@ from report.topics.interventions import Interventions
 from report.topics.polysemanticity import Polysemanticity
 from report.topics.probes import Probes
 from report.topics.profiles import Profiles
+from report.topics.sharing import Sharing
 from report.topics.specific_ablations import SpecificAblations
 from report.topics.specificity import Specificity
 from report.topics.topic import Topic
 from report.topics.tuning import Tuning
+from report.topics.zero_shot import ZeroShot
 from warehouse.store import UserError
 
 GROUP = "auricle.topics"
 """Entry points of packages: each names a subclass of Topic."""
 BUILT_IN: tuple[type[Topic], ...] = (
-    Tuning, Probes, Clusters, Interventions, Captions, Descriptions, Concepts, Polysemanticity, Dissections,
-    Ablations, Specificity, SpecificAblations, Profiles,
+    Tuning, Probes, ZeroShot, Clusters, Interventions, Captions, Descriptions, Concepts, Acoustics, Polysemanticity,
+    Dissections, Ablations, Specificity, SpecificAblations, Profiles, Sharing,
 )  # fmt: skip
 """In the order in which pages' footers name their runs, and their parts stand where they share a place."""
 

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from html import escape
 from math import isfinite
 
 from markupsafe import Markup
 
-from report.parts import charts
+from report.contents import Class
+from report.parts import charts, svg
 from report.parts.page import Page, Press
+from report.parts.svg import number
 from report.topics.dissections import FUNCTIONS
 from report.topics.topic import Part, Topic
+
+AS_MANY = "random as "
+"""How random choices begin that are of the size of another way's."""
 
 
 class Ablations(Topic):
     """The latest finished run: rows of the derived tables `unlearning` and `importance`, and unlearning by class, which a page of its own
-    lists; `ways` are those of choosing neurons."""
+    lists; `ways` are those of choosing neurons, `effects` rows of the derived table `unlearning_classes` by the class that is unlearned, for
+    the first way that found a neuron of it."""
 
     stage = "ablations"
-    tables = ("unlearning", "importance")
+    tables = ("unlearning", "importance", "unlearning_classes")
 
     def read(self) -> None:
         """Read a study's ablations."""
@@ -28,6 +35,7 @@ class Ablations(Topic):
         self.unlearning: list[dict] = []
         self.importance: list[dict] = []
         self.classes: list[dict] = []
+        self.effects: dict[int, list[dict]] = {}
         if self.run_id is None:
             return
         [(parameters, dissections)] = self.con.execute(
@@ -39,17 +47,48 @@ class Ablations(Topic):
         self.ways = ["open"]
         for method in json.loads(dissections or "{}").get("methods") or ["DB"]:
             self.ways += [method] if method == "ICL" else [f"{method} {function}" for function in functions]
-        self.unlearning, self.importance = ([row for row in self.table(name) if row["run_id"] == self.run_id] for name in self.tables)
+        self.unlearning, self.importance, effects = (
+            [row for row in self.table(name) if row["run_id"] == self.run_id] for name in self.tables
+        )
+        for chosen_by in self.ways:
+            known = set(self.effects)
+            for row in effects:
+                if row["chosen_by"] == chosen_by and row["class_id"] not in known:
+                    self.effects.setdefault(row["class_id"], []).append(row)
         rows = self.con.sql(
             """SELECT class_id, chosen_by, count(*) AS repetitions, avg(neurons) AS neurons, avg(logit_change) AS own, avg(other_logit_change) AS other,
                    any_value(correct_before) AS before, avg(correct_after) AS after, any_value(total) AS total,
                    any_value(other_correct_before) AS other_before, avg(other_correct_after) AS other_after, any_value(other_total) AS other_total
-               FROM unlearning WHERE run_id = ? GROUP BY class_id, chosen_by ORDER BY class_id, chosen_by = 'random', chosen_by""",
+               FROM unlearning WHERE run_id = ? GROUP BY class_id, chosen_by ORDER BY class_id, starts_with(chosen_by, 'random'), chosen_by""",
             params=[self.run_id],
         ).pl()
         for row in rows.to_dicts():
             if cls := self.dataset.class_of(row["class_id"]):
                 self.classes.append(row | {"class": cls, "gap": None if row["other"] is None else row["other"] - row["own"]})
+
+    @property
+    def has_controls(self) -> bool:
+        """Whether every way has as many random neurons beside it."""
+        return any(row["random_gap"] is not None for row in self.unlearning)
+
+    def of_class(self, page: Page, cls: Class) -> Iterator[Part]:
+        """What becomes of every class when this one is unlearned."""
+        rows = self.effects.get(cls.class_id)
+        if not rows:
+            return
+        bars = [
+            (row["change"], 0 if row["is_own"] else None, escape(f"{row['class']}: {number(row['change'])}")) for row in rows
+        ]  # fmt: skip
+        chart = Markup(
+            svg.class_bars(
+                bars, f"Change of the logit of each of {len(bars)} classes, those that lose most first; the table holds the values"
+            )
+        )
+        pages = {row["read_class_id"]: self.dataset.class_of(row["read_class_id"]) for row in rows}
+        yield Part(
+            page.draw("class_unlearning", study=self.study, rows=rows, chart=chart, way=way(rows[0]["chosen_by"]), pages=pages),
+            runs=self.runs,
+        )
 
     def network(self, page: Page) -> Iterator[Part]:
         """Unlearning by way of choosing neurons, and accuracy by share of neurons silenced."""
@@ -84,10 +123,15 @@ class Ablations(Topic):
              "neurons": round(row["neurons"], 1), "href": f"../{row['class'].page}"}
             for row in self.classes if row["other"] is not None and isfinite(row["own"]) and isfinite(row["other"])
         ]  # fmt: skip
+        effects = [
+            {"unlearned": row["unlearned"], "class": row["class"], "value": round(row["change"], 4), "series": way(row["chosen_by"]),
+             "href": f"../{cls.page}"}
+            for rows in self.effects.values() for row in rows if isfinite(row["change"]) and (cls := self.dataset.class_of(row["class_id"]))
+        ]  # fmt: skip
         yield press.page(self.page).write(
             "unlearning", [self.study.run_id, self.run_id], title=f"Unlearning of {self.study.title}", study=self.study,
             dataset=self.dataset, rows=self.classes, way=way, points=points, unreached=self._unreached(),
-            charts=Markup(charts.rows_script(unlearning=points)),
+            effects=bool(effects), charts=Markup(charts.rows_script(unlearning=points, **({"unlearning_classes": effects} if effects else {}))),
         )  # fmt: skip
 
     def _unreached(self) -> list[tuple[str, int, int]]:
@@ -96,11 +140,13 @@ class Ablations(Topic):
         for row in self.classes:
             reached.setdefault(row["chosen_by"], set()).add(row["class_id"])
         total = len(self.dataset.main_classes)
-        return [(way(name), total - len(its), total) for name, its in reached.items() if name != "random" and len(its) < total]
+        return [(way(name), total - len(its), total) for name, its in reached.items() if not name.startswith("random") and len(its) < total]
 
 
 def way(chosen_by: str) -> str:
     """How neurons were chosen, in words."""
+    if chosen_by.startswith(AS_MANY):
+        return f"random, as many as by {way(chosen_by.removeprefix(AS_MANY))}"
     method, _, function = chosen_by.partition(" ")
     if function:
         return f"{method}, {FUNCTIONS.get(function, function)}"

@@ -11,7 +11,7 @@ from html import escape
 import numpy as np
 from markupsafe import Markup
 
-from report.contents import Class, Dataset, Layer
+from report.contents import Class, Dataset, Layer, runs_of
 from report.parts import svg
 from report.parts.cards import Cards
 from report.parts.page import Page, Press
@@ -49,13 +49,14 @@ class Cluster:
     class_entropy: float | None
     position_entropy: float | None
     channel_entropy: float | None
+    is_newest: bool = True
     classes: list[tuple[int, float]] = field(default_factory=list)
     clips: list[tuple[int, float]] = field(default_factory=list)
 
     @property
     def file(self) -> str:
-        """File name of its page."""
-        return f"cluster-{self.partition}-{self.number:04d}.html"
+        """File name of its page; where a newer run has clustered the layer with other parameters, its run is in it."""
+        return f"cluster-{self.partition}-{self.number:04d}{'' if self.is_newest else f'~run-{self.run_id}'}.html"
 
     @property
     def page(self) -> str:
@@ -86,7 +87,7 @@ class Cluster:
 
 
 class Clusters(Topic):
-    """The clusters of the chosen partitions, and those that were disturbed, of the latest finished run over channels and over positions."""
+    """The clusters of the chosen partitions, and those that were disturbed, of each layer's latest finished run."""
 
     stage = "clusters"
     tables = ("entropies",)
@@ -101,12 +102,7 @@ class Clusters(Topic):
         # By class: each layer's chosen cluster that owes it the greatest share of its activation, and the share.
         self.paths: dict[int, list[tuple[Cluster, float]]] = {}
         self.runs = []
-        shown = self.con.execute(
-            """SELECT layer_id, run_id FROM clustering JOIN layer USING (layer_id) WHERE list_contains(?, run_id) AND network_id = ?
-               QUALIFY run_id = max(run_id) OVER (PARTITION BY kind = 'position')""",
-            [self.finished or [-1], self.study.network_id],
-        ).fetchall()
-        run_of = dict(shown)
+        newest, run_of = self._run_of(runs_of(self.con, self.study, self.stage)), self._run_of(self.finished)
         layers = [layer for layer in self.study.layers if layer.layer_id in run_of]
         if not layers:
             return
@@ -128,6 +124,8 @@ class Clusters(Topic):
             if not rows:
                 continue
             clusters = {row[0]: Cluster(row[0], row[1], layer, *row[2:]) for row in rows}
+            for cluster in clusters.values():
+                cluster.is_newest = newest[layer.layer_id] == run_of[layer.layer_id]
             for source, column, order in (("ccav", "class_id", "activation DESC, class_id"), ("cluster_clip", "clip_id", "rank")):
                 for cluster_id, of, value in self.con.execute(
                     f"""SELECT cluster_id, {column}, activation FROM {source} JOIN (SELECT unnest(?) AS cluster_id) USING (cluster_id)
@@ -144,6 +142,16 @@ class Clusters(Topic):
             for class_id, place in best.items():
                 self.paths.setdefault(class_id, []).append(place)
 
+    def _run_of(self, runs: Sequence[int]) -> dict[int, int]:
+        """The newest of some runs for each layer that one of them clustered."""
+        return dict(
+            self.con.execute(
+                """SELECT layer_id, max(run_id) FROM clustering JOIN layer USING (layer_id) WHERE list_contains(?, run_id) AND network_id = ?
+                   GROUP BY layer_id""",
+                [runs or [-1], self.study.network_id],
+            ).fetchall()
+        )
+
     def chosen(self, layer: Layer) -> list[Cluster]:
         """Clusters of a layer's chosen partition."""
         return [cluster for cluster in self.layers.get(layer.layer_id, []) if cluster.is_chosen]
@@ -158,18 +166,18 @@ class Clusters(Topic):
         ).fetchall() if ids else []  # fmt: skip
 
     def network(self, page: Page) -> Iterator[Part]:
-        """Charts of entropies, of layers taken by channel and by position."""
-        for kind in ("channels", "positions"):
-            if rows := self._box_rows(page.root, positions=kind == "positions"):
-                yield Part(page.draw("entropies", kind=kind), "numbers", rows={f"entropies_{kind}": rows})
+        """The chart of entropies; that of a run over positions holds its layers of single units beside them."""
+        kind = "positions" if any(layer.kind == "position" for layer, _ in self.boxes) else "channels"
+        if rows := self._box_rows(page.root):
+            yield Part(page.draw("entropies", kind=kind), "numbers", rows={f"entropies_{kind}": rows})
 
-    def _box_rows(self, root: str, *, positions: bool) -> list[dict]:
-        """Rows of the chart of entropies, of layers taken by position or the others."""
+    def _box_rows(self, root: str) -> list[dict]:
+        """Rows of the chart of entropies."""
         return [
             {"layer": layer.name, "position": row["position"], "series": row["entropy"], "low": round(row["minimum"], 4),
              "from": round(row["quantile_25"], 4), "value": round(row["median"], 4), "to": round(row["quantile_75"], 4),
              "high": round(row["maximum"], 4), "clusters": row["clusters"], "href": root + layer.page}
-            for layer, row in self.boxes if (layer.kind == "position") == positions
+            for layer, row in self.boxes
         ]  # fmt: skip
 
     def layer(self, page: Page, layer: Layer) -> Iterator[Part]:
@@ -205,23 +213,30 @@ class Clusters(Topic):
             yield Part(page.draw("class_clusters", study=self.study, dataset=self.dataset, cls=cls, path=path), runs=self.runs)
 
     def pages(self, press: Press) -> Iterator[tuple[str, str]]:
-        """A page for each cluster."""
-        disturbed, dataset = self.known[Interventions], self.dataset
-        order = [cluster for layer in self.study.layers for cluster in self.layers.get(layer.layer_id, [])]
+        """A page for each cluster, those of runs side by side among them."""
+        yield from self._pages(press, newest=True)
+        for its in self.known.beside(Clusters):
+            yield from its._pages(press, newest=False)
+
+    def _pages(self, press: Press, *, newest: bool) -> Iterator[tuple[str, str]]:
+        """Pages of the clusters of each layer's newest run, or of the others."""
+        dataset = self.dataset
+        shown = {layer_id: [one for one in clusters if one.is_newest == newest] for layer_id, clusters in self.layers.items()}
+        order = [cluster for layer in self.study.layers for cluster in shown.get(layer.layer_id, [])]
         if not order:
             return
         cards = Cards(dataset, self.study.view, press.media, order[0].page.count("/"))
         groups, group_of = _grouping(dataset)
         at = 0
         for layer in self.study.layers:
-            clusters = self.layers.get(layer.layer_id, [])
+            clusters = shown.get(layer.layer_id, [])
             by_id = {cluster.cluster_id: cluster for cluster in clusters}
             chosen = self.chosen(layer)
             members = self._listed(layer) if layer.has_pages else {}
             places = {} if layer.has_pages else self._places(layer, clusters)
             for cluster in clusters:
-                drops = disturbed.drops.get(cluster.cluster_id, [])
-                sources = [cluster.run_id, *([disturbed.run_of[cluster.cluster_id]] if drops else [])]
+                every = [its for its in self.known.beside(Interventions) if cluster.cluster_id in its.drops]
+                sources = [cluster.run_id, *(its.run_of[cluster.cluster_id] for its in every)]
                 yield press.page(cluster.page).write(
                     "cluster", sources, title=cluster.title, study=self.study, layer=layer, dataset=dataset, cluster=cluster,
                     levels=self.levels[layer.layer_id],
@@ -235,9 +250,14 @@ class Clusters(Topic):
                     members=members.get(cluster.cluster_id, []), shown_members=MEMBERS, place=places.get(cluster.cluster_id),
                     parent=by_id.get(cluster.parent_id or -1),
                     children=[other for other in clusters if other.parent_id == cluster.cluster_id],
-                    drops=_drops(drops), disturbed=disturbed,
+                    disturbed=[self._disturbed(its, cluster.cluster_id) for its in every],
                 )  # fmt: skip
                 at += 1
+
+    def _disturbed(self, its: Interventions, cluster_id: int) -> tuple:
+        """What an intervention did to a cluster: where it is from, its parameters, drops, and accuracy by class."""
+        said = self.known.latest.get(its.run_of[cluster_id])
+        return its, said, _drops(its.drops[cluster_id]), _by_class(its.classes.get(cluster_id, []))
 
     def _listed(self, layer: Layer) -> dict[int, list[tuple]]:
         """Members by cluster, as (file, label, best class)."""
@@ -327,6 +347,14 @@ def _bars(dataset: Dataset, cluster: Cluster, groups: list[Class], group_of: dic
         part = f": {100 * shares[class_id]:.1f} %" if shares else f": {number(value)}"
         found.append((value, group_of.get(class_id), escape(name + more + part)))
     return svg.class_bars(found)
+
+
+def _by_class(rows: list[dict]) -> list[dict]:
+    """Accuracy on the classes that move a cluster most with none, the cluster or a control changed, with bars on a scale from 0 to 1."""
+    whole = [row for row in rows if len(row["bars"]) == 3]
+    return [
+        row | {"drawing": Markup(svg.bars([(name, row["bars"][name]) for name in ("none", "cluster", "control")], 0, 1))} for row in whole
+    ]
 
 
 def _drops(drops: list[Drop]) -> list[dict]:

@@ -67,15 +67,18 @@ _CARRIERS = """
 
 
 class Concepts(Topic):
-    """The open concepts of the run of descriptions, carried by most neurons first; `adjectives` are rows of the derived table by layer."""
+    """The open concepts of the run of descriptions, carried by most neurons first; `adjectives` are rows of the derived table by layer,
+    `frequent` and `blocks` those of the two others."""
 
     stage = "descriptions"
-    tables = ("adjectives",)
+    tables = ("adjectives", "frequent_adjectives", "adjectives_per_block")
 
     def read(self) -> None:
         """Read a study's open concepts: those of its latest finished run of descriptions."""
         self.words: dict[Key, Concept] = {}
         self.adjectives: dict[int, list[dict]] = {}
+        self.frequent: list[dict] = []
+        self.blocks: list[dict] = []
         if self.run_id is None:
             return
         layers = [layer.layer_id for layer in self.study.by_first]
@@ -106,6 +109,8 @@ class Concepts(Topic):
             if row["run_id"] == self.run_id and row["layer"] in by_name:
                 self.adjectives.setdefault(by_name[row["layer"]], []).append(row)
 
+        self.frequent, self.blocks = ([row for row in self.table(name) if row["run_id"] == self.run_id] for name in self.tables[1:])
+
     @property
     def paged(self) -> list[Concept]:
         """Words with a page."""
@@ -122,7 +127,24 @@ class Concepts(Topic):
     def network(self, page: Page) -> Iterator[Part]:
         """The chart of adjectives."""
         if rows := self._adjective_rows(page.root):
-            yield Part(page.draw("adjectives"), "words", rows={"adjectives": rows}, link=("adjectives", "descriptions"))
+            frequent = [
+                {"adjective": cut(row["adjective"], LONGEST), "series": row["level"], "order": row["rank"], "neurons": row["neurons"],
+                 "value": round(row["share"], 5), "href": self._address(page.root, row["adjective"])}
+                for row in self.frequent
+            ]  # fmt: skip
+            blocks = [
+                {"layer": row["block"], "position": row["position"], "series": "adjectives", "value": round(row["adjectives"], 4),
+                 "label": f"{row['block']}, {row['neurons']:,} neurons"}
+                for row in self.blocks
+            ]  # fmt: skip
+            html = page.draw("adjectives", frequent=frequent, blocks=self.blocks)
+            charts = {"adjectives": rows, "frequent_adjectives": frequent, "adjectives_per_block": blocks}
+            yield Part(html, "words", rows=charts, link=("adjectives", "descriptions"))
+
+    def _address(self, root: str, word: str) -> str:
+        """Of an adjective's page, or of the list of words."""
+        concept = self.words.get((word, "adjective"))
+        return root + (concept.page if concept and concept.page else LIST)
 
     def _adjective_rows(self, root: str) -> list[dict]:
         """Rows of the chart of the study's most frequent acoustic adjectives by layer: the share of the layer's described neurons."""

@@ -94,7 +94,7 @@ class Dissections(Topic):
             body.append(f'<tr><th>ICL</th><td colspan="{max(1, len(columns))}">{chosen}</td></tr>')
         return (
             f'<table class="closed"><caption>{"; ".join(about)}; concepts of {", ".join(sets)}</caption>'
-            + (f"<thead><tr><th></th>{head}</tr></thead>" if len(columns) > 1 else "")
+            + (f"<thead><tr><td></td>{head}</tr></thead>" if len(columns) > 1 else "")
             + f"<tbody>{''.join(body)}</tbody></table>"
         )
 

@@ -32,17 +32,19 @@ class Drop:
 
 
 class Interventions(Topic):
-    """The latest finished run of each layer: drops by cluster, the run of each cluster, rows of the derived table by layer, and the number of
-    repetitions. A cluster's first and second class are those that move it most among the ones that were read out."""
+    """The latest finished run of each cluster: drops by cluster, the run of each cluster, rows of the derived table by layer, accuracy by cluster
+    on the classes that move it most, and the number of repetitions. A cluster's first and second class are those that move it most among the
+    ones that were read out."""
 
     stage = "interventions"
-    tables = ("interventions",)
+    tables = ("interventions", "intervention_classes")
 
     def read(self) -> None:
         """Read a study's interventions."""
         self.run_of: dict[int, int] = {}
         self.drops: dict[int, list[Drop]] = {}
         self.layers: list[tuple[Layer | None, dict]] = []
+        self.classes: dict[int, list[dict]] = {}
         self.repetitions = 0
         if not self.finished:
             return
@@ -54,14 +56,12 @@ class Interventions(Topic):
                        least(3, row_number() OVER (PARTITION BY run_id, cluster_id, target, repetition ORDER BY ccav.activation DESC, class_id)) AS place
                 FROM intervention JOIN readout USING (run_id, class_id) JOIN ccav USING (cluster_id, class_id)
                 WHERE list_contains(?, run_id) AND readout.total > 0),
-            latest AS (
-                SELECT DISTINCT ranked.run_id, layer_id FROM ranked JOIN cluster USING (cluster_id)
-                QUALIFY ranked.run_id = max(ranked.run_id) OVER (PARTITION BY layer_id)),
+            latest AS (SELECT cluster_id, max(run_id) AS run_id FROM ranked GROUP BY cluster_id),
             repeated AS (
                 SELECT run_id, cluster_id, place, target, repetition, avg(points) AS points, min(class_id) AS class_id, count(*) AS classes
                 FROM ranked GROUP BY ALL)
             SELECT repeated.run_id, cluster_id, place, target, avg(points), stddev_samp(points), count(*), min(class_id), max(classes)
-            FROM repeated JOIN cluster USING (cluster_id) JOIN latest ON latest.run_id = repeated.run_id AND latest.layer_id = cluster.layer_id
+            FROM repeated JOIN latest USING (cluster_id, run_id)
             GROUP BY repeated.run_id, cluster_id, place, target ORDER BY cluster_id, place, target""",
             [self.finished],
         ).fetchall():
@@ -79,6 +79,13 @@ class Interventions(Topic):
         ids = {layer_id for (layer_id,) in self.con.execute(of_clusters, [[*self.drops] or [-1]]).fetchall()}
         by_name = {layer.name: layer for layer in self.study.layers if layer.layer_id in ids}
         self.layers = [(by_name.get(row["layer"]), row) for row in self.table("interventions") if row["run_id"] in self.run_of.values()]
+
+        for row in self.table("intervention_classes"):
+            if self.run_of.get(row["cluster_id"]) == row["run_id"]:
+                its = self.classes.setdefault(row["cluster_id"], [])
+                if row["changed"] == "none":
+                    its.append({"class_id": row["class_id"], "name": row["class"], "total": row["total"], "bars": {}})
+                its[-1]["bars"][row["changed"]] = (row["accuracy"], row["low"], row["high"])
 
     def network(self, page: Page) -> Iterator[Part]:
         """What disturbing clusters cost, by layer."""

@@ -3,6 +3,7 @@ and networks."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from html import escape
 
@@ -14,47 +15,67 @@ from report.parts.texts import cut, plural
 from report.topics.topic import Part, Parts, Topic
 from report.topics.tuning import Tuning
 
-K = 5
+USUAL_K = 5
+"""Highest clips that pages tell of, or what the run looked at that is nearest to it."""
 WORDS = 120
 """Characters of a cluster's words."""
+CLOUD, LONGEST = 40, 30
+"""Words of a cloud, and characters of one."""
 
 
 class Polysemanticity(Topic):
-    """The latest finished run: rows of the derived table for k = K by layer, and the clusters of sentences."""
+    """The latest finished run: rows of the derived table for one k by layer, the clusters of sentences, how their number was chosen, and the words of
+    their `clouds`: each with its occurrences and its size beside the commonest one, 0 to 1."""
 
     stage = "polysemanticity"
-    tables = ("polysemanticity", "sentence_clusters")
+    tables = ("polysemanticity", "sentence_clusters", "sentence_cluster_words", "sentence_elbow")
 
     def read(self) -> None:
         """Read a study's polysemanticity."""
         self.layers: dict[int, list[dict]] = {}
         self.clusters: list[dict] = []
+        self.clouds: dict[int, list[tuple[str, int, float]]] = {}
+        self.elbow: list[dict] = []
+        self.k = USUAL_K
         if self.run_id is None:
             return
         by_name = {layer.name: layer.layer_id for layer in self.study.by_first}
-        for row in self.table("polysemanticity"):
-            if row["run_id"] == self.run_id and row["k"] == K and row["layer"] in by_name:
+        rows = [row for row in self.table("polysemanticity") if row["run_id"] == self.run_id and row["layer"] in by_name]
+        self.k = min((row["k"] for row in rows), key=lambda k: abs(k - USUAL_K), default=USUAL_K)
+        for row in rows:
+            if row["k"] == self.k:
                 self.layers.setdefault(by_name[row["layer"]], []).append(row)
+        self.elbow = [row for row in self.table("sentence_elbow") if row["run_id"] == self.run_id]
         for row in self.table("sentence_clusters"):
             if row["run_id"] == self.run_id:
                 self.clusters.append(row | {"words": cut(row["words"], WORDS) or "no words of their own"})
 
+        most: dict[int, int] = {}
+        for row in self.table("sentence_cluster_words"):
+            if row["run_id"] == self.run_id and row["rank"] <= CLOUD:
+                first = most.setdefault(row["cluster"], row["occurrences"])
+                size = math.sqrt(row["occurrences"] / first)
+                self.clouds.setdefault(row["cluster"], []).append((cut(row["word"], LONGEST), row["occurrences"], size))
+        for cloud in self.clouds.values():
+            cloud.sort()
+
     def network(self, page: Page) -> Iterator[Part]:
         """Shares of neurons with one meaning, a line per tau."""
         rows = [
-            {"layer": layer.name, "position": position, "series": f"{row['tau'] * K:.0f} of {K}", "neurons": row["interpretable"], "total": row["neurons"],
-             "value": round(row["share"], 5), "href": page.root + layer.page}
+            {"layer": layer.name, "position": position, "series": f"{math.ceil(row['tau'] * self.k - 1e-9)} of {self.k}",
+             "neurons": row["interpretable"], "total": row["neurons"], "untold": row["untold"], "value": round(row["share"], 5),
+             "href": page.root + layer.page}
             for position, layer in enumerate(self.study.layers) for row in self.layers.get(layer.layer_id, [])
         ]  # fmt: skip
         if rows:
-            html = page.draw("polysemanticity", rows=rows, clusters=self.clusters, k=K)
+            html = page.draw("polysemanticity", rows=rows, clusters=self.clusters, clouds=self.clouds, elbow=self.elbow, k=self.k)
             yield Part(html, "words", rows={"polysemanticity": rows}, link=("polysemanticity", "polysemanticity"))
 
     def neurons(self, page: Page, layer: Layer) -> Parts:
-        """Of each living neuron of a layer that was looked at: how many of its K highest clips share a cluster of sentences, and its words;
+        """Of each living neuron of a layer that was looked at: how many of its k highest clips share a cluster of sentences, and its words;
         and the kinds of sounds that words tell apart among its highest clips."""
         rows = self.con.execute(
-            f"SELECT neuron_id, shared, cluster, missing FROM polysemanticity WHERE run_id = ? AND k = {K} AND neuron_id BETWEEN ? AND ?",
+            f"SELECT neuron_id, shared, cluster, missing FROM polysemanticity WHERE run_id = ? AND k = {self.k} AND neuron_id BETWEEN ? AND ?",
             [self.run_id, layer.first, layer.last],
         ).fetchall()
         kinds = self._kinds(layer)
@@ -62,13 +83,15 @@ class Polysemanticity(Topic):
             return Parts()
         words = {row["cluster"]: escape(row["words"]) for row in self.clusters}
         facts = self.known[Tuning].layers[layer.layer_id]
-        texts = {fact.neuron_id: f"Fewer than {K} clips lie above 0, too few to compare." for fact in facts if not fact.is_dead}
+        texts = {fact.neuron_id: f"Fewer than {self.k} clips lie above 0, too few to compare." for fact in facts if not fact.is_dead}
         for neuron_id, shared, cluster, missing in rows:
             without = f", {plural(missing, 'clip')} without a caption" if missing else ""
             if cluster is None:
-                texts[neuron_id] = f"None of its {K} highest clips has a caption."
+                texts[neuron_id] = f"None of its {self.k} highest clips has a caption."
             else:
-                texts[neuron_id] = f"<b>{shared} of {K}</b> highest clips share sentences about <i>{words.get(cluster, '')}</i>{without}."
+                texts[neuron_id] = (
+                    f"<b>{shared} of {self.k}</b> highest clips share sentences about <i>{words.get(cluster, '')}</i>{without}."
+                )
         section = "<section><h2>One meaning or several</h2>{}<p>{}</p></section>"
         return Parts({n: [Part(Markup(section.format(kinds.get(n, ""), text)), "words")] for n, text in texts.items()})
 

@@ -19,15 +19,17 @@ LISTED = 24
 
 
 class Specificity(Topic):
-    """The latest finished run: rows of the derived table `specific_neurons`, summed `rows` over layers, and the neurons of each class by measure."""
+    """The latest finished run: rows of the derived table `specific_neurons`, summed `rows` over layers, rows of `specific_classes` by AAPE of the
+    main label set that have neurons, and the neurons of each class by measure."""
 
     stage = "specificity"
-    tables = ("specific_neurons",)
+    tables = ("specific_classes", "specific_neurons")
 
     def read(self) -> None:
         """Read a study's specific neurons."""
         self.layers: list[dict] = []
         self.rows: list[dict] = []
+        self.class_rows: list[dict] = []
         self.by_class: dict[int, dict[str, list[int]]] = {}
         if self.run_id is None:
             return
@@ -40,6 +42,11 @@ class Specificity(Topic):
             | {name: sum(row[name] for row in its) for name in ("neurons", "pairs", "per_class")}
             for (label_set, measure), its in grouped.items()
         ]
+        main = set(next((members for members in self.dataset.label_sets.values() if members), ()))
+        self.class_rows = [
+            row for row in self.table("specific_classes")
+            if row["run_id"] == self.run_id and row["measure"] == NAMED[0] and row["neurons"] and row["class_id"] in main
+        ]  # fmt: skip
         for measure, neuron_id, class_id in self.con.execute(
             """SELECT measure, neuron_id, class_id FROM specific_neuron WHERE run_id = ? AND list_contains(?, measure)
                ORDER BY measure, value DESC, neuron_id""",
@@ -51,7 +58,7 @@ class Specificity(Topic):
     def network(self, page: Page) -> Iterator[Part]:
         """How many are specific, and the chart over layers."""
         if self.rows:
-            rows = {"specificity": self.chart_rows(page.root)}
+            rows = {"specificity": self.chart_rows(page.root), "specific_classes": self.class_chart(page.root)}
             yield Part(page.draw("specificity", end="", specificity=self), "numbers", rows=rows, link=("specificity", "specific neurons"))
 
     def chart_rows(self, root: str) -> list[dict]:
@@ -63,6 +70,15 @@ class Specificity(Topic):
             {"layer": layer.name, "position": position, "series": MEASURES.get(measure, measure), "total": layer.neurons, "href": root + layer.page,
              "value": round(row["coverage"], 5) if (row := by_layer.get((measure, layer.name))) else 0, "neurons": row["neurons"] if row else 0}
             for measure in measures for position, layer in enumerate(self.study.layers)
+        ]  # fmt: skip
+
+    def class_chart(self, root: str) -> list[dict]:
+        """Rows of the map of classes and layers: how many of a layer's neurons are specific to a class by AAPE."""
+        layers = {layer.name: (position, layer) for position, layer in enumerate(self.study.layers)}
+        return [
+            {"layer": layer.name, "position": position, "series": row["class"], "order": row["class_id"], "neurons": row["neurons"],
+             "total": layer.neurons, "value": round(row["neurons"] / layer.neurons, 5), "href": root + layer.page}
+            for row in self.class_rows if row["layer"] in layers for position, layer in [layers[row["layer"]]]
         ]  # fmt: skip
 
     def of_class(self, page: Page, cls: Class) -> Iterator[Part]:

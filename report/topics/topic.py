@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import ClassVar, NamedTuple, TypeVar, cast
 
@@ -67,7 +68,7 @@ class Entry(NamedTuple):
 
 
 class Topic:
-    """What is known of one study on one subject. A topic overrides what it has something for.
+    """What is known of one study on one subject, by all its stage's runs or by one. A topic overrides what it has something for.
 
     Markup stands in the place it names, or after all others, in `more`. Pages have these places. Network: `top`, `numbers`, `words`; layer:
     `top`, then `above` and `below` the chart of neurons; neuron: `lead`, `summary`, `words`, `closed`, `classes`; class: `detectors`;
@@ -81,9 +82,9 @@ class Topic:
     sql: ClassVar[Mapping[str, str]] = {}
     """SQL of derived tables of its own by name."""
 
-    def __init__(self, known: Known) -> None:
+    def __init__(self, known: Known, run_id: int | None = None) -> None:
         self.known, self.con, self.study, self.dataset = known, known.con, known.study, known.study.dataset
-        self.finished = runs_of(self.con, self.study, self.stage) if self.stage else []
+        self.finished = [run_id] if run_id else runs_of(self.con, self.study, self.stage) if self.stage else []
         self.run_id = self.finished[0] if self.finished else None
         self.runs = self.finished[:1]
         self.read()
@@ -154,6 +155,15 @@ class Known:
     ) -> None:
         self.con, self.study, self.topics, self.studies = con, study, topics, studies
         self._read: dict[type[Topic], Topic] = {}
+        self._beside: dict[type[Topic], list] = {}
+        self._latest: dict[int, str | None] | None = None
+
+    @property
+    def latest(self) -> dict[int, str | None]:
+        """Runs that stand side by side, and the parameters that tell each from the others; see view v_run."""
+        if self._latest is None:
+            self._latest = dict(self.con.execute("SELECT run_id, parameters FROM v_run WHERE is_latest").fetchall())
+        return self._latest
 
     def __getitem__(self, topic: type[T]) -> T:
         if topic not in self._read:
@@ -162,3 +172,34 @@ class Known:
 
     def __iter__(self) -> Iterator[Topic]:
         return (self[topic] for topic in self.topics)
+
+    def beside(self, topic: type[T]) -> list[T]:
+        """The topic by each of its stage's runs that stand side by side, newest first; where there is but one, by all."""
+        if topic not in self._beside:
+            runs = [run for run in self[topic].finished if run in self.latest] if topic.stage else []
+            self._beside[topic] = [topic(self, run) for run in runs] if len(runs) > 1 else [self[topic]]
+        return cast(list[T], self._beside[topic])
+
+    def named(self, draw: Callable[[Topic], Iterable[Part]]) -> Iterator[Part]:
+        """Parts of every topic, those of runs side by side under the names of these."""
+        for topic in self.topics:
+            every, drawn = self.beside(topic), 0
+            for its in every:
+                parts = list(draw(its))
+                yield from parts if len(every) == 1 else (_of_run(part, its, self.latest, is_first=not drawn) for part in parts)
+                drawn += len(parts)
+
+
+def _of_run(part: Part, topic: Topic, said: Mapping[int, str | None], *, is_first: bool) -> Part:
+    """A part with its run's parameters in its heading; those after the first have charts and places of their own on the page."""
+    run = topic.run_id
+    about = Markup(" <small>run {}: {}</small></h2>").format(run, said.get(run or 0) or "")
+    html = str(part.html).replace("</h2>", str(about), 1)
+    if is_first:
+        return part._replace(html=Markup(html), runs=[*part.runs, *topic.runs])
+    for name in part.rows:
+        html = html.replace(f'data-rows="{name}"', f'data-rows="{name}_{run}"')
+    for attribute in ("id", "data-table"):
+        html = re.sub(rf' {attribute}="([^"]+?)(-count)?"', rf' {attribute}="\1-{run}\2"', html)
+    rows = {f"{name}_{run}": found for name, found in part.rows.items()}
+    return Part(Markup(html), part.place, [*part.runs, *topic.runs], rows)

@@ -270,8 +270,11 @@ def add_language(con: duckdb.DuckDBPyConnection, activation_run: int, odd: str) 
             con.executemany(
                 f"INSERT INTO meaning_clip VALUES ({runs['polysemanticity']}, {neuron}, {number}, ?)", [(clip,) for clip in own]
             )
-    con.executemany("INSERT INTO sentence_cluster VALUES (?, ?, ?, ?)",
+    con.executemany("INSERT INTO sentence_cluster (run_id, cluster, sentences, words) VALUES (?, ?, ?, ?)",
                     [(runs["polysemanticity"], 0, 40, f"hum, {odd}"), (runs["polysemanticity"], 1, 20, "click, tick")])  # fmt: skip
+    con.executemany("INSERT INTO sentence_cluster_word VALUES (?, ?, ?, ?, ?)",
+                    [(runs["polysemanticity"], 0, "hum", 16, 0.5), (runs["polysemanticity"], 0, odd, 4, 0.2)])  # fmt: skip
+    con.execute("UPDATE sentence_cluster SET captions = 21 WHERE run_id = ? AND cluster = 0", [runs["polysemanticity"]])
     main = "SELECT class_id FROM class WHERE label_set_id = (SELECT min(label_set_id) FROM label_set JOIN dataset USING (dataset_id) WHERE content_sha256 = ?)"
     for place, (class_id,) in enumerate(con.execute(f"{main} ORDER BY 1", [dataset_sha]).fetchall()):
         lost = [("DB wpmi", 0, 3, -2.0 - place, -0.5, 10, 4)] + [("random", r, 3, -0.25, -0.25, 10, 8 + r) for r in (0, 1)]
@@ -279,6 +282,11 @@ def add_language(con: duckdb.DuckDBPyConnection, activation_run: int, odd: str) 
         con.executemany(
             f"INSERT INTO unlearning VALUES ({runs['ablations']}, {class_id}, ?, ?, ?, ?, ?, ?, ?, 12, 80, 70, 100)", lost
         )  # fmt: skip
+        con.execute(
+            f"""INSERT INTO unlearning_effect SELECT {runs["ablations"]}, {class_id}, 'DB wpmi', 0, class_id, if(class_id = {class_id}, {-2.0 - place}, -0.5)
+            FROM ({main})""",
+            [dataset_sha],
+        )
     con.executemany(f"INSERT INTO importance VALUES ({runs['ablations']}, ?, ?, ?, ?, ?, 200)", [
         ("none", 0.0, 0, 0, 150), ("nouns", 0.1, 0, 4, 100), ("nouns", 0.1, 1, 4, 110), ("random", 0.1, 0, 4, 140), ("random", 0.1, 1, 4, 130),
     ])  # fmt: skip

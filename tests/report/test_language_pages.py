@@ -153,6 +153,37 @@ def test_unlearning_is_listed_by_class(described):
     assert (len(points), points[0]["own"], points[0]["other"]) == (7, -2.0, -0.5)
 
 
+def test_what_unlearning_a_class_does_to_every_other_is_drawn(described):
+    """Figure 10: a bar a class on the page of the unlearned one, and all of them as a map."""
+    rows = rows_of(described[1] / "unlearning/toy-net.html")["unlearning_classes"]
+    found = [(row["class"], row["value"]) for row in rows if row["unlearned"] == "dog"]
+    assert found == [("dog", -2), (SCRIPT, -0.5), ("rain", -0.5)]
+    assert len(rows) == 9
+    assert {row["series"] for row in rows} == {"DB, WPMI"}
+    [page] = [path for path in described[1].rglob("rain.html") if path.parent.name != "concepts"]
+    said = cells(page)
+    assert "When toy net unlearns it" in said
+    assert "1 rain unlearned −4.00" in said
+    assert page.read_text("utf-8").count("<title>") == 1 + 3
+
+
+def test_figures_of_adjectives_and_clouds_stand_on_the_network_s_page(described):
+    rows, said = rows_of(described[1] / f"{NET}/index.html"), cells(described[1] / f"{NET}/index.html")
+    assert [(row["adjective"], row["neurons"], row["series"]) for row in rows["frequent_adjectives"]] == [
+        ("loud", 10, "basic"), ("bright", 9, "high-level"),
+    ]  # fmt: skip
+    # Place 0 has one adjective, place 1 none, places 5 to 9 two: 11 of 7 neurons.
+    assert [(row["layer"], row["value"]) for row in rows["adjectives_per_block"]] == [
+        ("conv", pytest.approx(11 / 7, abs=1e-4)),
+        ("output", 2),
+    ]
+    assert "Cluster 0 21 captions / 40 sentences" in said
+    assert f"{SCRIPT} hum" in said.split("21 captions")[1]
+    html = (described[1] / f"{NET}/index.html").read_text("utf-8")
+    assert '<span style="--s:1.00" title="16 times">hum</span>' in html
+    assert '<span style="--s:0.50" title="4 times">' in html
+
+
 @pytest.fixture(scope="module")
 def scored(described, tmp_path_factory):
     """The same with held-out scores of places 0, 5, 6 and 7, and an earlier run by the same captioner; its site; the earlier run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -46,10 +47,24 @@ def test_the_page_holds_five_sounds_each_and_no_label(kit):
     sounds = [a["src"] for tag, a in page.elements if tag == "audio"]
     assert len(sounds) == 6 * 5
     assert all((kit[1].parent / path).stat().st_size > 500 for path in sounds)
-    assert "dog" not in page.text
+    assert "rain" not in page.text
     assert "conv" not in page.text
     assert not [a for _, a in page.elements if any(name.startswith("on") for name in a)]
     assert all(not link.startswith(("http", "/")) for link in page.links)
+
+
+def test_concepts_stand_beside_the_description_in_an_order_drawn_anew(kit, described, tmp_path):
+    """DB and TAB say "dog" of every neuron: one text for both, and whose it is stands nowhere to be read."""
+    page = kit[1].read_text("utf-8")
+    by = [json.loads(html.unescape(text)) for text in re.findall(r'data-by="([^"]*)"', page)]
+    assert sorted(map(tuple, by)) == [()] * 6 + [("DB cosine", "TAB wpmi")] * 6  # there is no DB cosine_cubed
+    assert len({tuple(map(tuple, by[at : at + 2])) for at in range(0, 12, 2)}) == 2
+    assert "wpmi" not in Page(kit[1]).text
+    other = build_rating(described[0], tmp_path, 6, beside=["DB wpmi"]).read_text("utf-8")
+    assert "DB wpmi" in other
+    assert "TAB" not in other
+    with pytest.raises(UserError, match="has a concept by DB rank: there are DB cosine, DB wpmi, TAB wpmi"):
+        build_rating(described[0], tmp_path, 6, beside=["DB rank"])
 
 
 def test_nothing_to_rate_and_foreign_pages_are_one_line(built, described, tmp_path):
@@ -80,11 +95,14 @@ def test_answers_are_kept_downloaded_and_read_in(described, chromium, tmp_path):
     chromium.type('  loud "hum" ')
     chromium.js(f"{item}[0].querySelector('.show').click()")
     assert chromium.js(f"{item}[0].querySelector('textarea').readOnly && !{item}[0].querySelector('.after').hidden")
-    chromium.js(f"{item}[0].querySelector('input[value=\"4\"]').click()")
-    chromium.js(f"{item}[1].querySelector('.skip-words').click(); {item}[1].querySelector('input[value=\"1\"]').click()")
+    own, concept = "fieldset[data-by='[]']", "fieldset:not([data-by='[]'])"
+    chromium.js(
+        f"{item}[0].querySelector(\"{own} input[value='4']\").click(); {item}[0].querySelector(\"{concept} input[value='2']\").click()"
+    )
+    chromium.js(f"{item}[1].querySelector('.skip-words').click(); {item}[1].querySelector(\"{own} input[value='1']\").click()")
     neurons = chromium.js(f"[...{item}].slice(0, 2).map(i => Number(i.dataset.neuron))")
     chromium.open(page)  # opened again, it goes on where it was left
-    assert chromium.js("document.getElementById('progress').textContent") == "2 of 11 rated"
+    assert chromium.js("document.getElementById('progress').textContent") == "1 of 11 rated"  # of the second, the concept is not
     assert chromium.js(f"{item}[0].querySelector('.after').hidden") is False
     chromium.click("#download")
     end = time.monotonic() + 30
@@ -95,7 +113,13 @@ def test_answers_are_kept_downloaded_and_read_in(described, chromium, tmp_path):
     run = described[2]["descriptions"]
     assert answers["rater"] == f"Ada {SCRIPT}"
     assert answers["answers"] == [
-        {"neuron_id": neurons[0], "description_run_id": run, "rating": 4, "own_words": 'loud "hum"'},
+        {
+            "neuron_id": neurons[0],
+            "description_run_id": run,
+            "rating": 4,
+            "own_words": 'loud "hum"',
+            "concepts": {"DB cosine": 2, "TAB wpmi": 2},
+        },
         {"neuron_id": neurons[1], "description_run_id": run, "rating": 1, "own_words": None},
     ]
     assert list(answers["runs"]) == [str(run)]
@@ -105,5 +129,6 @@ def test_answers_are_kept_downloaded_and_read_in(described, chromium, tmp_path):
     assert ingest_ratings(tmp_path / "w.duckdb", files[0]) == 2
     with duckdb.connect(str(tmp_path / "w.duckdb")) as con:
         assert con.execute("SELECT avg(rating), count(own_words) FROM rating").fetchall() == [(2.5, 1)]
+        assert con.execute("SELECT said_by, rating FROM concept_rating ORDER BY 1").fetchall() == [("DB cosine", 2), ("TAB wpmi", 2)]
         compared = con.execute("SELECT neuron_id, list(said_by ORDER BY said_by) FROM rating_similarity GROUP BY 1").fetchall()
     assert compared == [(neurons[0], ["DB cosine", "DB wpmi", "TAB wpmi", "description", "other descriptions"])]

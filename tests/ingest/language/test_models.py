@@ -336,7 +336,8 @@ def test_endpoint_without_server_or_key(server, monkeypatch):
         endpoint(server, key_variable="SOME_KEY").complete(["fine"])
     with pytest.raises(UserError, match=r"does not answer .*refused.* after 2 attempts"):
         Endpoint("http://127.0.0.1:9/v1", "small", attempts=2, pause_s=0.01).complete(["fine"])
-    for url in ("localhost:8000", "file:///etc/passwd", "http://user:word@localhost/v1", "http://localhost/v1?key=a"):
+    for url in ("localhost:8000", "file:///etc/passwd", "http://user:word@localhost/v1", "http://localhost/v1?key=a", "http://[::1", "http://a:99999",
+                "http://a b/v1", "http://é/v1"):  # fmt: skip
         with pytest.raises(UserError, match="no address of a server"):
             Endpoint(url, "small")
 

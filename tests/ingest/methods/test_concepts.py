@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from ingest.language.sentences import tokens
-from ingest.language.word_lists import word_list
+from ingest.language.word_lists import class_names, read_concepts, word_list
 from ingest.methods import concepts
-from ingest.methods.concepts import Concept, acoustic_question, open_concepts, parse_yes_no, pattern_tagger
+from ingest.methods.concepts import Concept, Naming, acoustic_question, lemmas, open_concepts, parse_yes_no, pattern_tagger
 from warehouse.store import UserError
 
 needs_tagger = pytest.mark.skipif(importlib.util.find_spec("textblob") is None, reason="textblob is not installed")
@@ -157,3 +157,40 @@ def test_questions_and_word_lists():
     assert all(
         word == word.lower().strip() for name in ("acoustic_adjectives", "stop_words", "trivial_adjectives") for word in word_list(name)
     )
+
+
+@needs_tagger
+@pytest.mark.parametrize(
+    ("said", "named", "others"),
+    [
+        ("Dogs barking in a yard.", ["dog"], ["cat"]),
+        ("It sounds like a wave.", ["sea waves"], ["water drops"]),
+        ("Waves crash on the shore.", ["sea waves"], ["rain"]),
+        ("A person sneezes loudly.", ["sneezing"], ["coughing"]),
+        ("Ringing church bells.", ["church bells"], ["clock alarm"]),
+        ("Use of a keyboard by a mouse.", ["keyboard typing", "mouse click"], ["can opening"]),
+        ("A washing machine spins.", ["washing machine"], ["engine"]),
+        ("A machine hums.", [], ["washing machine", "vacuum cleaner"]),
+        ("The volume drops.", [], ["water drops"]),
+        ("Several children laugh.", ["laughing"], ["crying baby"]),
+        ("Cheerful jazz pianos.", ["jazz piano"], ["pop"]),
+    ],
+)
+def test_descriptions_name_classes_by_lemmas_and_known_synonyms(said, named, others):
+    found = open_concepts([said])
+    for name in [*named, *others, *(each.replace(" ", "_") for each in named)]:
+        naming = Naming(name)
+        parts = [part for concept in found for part in naming.parts(concept.word, concept.pos)]
+        assert naming.named(parts) == (name.replace("_", " ") in named), name
+
+
+def test_every_class_with_a_list_of_names_is_one_of_esc50():
+    assert class_names().keys() <= set(read_concepts("esc50"))
+    assert all(all(name == name.strip().lower() for name in names) and names for names in class_names().values())
+
+
+def test_lemmas_keep_the_word():
+    assert lemmas("waves", "noun") == {"waves", "wave"}
+    assert {"clap", "clapping"} <= lemmas("clapping", "verb")
+    assert {"sneeze", "sneezing"} <= lemmas("sneezing", "verb")
+    assert lemmas("loud", "adjective") == {"loud"}

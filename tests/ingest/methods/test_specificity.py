@@ -275,3 +275,23 @@ def test_pairs_equal_to_the_quantile_are_taken_with_ties_only():
     found = specific_neurons(p, least_active=0, lowest_entropy=0.25, with_ties=True)
     assert found[:10].tolist() == [[True, False, False, False]] * 10
     assert not found[10:].any()
+
+
+def test_of_equal_entropies_a_seed_draws_as_many_as_there_is_room_for():
+    p = np.full((40, 4), 0.5)
+    p[:12, 1:] = 0  # twelve neurons of one class alone, of equal entropy
+    p[:12, 0] = 0.9
+    options = {"least_active": 0, "lowest_entropy": 0.1, "class_quantile": 0.9}
+    assert specific_neurons(p, **options)[:, 0].sum() == 12
+    drawn = [specific_neurons(p, seed=seed, **options) for seed in range(20)]
+    assert {int(found.sum()) for found in drawn} == {4}
+    np.testing.assert_array_equal(drawn[3], specific_neurons(p, seed=3, **options))
+    assert np.any([found[:, 0] for found in drawn], axis=0).tolist() == [True] * 12 + [False] * 28
+
+
+def test_lape_takes_pairs_equal_to_its_quantiles_with_ties_only():
+    p = np.ones((40, 4))
+    p[:10, 1:] = 0
+    assert not lape(p, lowest_entropy=0.25).specific.any()
+    assert lape(p, lowest_entropy=0.25, with_ties=True).specific[:10].tolist() == [[True, False, False, False]] * 10
+    assert not lape(np.zeros((10, 3)), with_ties=True).specific.any()

@@ -7,6 +7,7 @@ import sys
 import warnings
 from types import SimpleNamespace
 
+import duckdb
 import numpy as np
 import pytest
 import soundfile
@@ -22,7 +23,11 @@ from transformers.utils import logging as messages
 from ingest.networks import clap, msclap_wrapper, passes
 from ingest.networks.network import Network
 from ingest.networks.registry import check_network, load_network
-from ingest.stages.recording import Recorder
+from ingest.run import run_study
+from ingest.sounds.sound import load
+from ingest.stages.extraction.recording import Recorder
+from ingest.study import make_study
+from tests.kill_points import Silent
 from warehouse.store import UserError
 
 pytestmark = pytest.mark.outside
@@ -478,3 +483,39 @@ def test_short_clips_are_repeated_as_msclap_does(published, cnn14, htsat, versio
     expected = torch.cat([reference.get_audio_embeddings([path], resample=False) for path in middles])
     for row, wanted in enumerate(expected):
         torch.testing.assert_close(found[row], wanted, rtol=0, atol=1e-5)
+
+
+def test_clap_from_a_study_by_positions_beside_fc1_and_by_prompts(published, tmp_path):
+    """The last of the paper's layers in one run, and what the stage says of zero-shot against the embeddings themselves."""
+    rng = np.random.default_rng(0)
+    for place, name in enumerate(["dog", "rain"] * 3):
+        (tmp_path / "sounds" / name).mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / "sounds" / name / f"{place}.wav", 0.1 * rng.standard_normal(44100), 44100)
+    table = {
+        "stages": ["zero_shot", "clusters"], "dataset": [{"reader": "folder", "source": "sounds", "name": "sounds"}],
+        "network": [
+            {"name": "clap-2022", "weights": str(published / "CLAP_weights_2022.pth"), "clip_s": 1.0, "layers": ["conv5", "fc1"], "positions": True}
+        ],
+        "activations": {"device": "cpu", "batch": 4},
+    }  # fmt: skip
+    run_study(tmp_path / "w.duckdb", make_study(table, "study", tmp_path), Silent())
+    with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as con:
+        kinds = con.execute("SELECT name, kind FROM clustering JOIN layer USING (layer_id) ORDER BY position").fetchall()
+        told = con.execute(
+            """SELECT prompt, a.name, b.name, clips FROM zero_shot JOIN class AS a USING (class_id) JOIN class AS b ON b.class_id = told_class_id
+            ORDER BY ALL"""
+        ).fetchall()
+        chosen = con.execute("SELECT count(DISTINCT layer_id) FROM cluster WHERE is_chosen").fetchall()
+    assert kinds == [("conv5", "position"), ("fc1", "unit")]
+    assert chosen == [(2,)]
+    network = load_network("clap-2022", weights=published / "CLAP_weights_2022.pth", clip_s=1.0)
+    names = ["dog", "rain"]
+    paths = {f"{name}/{place}": tmp_path / "sounds" / name / f"{place}.wav" for place, name in enumerate(["dog", "rain"] * 3)}
+    sounds = passes.prepared(network, passes.stack([load(path, sample_rate_hz=44100, clip_s=1.0) for path in paths.values()]))
+    audio = torch.nn.functional.normalize(network.forward(sounds), dim=1)
+    text = torch.nn.functional.normalize(network.text_embeddings([f"this is a sound of {name}" for name in names]), dim=1)
+    expected = {}
+    for true, place in zip([key.split("/")[0] for key in paths], (audio @ text.T).argmax(dim=1).tolist(), strict=True):
+        key = ("this is a sound of {}", true, names[place])
+        expected[key] = expected.get(key, 0) + 1
+    assert {row[:3]: row[3] for row in told} == expected

@@ -1,6 +1,9 @@
 """By which hash a network is known: whatever shapes its values makes another network of it."""
 
+import json
+
 import duckdb
+import numpy as np
 import pytest
 
 from ingest.networks import identity
@@ -95,7 +98,7 @@ def test_a_run_is_done_again_when_anything_that_shapes_it_changed(write, tmp_pat
     first = run(write())
     scaled = run(write(scale=2.0))
     assert scaled.run_id != first.run_id
-    assert "the checkpoint changed" in scaled.why
+    assert "the checkpoint changed (its tensors, its Python code)" in scaled.why
     renamed = run(write(), "renamed")
     assert [run(write()).run_id, run(write(scale=2.0)).run_id, run(write(), "renamed").run_id] == [
         first.run_id,
@@ -117,3 +120,82 @@ def test_runs_made_before_go_on_but_for_other_label_names(write, tmp_path):
         record.unlink()
     assert ingest(warehouse, sounds, network=write(more="# later\n")("right")).run.run_id == first
     assert ingest(warehouse, sounds, network=write()("renamed")).run.run_id != first
+
+
+READS = """
+import json
+from pathlib import Path
+import numpy as np
+import torch
+from ingest.networks import Layer, Network
+
+HERE = Path(__file__).parent
+MEAN = json.loads((HERE / "mean.json").read_text())
+
+def prepare(waveforms):
+    bank = torch.from_numpy(np.load(HERE / "filters" / "bank.npy"))
+    return (waveforms - MEAN)[:, None] * bank
+
+def network():
+    torch.manual_seed(0)
+    with open(HERE / "names.txt") as file:
+        names = file.read().split()
+    (HERE / "log.txt").write_text("loaded")
+    room = "room.wav"
+    return Network("reads", "test", torch.nn.Conv1d(1, 3, 100, stride=100), sample_rate_hz=8000, clip_s=1.0, output_names=names, prepare=prepare,
+                   layers=[Layer("conv", "", (3, 80), "channel,time")])
+"""
+
+
+@pytest.fixture
+def reads(tmp_path, monkeypatch):
+    """Writes a network that reads files; returns what loads it after one of them was made another."""
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    (tmp_path / "filters").mkdir()
+    (tmp_path / "own.py").write_text(READS)
+    (tmp_path / "mean.json").write_text("0.25")
+    (tmp_path / "names.txt").write_text("a b c")
+    (tmp_path / "unread.json").write_text("1")
+    (tmp_path / "room.wav").write_bytes(b"RIFF")
+    np.save(tmp_path / "filters" / "bank.npy", np.float32(2))
+
+    def loaded(file=None, content=b""):
+        if file:
+            (tmp_path / file).write_bytes(content)
+        return load_network(f"{tmp_path}/own.py:network")
+
+    return loaded
+
+
+def test_files_that_a_network_reads_are_part_of_what_it_is(reads):
+    """By Python while it is loaded or prepares a clip, or, as its code names them, by a library of sounds."""
+    files = reads().shaped_by[identity.FILES]
+    assert list(files) == ["filters/bank.npy", "mean.json", "names.txt", "room.wav"]
+    assert reads("unread.json", b"2").shaped_by[identity.FILES] == files
+    now = reads("room.wav", b"RIFX").shaped_by[identity.FILES]
+    assert [name for name in files if now[name] != files[name]] == ["room.wav"]
+
+
+@pytest.mark.slow
+def test_a_run_is_done_again_when_a_file_that_the_network_reads_changed(reads, tmp_path):
+    sounds, warehouse = write_sounds(tmp_path / "sounds", 6), tmp_path / "w.duckdb"
+    first = ingest(warehouse, sounds, network=reads()).run
+    assert ingest(warehouse, sounds, network=reads()).worked == 0
+    bank = (tmp_path / "filters" / "bank.npy").read_bytes()
+    np.save(tmp_path / "filters" / "bank.npy", np.float32(3))
+    changed = ingest(warehouse, sounds, network=reads()).run
+    assert changed.why == f"not run {first.run_id} again: the checkpoint changed (filters/bank.npy)"
+    with duckdb.connect(str(warehouse), read_only=True) as con:
+        query = "SELECT count(DISTINCT sum) FROM (SELECT sum(mean) AS sum FROM activation_summary WHERE reduction = 'mean' GROUP BY run_id)"
+        assert con.execute(query).fetchall() == [(2,)]
+    assert ingest(warehouse, sounds, network=reads("filters/bank.npy", bank)).run.run_id == first.run_id
+
+
+@pytest.mark.slow
+def test_a_run_recorded_without_the_files_that_were_read_goes_on_and_is_told_of_them(reads, tmp_path):
+    sounds, warehouse = write_sounds(tmp_path / "sounds", 6), tmp_path / "w.duckdb"
+    first = ingest(warehouse, sounds, network=reads()).run.run_id
+    [record] = tmp_path.rglob(identity.RECORD)
+    record.write_text(json.dumps({name: value for name, value in json.loads(record.read_text()).items() if name != identity.FILES}))
+    assert ingest(warehouse, sounds, network=reads()).run.run_id == first
+    assert ingest(warehouse, sounds, network=reads("mean.json", b"0.5")).run.run_id != first

@@ -14,7 +14,7 @@ from ingest.networks import m2d
 from ingest.networks.m2d import Encoder, Size, load_m2d, log_mel, mel_matrix
 from ingest.networks.network import frame_times
 from ingest.networks.registry import check_network
-from ingest.stages.recording import Recorder
+from ingest.stages.extraction.recording import Recorder
 from warehouse.store import UserError
 
 SMALL = Size(width=32, depth=2, heads=4, hidden=48)
@@ -105,6 +105,7 @@ def plain_clip(tensors, sound, padding):
     [
         ("masked", 5.0, (5.0, 2.1), 1, 32),
         ("masked", 6.08, (6.08, 0.05), 1, 38),
+        ("masked", 5.0, (0.96, 0.48), 1, 32),  # ends of patches, which single precision puts before or behind
         ("masked", 14.0, (14.0, 7.0), 3, 38),  # 38 + 38 + 12 patches
         ("attended", 5.0, (5.0, 1.6), 1, 38),
         ("attended", 14.0, (12.9, 3.0), 3, 38),
@@ -224,6 +225,7 @@ def test_every_published_form_of_a_checkpoint_gives_the_same_network(weights, te
     fine_tuned |= {"module.head.mlp.mlp.0.weight": torch.zeros(3, 160), "module.ar.runtime.to_spec.mel_basis": torch.zeros(80, 201)}
     torch.save(fine_tuned, tmp_path / "fine_tuned.pth")
     save_file(tensors, tmp_path / "encoder.safetensors")
+    assert "then with labels; its head is left out" in load_m2d(tmp_path / "fine_tuned.pth", size=SMALL).note
     for path in (whole, tmp_path / "fine_tuned.pth", tmp_path / "encoder.safetensors"):
         assert load_m2d(path, size=SMALL).norm_stats == (-7.1, 4.2)
         network = load_m2d(path, size=SMALL, norm_stats=STATS)
@@ -235,6 +237,46 @@ def test_every_published_form_of_a_checkpoint_gives_the_same_network(weights, te
     assert not inputs[..., 501:].any()  # filled up after normalisation
     other = load_m2d(whole, size=SMALL)
     assert other.checkpoint_sha256 != reference.checkpoint_sha256  # other numbers go into the network
+
+
+def test_a_vit_of_this_architecture_trained_with_labels(weights, tensors, tmp_path):
+    """As timm saves one with a head, over CLS or over the mean of tokens, itself or wrapped for training on several devices."""
+    reference = load_m2d(weights, size=SMALL, norm_stats=(-7.1, 4.2))
+    head = {"head.weight": torch.zeros(527, 32), "head.bias": torch.zeros(527)}
+    pooled = {name.replace("norm.", "fc_norm.") if name.startswith("norm.") else name: value for name, value in tensors.items()} | head
+    forms = {
+        "timm.pth": tensors | head,
+        "whole.pth": {"model": tensors | head, "optimizer": {"state": {}}, "epoch": 100},
+        "wrapped.pth": {"state_dict": {f"module.{name}": value for name, value in (tensors | head).items()}},
+        "pooled.pth": pooled,
+    }
+    inputs, caught = reference.prepare(sounds(2, 5.0)), {}
+    for name, content in forms.items():
+        torch.save(content, tmp_path / name)
+        network = load_m2d(tmp_path / name, size=SMALL)
+        assert (network.name, network.output_names, [layer.name for layer in network.layers]) == (
+            "m2d-supervised", None, ["block1/mlp_act", "block2/mlp_act"],
+        )  # fmt: skip
+        assert network.note.startswith("A ViT of M2D's architecture trained with labels; its head is left out.")
+        check_network(network, "m2d")
+        for made in (reference, network):
+            handle = made.module.get_submodule("blocks.1.mlp.act").register_forward_hook(lambda *v, made=made: caught.update({made: v[2]}))
+            tokens = made.forward(inputs)
+            handle.remove()
+            caught[made] = caught[made], tokens
+        assert torch.equal(caught[network][0], caught[reference][0])
+        plain_norm = functional.layer_norm(caught[network][1], (32,), tensors["norm.weight"], tensors["norm.bias"], 1e-6)
+        torch.testing.assert_close(plain_norm if name == "pooled.pth" else caught[network][1], caught[reference][1])
+    assert load_m2d(tmp_path / "timm.pth", size=SMALL).checkpoint_sha256 == reference.checkpoint_sha256
+    assert load_m2d(tmp_path / "timm.pth", size=SMALL, padding="attended").name == "m2d-supervised-attended"
+    for name, content, message in [
+        ("distilled", tensors | head | {"dist_token": torch.zeros(1, 1, 32)}, "1 unexpected, first dist_token"),
+        ("scaled", tensors | head | {"blocks.0.ls1.gamma": torch.ones(32)}, "1 unexpected, first blocks.0.ls1.gamma"),
+        ("bare", {name: value for name, value in (tensors | head).items() if not name.startswith("norm.")}, "2 missing, first norm.bias"),
+        ("color", tensors | head | {"patch_embed.proj.weight": torch.zeros(32, 3, 16, 16)}, "[32, 3, 16, 16] instead of [32, 1, 16, 16]"),
+    ]:
+        torch.save(content, tmp_path / f"{name}.pth")
+        assert message in refusal(tmp_path / f"{name}.pth")
 
 
 class Attack:

@@ -11,8 +11,9 @@ from torch import nn
 
 from ingest.networks import fetch
 from ingest.networks.discovery import discover_layers
-from ingest.networks.network import Layer
+from ingest.networks.network import Layer, pick_device
 from ingest.networks.registry import list_networks, load_network
+from tests.small import CLIP_S, RATE, small_network
 from warehouse.store import UserError, sha256_file
 
 OWN = """
@@ -51,6 +52,23 @@ def no_module():
 
 def wrong_shape():
     return make(layers=[Layer("out", "5", (3,), "unit")])
+
+def axes():
+    return make(layers=[Layer("out", "5", (2,), "smell")])
+
+def changed(**values):
+    net = make()
+    vars(net).update(values)
+    return net
+
+def text():
+    return changed(clip_s="1")
+
+def half():
+    return changed(sample_rate_hz=8000.5)
+
+def lines():
+    return changed(name="a\\nb")
 
 not_callable = 3
 """
@@ -92,6 +110,10 @@ def test_a_users_own_network(own):
         ("none", "lists no layers"),
         ("twice", "two layers called out"),
         ("no_module", "layer out names the module '9.9', which the network does not have"),
+        ("axes", "layer out has the axes 'smell'"),
+        ("text", "must be above 0"),
+        ("half", "must be whole numbers"),
+        ("lines", "it must be a text of one line"),
         ("wrong_shape", r"layer out puts out [1, 2] for a clip instead of [1, 3]"),
     ],
 )
@@ -372,3 +394,21 @@ def test_an_adapter_s_old_address_gives_the_adapter_itself():
     assert old is new
     assert new.__spec__ is not None
     assert new.__spec__.name == "ingest.networks.yamnet"
+
+
+def test_a_device_computes_in_float32_where_float32_is_asked_for(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # as torch has it: convolutions on a GPU keep 10 bits
+    pick_device()
+    assert torch.backends.cudnn.allow_tf32 is False
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_gives_the_processor_s_values():
+    network = small_network()
+    waveforms = torch.randn(8, int(RATE * CLIP_S), generator=torch.Generator().manual_seed(0))
+    wanted = network.forward(network.prepare(waveforms))
+    device = pick_device("cuda")
+    network.module.to(device)
+    found = network.forward(network.prepare(waveforms.to(device))).cpu()
+    assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()

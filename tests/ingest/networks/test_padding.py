@@ -2,7 +2,9 @@
 alone, and means over time are over the steps that the sound alone has. docs/networks.md has the differences found."""
 
 import copy
+from dataclasses import replace
 
+import duckdb
 import numpy as np
 import pytest
 import soundfile
@@ -13,13 +15,16 @@ from ingest.methods import interventions
 from ingest.networks import passes, yamnet
 from ingest.networks.beats import filter_bank, load_beats, position_buckets
 from ingest.networks.m2d import load_m2d
-from ingest.networks.registry import load_network
-from ingest.stages.recording import Recorder
+from ingest.networks.registry import check_network, load_network
+from ingest.stages.activations import Settings
+from ingest.stages.extraction.recording import Recorder
 from tests.ingest.networks.test_beats import SMALL as SMALL_BEATS
 from tests.ingest.networks.test_beats import save, small_tensors
 from tests.ingest.networks.test_m2d import SMALL as SMALL_M2D
 from tests.ingest.networks.test_m2d import STATS, plain_clip, weights_of
 from tests.ingest.networks.test_transformer import AST, LABELS, SPEECH, WHISPER
+from tests.ingest.stages.test_activations import ingest
+from warehouse.store import UserError
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +48,7 @@ def write_sounds(folder, rate=16000, seconds=SECONDS, clip_s=CLIP_S):
 
 def recorded(network, paths):
     """Per layer the means over time [clips, neurons], and the network's outputs, of all clips in one batch."""
+    check_network(network, network.name)
     recorder = Recorder(network, network.layers)
     [sounds] = passes.read_waveforms(network, list(paths), paths)
     with torch.inference_mode(), recorder:
@@ -114,6 +120,62 @@ def test_speech_models_hear_a_short_clip_as_if_alone(tmp_path, kind, norm):
             torch.testing.assert_close(means[layer.name][row], layers[layer.name].mean(dim=0), rtol=0, atol=1e-5)
 
 
+def other_speech(kind):
+    """As `speech`, of families whose padding Auricle does not know."""
+    torch.manual_seed(0)
+    options, name = (
+        {**SPEECH, **LABELS},
+        {"sew": "SEW", "data2vec": "Data2VecAudio", "conformer": "Wav2Vec2Conformer", "bert": "Wav2Vec2Bert"}[kind],
+    )
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=True)
+    if kind == "bert":
+        options = {key: value for key, value in options.items() if not key.startswith(("conv_", "num_conv"))} | {
+            "feature_projection_input_dim": 160
+        }
+        extractor = transformers.SeamlessM4TFeatureExtractor()
+    config = getattr(transformers, f"{name}Config")(**options)
+    return getattr(transformers, f"{name}ForSequenceClassification")(config), extractor
+
+
+@pytest.mark.parametrize(
+    ("kind", "padding"),
+    [("bert", "masked, as alone"), ("sew", "whole clips only"), ("data2vec", "whole clips only"), ("conformer", "whole clips only")],
+)
+def test_short_clips_of_other_speech_models_have_the_values_of_the_clip_alone_or_none(tmp_path, kind, padding):
+    model, extractor = other_speech(kind)
+    model = saved(tmp_path / "net", model, extractor)
+    network = load_network(str(tmp_path / "net"), clip_s=CLIP_S)
+    assert network.padding.name == padding
+    paths, sounds = write_sounds(tmp_path)
+    means, outputs = recorded(network, paths)
+    for row, sound in enumerate(sounds.values()):
+        if len(sound) < network.padding.shortest:
+            assert outputs[row].isnan().all()
+            continue
+        layers, logits = alone(model, extractor, network.layers, sound)
+        torch.testing.assert_close(outputs[row], logits, rtol=0, atol=2e-6)
+        for layer in network.layers[:-1]:
+            steps = int(network.padding.steps(layer, torch.tensor([len(sound)])))
+            torch.testing.assert_close(means[layer.name][row], layers[layer.name][:steps].mean(dim=0), rtol=0, atol=1e-5)
+
+
+def test_a_checkpoint_whose_values_depend_on_the_batch_is_refused(tmp_path, monkeypatch):
+    saved(tmp_path / "net", *ast())
+    plain = transformers.ASTForAudioClassification.forward
+
+    def among_others(self, *arguments, **options):
+        found = plain(self, *arguments, **options)
+        return replace(found, logits=found.logits - found.logits.mean(dim=0))
+
+    monkeypatch.setattr(transformers.ASTForAudioClassification, "forward", among_others)
+    (tmp_path / "sounds").mkdir()
+    write_sounds(tmp_path / "sounds")
+    with pytest.raises(UserError, match="net: the output has other values for the same clip when it is run with another"):
+        ingest(tmp_path / "w.duckdb", tmp_path / "sounds", network=load_network(str(tmp_path / "net")))
+    with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as con:
+        assert con.execute("SELECT stage FROM run").fetchall() == [("clips",)]
+
+
 def test_a_speech_encoder_puts_out_nothing_where_there_is_no_sound(tmp_path):
     torch.manual_seed(0)
     config = transformers.HubertConfig(**SPEECH, feat_extract_norm="layer", do_stable_layer_norm=True)
@@ -157,6 +219,22 @@ def test_ast_is_padded_behind_its_filter_bank(tmp_path):
         assert len(grid) == 6
         for name, values in grid.items():  # patches begin every 10 frames
             torch.testing.assert_close(means[name][row], values[:, : -(-frames // 10)].mean(dim=(0, 1)), rtol=0, atol=1e-5)
+
+
+def test_what_is_stored_of_a_short_clip_is_what_transformers_gives(tmp_path):
+    model, extractor = ast()
+    model = saved(tmp_path / "net", model, extractor)
+    (tmp_path / "sounds").mkdir()
+    _, sounds = write_sounds(tmp_path / "sounds", clip_s=1.28)
+    network = load_network(str(tmp_path / "net"))
+    run = ingest(tmp_path / "w.duckdb", tmp_path / "sounds", Settings(dtype="float32"), network=network).run
+    with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as con:
+        query = """SELECT path FROM activation_file JOIN layer USING (layer_id)
+            WHERE run_id = ? AND name = 'classifier' AND reduction = 'mean'"""
+        [(path,)] = con.execute(query, [run.run_id]).fetchall()
+    stored = np.load(tmp_path / path)
+    for column, sound in enumerate(sounds.values()):
+        np.testing.assert_allclose(stored[:, column], alone(model, extractor, (), sound)[1], rtol=0, atol=2e-6)
 
 
 def test_whisper_is_padded_with_silence_and_counts_its_own_steps(tmp_path):

@@ -7,16 +7,19 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ingest.networks.checkpoints import read_safetensors
 from ingest.networks.fetch import cached_path
+from ingest.networks.passes import class_logits, read_waveforms
 from ingest.networks.registry import check_network, load_network
 from ingest.networks.trained import HEADER, load_trained, log_mel_frames
 from ingest.networks.training import train
 from ingest.networks.yamnet import mel_matrix
 from ingest.sounds.readers import read_dataset
+from tests.ingest.networks import test_beats, test_transformer
 from warehouse.store import UserError
 
 CLASSES = ["chirp", "hum", "noise"]
@@ -183,6 +186,54 @@ def test_whisper_s_encoder_hears_the_clip_alone(source, tmp_path):
     torch.testing.assert_close(first[0][:, :248], first[1][:, :248], rtol=0, atol=1e-4)
 
 
+def given(folder, base):
+    """A checkpoint of random weights in the format that a base is published in."""
+    if base == "beats":
+        tensors = {name: tensor for name, tensor in test_beats.small_tensors().items() if not name.startswith("predictor")}
+        return test_beats.save(folder / "beats.pt", tensors, test_beats.SMALL | {"finetuned_model": False})
+    torch.manual_seed(0)
+    extractor = transformers.ASTFeatureExtractor(max_length=512, num_mel_bins=64)
+    config = transformers.ASTConfig(**test_transformer.AST | {"max_length": 512}, num_labels=7)
+    for part in (transformers.ASTForAudioClassification(config), extractor):
+        part.save_pretrained(folder / "ast")
+    return folder / "ast"
+
+
+@pytest.mark.parametrize("base", ["ast", "beats"])
+def test_heads_of_given_checkpoints_are_trained_on_any_folds(listing, tmp_path, base):
+    """A head on a frozen body leaves the body as it is; fine-tuning does not. BEATs' checkpoint has no predictor, AST's one of other classes."""
+    weights = str(given(tmp_path, base))
+    bodies = {}
+    for way in ("frozen", "fine-tuned"):
+        trained = train(way, base, listing, fold=None, epochs=30 if way == "frozen" else 1, weights=weights, clip_s=4.0)
+        assert trained.fold == 4
+        trained.save(tmp_path / "net.safetensors")
+        network = load_network(str(tmp_path / "net.safetensors"))
+        assert (network.name, network.clip_s) == (f"{base}-{way}", 4.0)
+        assert network.held_out == (listing.name, 4, trained.held_out_clips)
+        assert network.output_names == CLASSES
+        check_network(network, "target")
+        inputs = [network.prepare_padded(*sounds) for sounds in read_waveforms(
+            network, [e.name for e in listing.entries if e.fold == 4], {e.name: e.path for e in listing.entries})]  # fmt: skip
+        labels = np.array([CLASSES.index(entry.labels["kind"][0]) for entry in listing.entries if entry.fold == 4])
+        right = class_logits(network, inputs).argmax(axis=1) == labels
+        assert sum(trained.correct) == right.sum()
+        bodies[way] = trained.tensors
+        if way == "frozen":
+            assert trained.test_accuracy >= 0.5  # chance is a third
+    published = load_file_or_torch(weights)
+    same = {name for name, tensor in published.items() if name in bodies["frozen"] and torch.equal(bodies["frozen"][name], tensor)}
+    heads = {name for name in bodies["frozen"] if name.startswith(("classifier.dense", "predictor"))}
+    assert len(heads) == 2
+    assert same >= {name for name in bodies["frozen"] if name in published} - heads
+    assert any(not torch.equal(bodies["fine-tuned"][name], published[name]) for name in same)
+
+
+def load_file_or_torch(weights):
+    """Tensors of a given checkpoint by name."""
+    return torch.load(weights)["model"] if weights.endswith(".pt") else load_file(f"{weights}/model.safetensors")
+
+
 def test_what_cannot_be_trained_is_refused(listing, source, tmp_path):
     def refusal(way="scratch", base="cnn", data=listing, **options):
         with pytest.raises(UserError) as caught:
@@ -190,7 +241,10 @@ def test_what_cannot_be_trained_is_refused(listing, source, tmp_path):
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
-    assert "cnn cannot be trained frozen: choose of scratch: cnn; fine-tuned: yamnet" in refusal("frozen")
+    assert "cnn cannot be trained frozen: choose of scratch: cnn; fine-tuned: yamnet, ast, beats" in refusal("frozen")
+    assert "ast is trained from a checkpoint: give its folder or hub name" in refusal("frozen", "ast", fold=1)
+    assert "no checkpoint at" in refusal("frozen", "beats", fold=1, weights="nowhere.pt")
+    assert "brings its own weights" in refusal(fold=1, weights="x")
     assert "cannot be trained distilled" in refusal("distilled", "yamnet")
     assert "no labelled clip in fold 5" in refusal()
     assert "0 epochs" in refusal(fold=1, epochs=0)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import tracemalloc
 import unicodedata
 from collections import Counter
@@ -29,6 +31,13 @@ def sounds(folder: Path, *names: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         soundfile.write(path, np.zeros(800), 8000, format="WAV")
     return folder
+
+
+def test_every_reader_is_known_by_name_to_a_process_that_asks_for_nothing_else():
+    asked = "from ingest.sounds.readers import READERS; print(*READERS)"
+    done = subprocess.run([sys.executable, "-c", asked], cwd=Path(__file__).parents[3], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) >= {"esc50", "notes", "gtzan", "crema-d", "voxceleb1", "voxforge", "gise-51", "surge", "nsynth"}
+    assert set(done.stdout.split()) == set(READERS)
 
 
 def audiofolder(folder: Path, table: str | bytes, *names: str, ending: str = "csv") -> Path:
@@ -400,6 +409,7 @@ def test_accents_are_found_by_either_spelling(tmp_path: Path) -> None:
 def test_starter_is_written_and_read(starter: Path) -> None:
     listing = read_dataset("starter", starter)
     assert (listing.name, listing.reader, len(listing.entries), listing.rejected) == ("starter", "starter", 225, [])
+    assert not listing.notes  # nothing of our own is guessed
     assert list(listing.label_sets) == ["class", "octave", "course"]
     assert len(listing.label_sets["class"]) == 15
     assert listing.label_sets["course"] == ["gliding", "repeated", "steady"]

@@ -169,6 +169,14 @@ def test_what_numbers_times_or_describes_the_sounds_is_no_label_set(tmp_path: Pa
         read_dataset("audiofolder", tmp_path, reading=Reading(labels=("spaeker",)))
 
 
+def test_settings_that_a_reader_does_not_heed_are_refused(tmp_path: Path) -> None:
+    sounds(tmp_path, "a/1.wav", "b/2.wav")
+    for reading in (Reading(labels=("nosuch",)), Reading(separator=",")):
+        with pytest.raises(UserError, match="reader folder takes no labels or separator"):
+            read_dataset("folder", tmp_path, reading=reading)
+    assert read_dataset("folder", tmp_path, reading=Reading(labels=("class",), separator="")).label_sets == {"class": ["a", "b"]}
+
+
 def test_columns_of_labels_stay_as_they_were_and_so_does_the_content(tmp_path: Path) -> None:
     text = "speaker,file_name,digit,note,sentence\nann,0.wav,10,C,x\nbob,1.wav,9,D,x\n"
     listing = read_dataset("audiofolder", table(tmp_path, text, 2))

@@ -95,9 +95,16 @@ def test_every_sample_counts_the_same_wherever_it_lies() -> None:
         assert measure(sound, RATE)["median_frequency_hz"] < 3000
 
 
+def test_mean_amplitude_is_that_of_absolute_values() -> None:
+    assert measure(np.array([0.5, -0.25] * 4000, dtype=np.float32), RATE)["mean_amplitude"] == 0.375
+    sine = np.sin(2 * np.pi * 100 * np.arange(RATE) / RATE).astype(np.float32)
+    assert measure(sine, RATE)["mean_amplitude"] == pytest.approx(2 / np.pi, rel=1e-3)
+
+
 def test_digital_silence_has_no_level_and_no_frequency() -> None:
     found = measure(np.zeros(RATE, dtype=np.float32), RATE)
-    assert found == {"duration_s": 1.0, "rms_dbfs": None, "peak_dbfs": None, "median_frequency_hz": None, "silence_share": 1.0}
+    nothing = {"rms_dbfs": None, "peak_dbfs": None, "mean_amplitude": 0.0, "median_frequency_hz": None}
+    assert found == {"duration_s": 1.0, **nothing, "silence_share": 1.0}
 
 
 def test_share_of_silence_counts_frames_of_20_ms_below_minus_60_decibels() -> None:
@@ -336,6 +343,13 @@ def test_samples_that_are_no_sound(tmp_path: Path, values: list[float], reason: 
 def test_float64_beyond_float32_counts_as_infinite(tmp_path: Path) -> None:
     (tmp_path / "x.wav").write_bytes(wav(np.array([1e300, 0.5]).tobytes(), bits=64, code=3))
     assert refusal(tmp_path / "x.wav") == "holds 1 non-finite samples (NaN or infinite)"
+
+
+@pytest.mark.filterwarnings("error")
+def test_infinite_sound_is_refused_without_a_word_of_numpy(tmp_path: Path) -> None:
+    (tmp_path / "x.wav").write_bytes(wav(np.full(8000, np.inf, dtype="<f4").tobytes(), bits=32, code=3))
+    with pytest.raises(SoundError, match="holds 8000 non-finite samples"):
+        measure_file(tmp_path / "x.wav")
 
 
 @pytest.mark.parametrize(

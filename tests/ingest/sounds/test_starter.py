@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ingest.sounds.readers import read_dataset
 from ingest.sounds.sound import decode, measure_file
 from ingest.sounds.starter import CLIPS_PER_CLASS, SOUNDS, Clip, _move, octave_of, write_starter
 from warehouse.store import UserError
@@ -34,6 +35,12 @@ def test_every_class_has_its_clips_and_every_fold_its_share(starter: Path) -> No
     assert set(Counter((row["class"], row["fold"]) for row in rows).values()) == {3}
     assert sum(path.stat().st_size for path in starter.rglob("*.wav")) < 40e6
     assert [path.name for path in starter.parent.iterdir()] == ["starter"]
+
+
+def test_nothing_is_guessed_of_sounds_of_our_own(starter: Path) -> None:
+    listing = read_dataset("starter", starter)
+    assert listing.notes == ()
+    assert "Heart sounds, heartbeat" in {label for entry in listing.entries for label in entry.labels["class"]}
 
 
 def test_clips_are_two_to_four_seconds_at_several_rates_and_levels(starter: Path) -> None:

@@ -1,6 +1,8 @@
 """Files of which libsndfile by itself reads another length, or another part where it seeks: against a decode of the whole and counted frames."""
 
 import io
+import os
+import shutil
 import struct
 from pathlib import Path
 
@@ -229,6 +231,7 @@ def test_a_warehouse_takes_in_again_what_was_read_otherwise_and_says_why(tmp_pat
         before.setattr("ingest.sounds.sound.streams", lambda path: [])
         before.setattr("ingest.sounds.sound.MAX_SAMPLE", 1e9)
         assert ingest_clips(tmp_path / "old.duckdb", listing).failures == 0
+    shutil.rmtree(tmp_path / "old.activations")  # there was no list of them either
     outcomes = [ingest_clips(tmp_path / "old.duckdb", listing) for _ in range(2)]
     assert [(outcome.worked, outcome.failures) for outcome in outcomes] == [(2, 1), (0, 1)]
     assert outcomes[0].run.why == 'not run 1 again: decoding was null, is "whole streams"; the data set\'s content changed'
@@ -240,3 +243,29 @@ def test_a_warehouse_takes_in_again_what_was_read_otherwise_and_says_why(tmp_pat
     outcomes = [ingest_clips(tmp_path / "hot.duckdb", listing) for _ in range(2)]
     assert [(outcome.worked, outcome.failures) for outcome in outcomes] == [(1, 1), (0, 1)]
     assert outcomes[0].run.why.startswith('not run 1 again: largest_sample was null, is "16 times full scale"')
+
+
+def test_streams_are_sought_once_for_each_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sounds").mkdir()
+    one = encode(noise(1.0), "OGG", "VORBIS")
+    for name in "abc":
+        (tmp_path / "sounds" / f"{name}.ogg").write_bytes(one)
+    sought = []
+    monkeypatch.setattr("ingest.stages.clips.read_by_streams", lambda path: sought.append(path.name) or read_by_streams(path))
+
+    def ingest() -> tuple[int, int]:
+        sought.clear()
+        outcome = ingest_clips(tmp_path / "w.duckdb", read_dataset("folder", tmp_path / "sounds", "sounds"))
+        return outcome.run.run_id, len(sought)
+
+    with store.writer(tmp_path / "w.duckdb"):
+        assert [ingest(), ingest()] == [(1, 3), (1, 0)]
+        kept = (tmp_path / "sounds" / "b.ogg").stat()
+        (tmp_path / "sounds" / "b.ogg").write_bytes(one + one)
+        os.utime(tmp_path / "sounds" / "b.ogg", ns=(kept.st_atime_ns, kept.st_mtime_ns))
+        assert [ingest(), ingest()] == [(2, 3), (2, 0)]
+        (tmp_path / "sounds" / "b.ogg").write_bytes(one)
+        assert ingest() == (1, 0)
+        for record in (tmp_path / "w.activations").rglob("*.json"):
+            record.write_text("{")
+        assert [ingest(), ingest()] == [(1, 3), (1, 0)]

@@ -9,13 +9,14 @@ import pytest
 import soundfile
 import torch
 
-from ingest.networks.network import Padding
+from ingest.networks.network import Layer, Network, Padding
 from ingest.sounds.readers import read_dataset
 from ingest.sounds.sound import load
 from ingest.stages import activations, clips
 from ingest.stages.activations import Settings
-from ingest.stages.recording import Recorder, course_weights
-from tests.small import small_network, spectrogram, write_sounds
+from ingest.stages.extraction import shards
+from ingest.stages.extraction.recording import Recorder, course_weights
+from tests.small import CLIP_S, RATE, small_network, spectrogram, write_sounds
 from warehouse import ledger, store
 from warehouse.check import check
 from warehouse.store import UserError
@@ -38,11 +39,11 @@ def ingest(warehouse, sounds, settings=None, network=None, **options):
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("activations")
     sounds = write_sounds(folder / "sounds")
-    saved, activations.SHARD_CLIPS = activations.SHARD_CLIPS, 8  # several shards, ending within the data set
+    saved, shards.SHARD_CLIPS = shards.SHARD_CLIPS, 8  # several shards, ending within the data set
     try:
         ingest(folder / "w.duckdb", sounds)
     finally:
-        activations.SHARD_CLIPS = saved
+        shards.SHARD_CLIPS = saved
     con = duckdb.connect(str(folder / "w.duckdb"), read_only=True)
     yield con, folder
     con.close()
@@ -208,6 +209,36 @@ def test_positions_are_means_over_windows(tmp_path):
     assert rows == [(c, t, f) for c in range(7) for t in range(16) for f in range(8)]
 
 
+def test_layers_of_single_units_stand_beside_positions_in_one_run(tmp_path):
+    sounds = write_sounds(tmp_path / "sounds", 6)
+    ingest(tmp_path / "w.duckdb", sounds, positions=True)
+    ingest(tmp_path / "w.duckdb", sounds)
+    with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as con:
+        [(first, second)] = con.execute("SELECT min(run_id), max(run_id) FROM run WHERE stage = 'activations'").fetchall()
+        rows = con.execute(
+            "SELECT name, kind, neurons, reduction FROM activation_file JOIN layer USING (layer_id) WHERE run_id = ? ORDER BY position",
+            [first],
+        ).fetchall()
+        assert rows == [
+            ("conv1", "position", 5 * 32 * 16, "window_mean"), ("conv2", "position", 7 * 16 * 8, "window_mean"), ("logits", "unit", 3, "mean"),
+        ]  # fmt: skip
+        paths = con.execute("SELECT path FROM activation_file JOIN layer USING (layer_id) WHERE name = 'logits' AND reduction = 'mean'")
+        one, other = (np.load(tmp_path / path) for (path,) in paths.fetchall())
+        np.testing.assert_array_equal(one, other)
+        for table in ("class_activation", "top_clip", "neighbor"):
+            same = f"SELECT * EXCLUDE (run_id {', course' if table == 'top_clip' else ''}) FROM {table} JOIN neuron USING (neuron_id) WHERE layer_id = 3"
+            both = [con.execute(f"{same} AND run_id = ? ORDER BY ALL", [run]).fetchall() for run in (first, second)]
+            if table == "neighbor":  # of the units recorded with it
+                assert len(both[0]) == 3 * 2
+            else:
+                both[1] = [row for row in both[1] if "max" not in row]
+                assert both[0] == both[1]
+                assert both[0]
+        [(parameters,)] = con.execute("SELECT parameters FROM run WHERE run_id = ?", [first]).fetchall()
+    assert json.loads(parameters)["units"] is True
+    assert list(check(tmp_path / "w.duckdb")) == []
+
+
 def test_values_beyond_float16_are_refused_and_fit_float32(tmp_path):
     sounds = write_sounds(tmp_path / "sounds", 6)
     network = small_network()
@@ -241,7 +272,7 @@ def types(warehouse, run_id):
 def test_a_layer_that_float16_does_not_keep_is_float32_and_says_so(tmp_path):
     sounds, warehouse = write_sounds(tmp_path / "sounds", 9), tmp_path / "w.duckdb"
     run = ingest(warehouse, sounds, network=sigmoid_network()).run
-    assert run.why == "float16 does not keep the values of layer logits (underflow); stored as float32: logits"
+    assert run.why == "float16 does not keep the values of logits (underflow): stored as float32"
     assert types(warehouse, run.run_id) == {"conv1": "float16", "conv2": "float16", "logits": "float32"}
     with duckdb.connect(str(warehouse), read_only=True) as con:
         assert con.execute("SELECT run_id FROM run WHERE stage = 'activations'").fetchall() == [(run.run_id,)]  # the first try is gone
@@ -276,8 +307,33 @@ def test_values_beyond_float16_are_float32_by_default(tmp_path):
     network = small_network()
     network.module[0].weight.data *= 1e6
     run = ingest(warehouse, sounds, network=network).run
-    assert "layer conv1 (overflow)" in run.why
+    assert run.why.startswith("float16 does not keep the values of conv1 (overflow)")
     assert types(warehouse, run.run_id)["conv1"] == "float32"
+
+
+class Levels(torch.nn.Module):
+    """How loud a clip is, above 1, and a billionth of that."""
+
+    def __init__(self):
+        super().__init__()
+        self.level, self.billionth = torch.nn.Identity(), torch.nn.Identity()
+
+    def forward(self, x):
+        return self.billionth(self.level(1 + x.abs().mean(dim=1, keepdim=True)) * 1e-9)
+
+
+def test_the_layers_named_are_those_stored_as_float32(tmp_path, monkeypatch):
+    """Over the first clips `level` moves less than float16 tells apart, over all of them more: what is said is said of all of them."""
+    monkeypatch.setattr(shards, "SHARD_CLIPS", 8)
+    (tmp_path / "sounds").mkdir()
+    for number in range(16):
+        loud = 0.1 + 1e-5 * number if number < 8 else 0.05 * number
+        soundfile.write(tmp_path / "sounds" / f"{number:02d}.wav", np.full(RATE, loud, dtype=np.float32), RATE, subtype="FLOAT")
+    layers = [Layer(name, name, (1,), "unit") for name in ("level", "billionth")]
+    network = Network("levels", "test", Levels(), sample_rate_hz=RATE, clip_s=CLIP_S, layers=layers, checkpoint_sha256="levels")
+    run = ingest(tmp_path / "w.duckdb", tmp_path / "sounds", network=network).run
+    assert types(tmp_path / "w.duckdb", run.run_id) == {"level": "float16", "billionth": "float32"}
+    assert run.why == "float16 does not keep the values of billionth (underflow): stored as float32"
 
 
 def test_values_that_are_not_finite_are_failures_and_leave_other_clips_alone(tmp_path):
@@ -316,6 +372,7 @@ def test_unknown_layers_and_wrong_shapes_are_refused(tmp_path):
     with pytest.raises(UserError, match="small has no layer conv9: it has conv1, conv2, logits"):
         ingest(tmp_path / "w.duckdb", sounds, layers=("conv9",))
     network = small_network()
+    network.checked = True  # so that the recorder has to see it, here and below
     network.clip_s = 0.5
     with pytest.raises(UserError, match="layer conv1 of small put out shape"):
         ingest(tmp_path / "w.duckdb", sounds, network=network)
@@ -335,7 +392,7 @@ def test_a_batch_taken_in_pieces_is_refused(tmp_path, size):
     """Whatever the pieces: a value must not stand under another clip's name."""
     network = small_network()
     network.module = Pieces(*network.module)
-    network.module.size = size
+    network.module.size, network.checked = size, True
     with pytest.raises(UserError, match=rf"^layer conv1 \(1\) of small put out {size} rows instead of 4 in a pass over 4 clips, .*leave"):
         ingest(tmp_path / "w.duckdb", write_sounds(tmp_path / "sounds", 6), network=network)
 
@@ -343,6 +400,7 @@ def test_a_batch_taken_in_pieces_is_refused(tmp_path, size):
 def test_a_module_that_runs_twice_in_a_pass_is_refused(tmp_path):
     network = small_network()
     network.module[2] = torch.nn.Sequential(torch.nn.Conv2d(5, 7, 3, stride=2, padding=1), network.module[3])
+    network.checked = True
     with pytest.raises(UserError, match=r"layer conv2 \(3\) of small ran more than once in a pass over 4 clips"):
         ingest(tmp_path / "w.duckdb", write_sounds(tmp_path / "sounds", 6), network=network)
 
@@ -355,6 +413,7 @@ def test_a_layer_that_puts_out_no_tensor_is_refused(tmp_path):
     network = small_network()
     network.module = torch.nn.Sequential(*network.module, Named())
     network.layers[2] = replace(network.layers[2], module="7")
+    network.checked = True
     with pytest.raises(UserError, match="layer logits of small put out a dict instead of a tensor"):
         ingest(tmp_path / "w.duckdb", write_sounds(tmp_path / "sounds", 6), network=network)
 

@@ -91,7 +91,9 @@ def test_tab_is_the_cosine_of_sounds_and_concepts_by_clap(folder):
     weights.unlink()
     network = clap.Clap("2023", wrapper, "", 7.0, folder / "gpt2")
     paths = {entry.name: entry.path for entry in read_dataset("folder", folder / "sounds", "sounds").entries}
-    waveforms = [torch.from_numpy(load(paths[name], sample_rate_hz=44100, clip_s=7.0)[0]) for name in recorded.clip_names]
+    heard = [load(paths[name], sample_rate_hz=44100, clip_s=7.0) for name in recorded.clip_names]
+    samples = [round(seconds * 44100) for _, seconds in heard]  # msclap repeats a short clip to its length
+    waveforms = [torch.from_numpy(np.resize(waveform[:count], len(waveform))) for (waveform, _), count in zip(heard, samples, strict=True)]
     sounds = network.audio_embeddings(torch.stack(waveforms), batch=4).numpy().astype(np.float64)
     texts = network.text_embeddings(CONCEPTS).numpy().astype(np.float64)
     p = np.array([[s @ t / np.sqrt((s @ s) * (t @ t)) for t in texts] for s in sounds])
@@ -223,7 +225,7 @@ def test_icl_keeps_choices_and_asks_nothing_twice(folder, server, monkeypatch):
             assert ways[way.removesuffix(" icl")] == neurons
     assert {"ICL", "DB wpmi"} <= ways.keys()
     of_icl = table.filter(table["method"] == "ICL").to_dicts()
-    assert [(row["neurons"], row["top5"], row["published_top1"]) for row in of_icl] in ([(3, None, 0.72)], [])
+    assert [(row["neurons"], row["top5"], row["published_top1"]) for row in of_icl] in ([(3, None, None)], [])  # no network of the paper's
     assert set(table["method"]) >= {"DB"}
 
     asked = len(server.asked)

@@ -27,6 +27,7 @@ from torch import nn
 
 from analyze import tables
 from ingest.methods.readouts import fit_head
+from ingest.networks.m2d import load_m2d
 from ingest.networks.network import Layer, Network
 from ingest.networks.planted import planted_network, truth
 from ingest.run import run_study
@@ -37,12 +38,13 @@ from ingest.stages import Context, activations, specificity
 from ingest.stages import specific_ablations as stage
 from ingest.stages.recorded import read_recorded
 from ingest.stages.specific_ablations import Passes, Settings, draw
-from ingest.study import DatasetChoice, NetworkChoice, Study
-from report import contents
+from ingest.study import DatasetChoice, NetworkChoice, Study, make_study
+from report import contents, site
 from report.parts.svg import number
 from report.topics import specificity as pages
 from report.topics.specific_ablations import SpecificAblations
 from report.topics.topic import Known
+from tests.ingest.networks.test_m2d import SMALL, weights_of
 from tests.kill_points import Points, Silent
 from tests.small import planted_network as small_network
 from tests.small import write_label_map, write_sounds
@@ -53,7 +55,7 @@ from warehouse.store import UserError
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
-SMALL = f"{ROOT}/tests/small.py:planted_network"
+PLANTED = f"{ROOT}/tests/small.py:planted_network"
 DRAWS = 3
 STEP = 3  # every third point, in turn one before and one after a commit
 
@@ -157,7 +159,8 @@ def planted(starter, tmp_path_factory):
         csv.writer(file).writerows([("class", "names"), *((name, name) for name in SOUNDS)])
     study = Study(
         (DatasetChoice("starter", per_class=3),), (NetworkChoice("planted", layers=("classes", "outputs")),), ("specific_ablations",),
-        {"activations": activations.Settings(device="cpu"), "specificity": specificity.Settings(lowest_entropy=0.6, class_quantile=0.98),
+        {"activations": activations.Settings(device="cpu", shares=False),
+         "specificity": specificity.Settings(lowest_entropy=0.6, class_quantile=0.98),
          "specific_ablations": Settings(draws=DRAWS, label_map=folder / "map.csv")},
     )  # fmt: skip
     run_study(folder / "w.duckdb", study, Silent())
@@ -321,8 +324,9 @@ def test_specific_neurons_on_pages(con):
 
 def small_study(folder, stages=("specific_ablations",), **options):
     return Study(
-        (DatasetChoice("folder", folder / "sounds", "sounds"),), (NetworkChoice(SMALL),), stages,
-        {"activations": activations.Settings(device="cpu", batch=4), "specificity": specificity.Settings(lowest_entropy=0.3, class_quantile=0.8),
+        (DatasetChoice("folder", folder / "sounds", "sounds"),), (NetworkChoice(PLANTED),), stages,
+        {"activations": activations.Settings(device="cpu", batch=4, shares=False),
+         "specificity": specificity.Settings(lowest_entropy=0.3, class_quantile=0.8),
          "specific_ablations": Settings(**{"draws": 2, "label_map": folder / "sounds" / "map.csv", **options})},
     )  # fmt: skip
 
@@ -406,6 +410,132 @@ def test_a_network_without_named_outputs_has_no_read_out_of_its_own(small, tmp_p
     study = replace(small_study(small, readout="own"), network=(NetworkChoice(f"{tmp_path}/net.py:nameless"),))
     with pytest.raises(UserError, match="no named outputs: use zero-shot or a linear head"):
         run_study(small / "w.duckdb", study, Silent())
+
+
+# --- Pairs of classes, read from an embedding ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def paired(tmp_path_factory):
+    """A small M2D of random weights; units chosen on four folds, and the fifth read from its embedding."""
+    folder = tmp_path_factory.mktemp("paired")
+    write_sounds(folder / "sounds")
+    torch.save(weights_of(), folder / "m2d.pth")
+    (folder / "net.py").write_text(
+        f"import sys\nfrom pathlib import Path\nsys.path.insert(0, {str(ROOT)!r})\nfrom ingest.networks.m2d import load_m2d\n"
+        "from tests.ingest.networks.test_m2d import SMALL\n\n\n"
+        "def m2d():\n    return load_m2d(Path(__file__).with_name('m2d.pth'), 1.0, size=SMALL)\n"
+    )
+    run_study(folder / "w.duckdb", paired_study(folder), Silent())
+    return folder
+
+
+def paired_study(folder, **options):
+    table = {
+        "dataset": [{"reader": "folder", "source": "sounds"}], "network": [{"name": f"{folder}/net.py:m2d"}],
+        "stages": ["specific_ablations"], "activations": {"device": "cpu"},
+        "specificity": {"lowest_entropy": 0.3, "class_quantile": 0.6, "population": "kept pairs", "folds": [1, 3, 4, 5]},
+        "specific_ablations": {"readout": "embedding", "folds": [2], "draws": 3, "measures": ["aape", "auroc"], "each_class": False,
+                               "pairs": [["noise", "low"]], **options},
+    }  # fmt: skip
+    return make_study(table, "study", folder)
+
+
+def test_one_set_for_two_classes_is_read_from_the_embedding_on_clips_that_did_not_choose_it(paired):
+    recorded = read_recorded(paired / "w.duckdb", 2)
+    network = load_m2d(paired / "m2d.pth", 1.0, size=SMALL)
+    paths = {entry.name: entry.path for entry in read_dataset("folder", paired / "sounds", "sounds").entries}
+    sounds = [load(paths[name], sample_rate_hz=16_000, clip_s=1.0) for name in recorded.clip_names]
+    valid_s = torch.tensor([seconds for _, seconds in sounds], dtype=torch.float64)
+    inputs = network.prepare_padded(torch.from_numpy(np.stack([sound for sound, _ in sounds])), valid_s)
+
+    def embedded(units):
+        """Means over the times of a clip's sound of the five tokens of a time, CLS left out: a clip after the other."""
+        handles = []
+        for layer in network.layers:
+            chosen = torch.tensor(units.get(layer.name, []), dtype=torch.long)
+            handles.append(
+                network.module.get_submodule(layer.module).register_forward_hook(lambda _m, _i, out, its=chosen: out.index_fill(2, its, 0))
+            )
+        with torch.no_grad():
+            tokens = network.module(inputs)
+        for handle in handles:
+            handle.remove()
+        counts = np.ceil(np.round(valid_s.numpy() / 0.16, 6)).astype(int)
+        grids = [
+            clip[1:].reshape(5, -1, 32)[:, :count].permute(1, 0, 2).reshape(count, 160) for clip, count in zip(tokens, counts, strict=True)
+        ]
+        return np.stack([grid.mean(dim=0).numpy() for grid in grids])
+
+    read = recorded.folds == 2
+    head = fit_head(embedded({}), recorded.labels, np.where(read, 2, 0))
+    right = lambda units: np.bincount(recorded.labels[read & (head(embedded(units)) == recorded.labels)], minlength=3)  # noqa: E731
+    with store.connect_readonly(paired / "w.duckdb") as con:
+        assert con.execute("SELECT correct FROM readout ORDER BY class_id").fetchall() == [(int(n),) for n in right({})]
+        assert con.execute("SELECT count(*) FROM specific_ablation").fetchall() == [(0,)]
+        shown = {(row["measure"], row["clips"]): row for row in tables.table(con, "pair_ablations").to_dicts()}
+        for measure in ("aape", "auroc"):
+            units = dict(con.execute(
+                """SELECT layer.name, list(DISTINCT unit ORDER BY unit) FROM specific_neuron JOIN neuron USING (neuron_id) JOIN layer USING (layer_id)
+                JOIN class USING (class_id) WHERE measure = ? AND class.name IN ('low', 'noise') GROUP BY ALL""",
+                [measure],
+            ).fetchall())  # fmt: skip
+            rows = con.execute(
+                """SELECT target, repetition, neurons, list(correct ORDER BY read_class_id) FROM pair_ablation WHERE measure = ? GROUP BY ALL
+                ORDER BY target, repetition""",
+                [measure],
+            ).fetchall()
+            assert [row[:2] for row in rows] == [("next", 0), ("random", 0), ("random", 1), ("random", 2), ("specific", 0)]
+            assert {row[2] for row in rows} == {sum(map(len, units.values()))}
+            following = {layer: [(unit + 1) % 48 for unit in chosen] for layer, chosen in units.items()}
+            assert rows[0][3] == right(following).tolist()
+            assert rows[-1][3] == right(units).tolist()
+            drawn = [sum(row[3]) for row in rows[1:4]]
+            everything = shown[measure, "all"]
+            assert (everything["specific"], everything["next"], everything["random"]) == (
+                sum(rows[-1][3]), sum(rows[0][3]), pytest.approx(np.mean(drawn)),
+            )  # fmt: skip
+            assert everything["p_value"] == pytest.approx((1 + sum(n <= sum(rows[-1][3]) for n in drawn)) / 4)
+            classes = dict(zip(recorded.class_names, rows[-1][3], strict=True))
+            assert [shown[measure, name]["specific"] for name in ("noise", "low", "others")] == [
+                classes["noise"],
+                classes["low"],
+                classes["high"],
+            ]
+        [text] = con.execute("SELECT parameters FROM run WHERE stage = 'specific_ablations'").fetchone()
+    assert '"pairs": [["noise", "low"]]' in text
+    assert '"readout": "embedding"' in text
+    assert list(check(paired / "w.duckdb")) == []
+
+
+def test_pairs_on_the_network_s_page(paired):
+    with store.connect_readonly(paired / "w.duckdb") as con:
+        [study] = contents.read(con).studies
+        found = Known(con, study)[SpecificAblations]
+        assert (found.rows, len(found.pairs), len(found.runs)) == ([], 8, 1)
+    site.build(paired / "w.duckdb", paired / "site")
+    [page] = (paired / "site" / "networks").glob("*/index.html")
+    assert page.read_text("utf-8").count("<tr><th>noise, low</th><td>AAPE</td>") == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pairs": [["noise", "lo"]]}, "pairs: sounds has no class lo: it has high, low, noise"),
+        ({"pairs": [["noise"]]}, "pairs holds .'noise'., each must name two classes"),
+        ({"pairs": [["noise", "noise"]]}, "each must name two classes"),
+        ({"pairs": []}, "each_class is false and there are no pairs"),
+    ],
+)
+def test_pairs_that_are_none_are_refused(paired, options, message):
+    with pytest.raises(UserError, match=message) as caught:
+        run_study(paired / "w.duckdb", paired_study(paired, **options), Silent())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_without_an_embedding_is_refused(small):
+    with pytest.raises(UserError, match="planted has no embedding of its own: choose another readout"):
+        run_study(small / "w.duckdb", small_study(small, readout="embedding"), Silent())
 
 
 # --- Killed and resumed -------------------------------------------------------------------------------------------------------------------

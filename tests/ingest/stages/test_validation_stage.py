@@ -41,6 +41,18 @@ def test_class_neurons_are_found_by_the_measures_that_should(table):
         assert counted(table, measure, "nothing found", ("dead", "noise")) == 1, measure
 
 
+def planted_pairs(table, method):
+    rows = table.filter((table["method"] == method) & (table["measure"] == "recall"))
+    return rows["correct"].sum(), rows["total"].sum()
+
+
+def test_all_measures_have_the_same_thresholds_and_aape_as_published_loses_all_to_ties(table):
+    assert {way for way in table["method"] if way.startswith("aape")} == {"aape", "aape, 2 %, no ties kept", "aape, 2 %, ties kept"}
+    assert planted_pairs(table, "aape, 2 %, no ties kept") == (0, 72)
+    assert planted_pairs(table, "aape, 2 %, ties kept") == (42, 72)
+    assert planted_pairs(table, "lape") == planted_pairs(table, "aape") == (72, 72)
+
+
 def test_acoustic_neurons_are_named_by_open_concepts(table):
     assert counted(table, "open concepts", "named", ACOUSTIC) >= 0.9
     assert counted(table, "open concepts, shuffled", "named", ACOUSTIC) <= 0.5

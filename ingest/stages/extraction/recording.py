@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from ingest.networks.network import Layer, Network, check_attributed, course_steps, frame_times
 from ingest.sounds.sound import MARGIN_S, sought_amiss
-from warehouse import store
+from warehouse import ledger, store
 from warehouse.store import UserError
 
 REDUCTIONS = ("mean", "max")
@@ -67,23 +68,33 @@ class Recorder:
 
     With `positions` every element of a convolution's output is a neuron, its value the mean over windows (reduction `window_mean`).
     With `shares` the share of a neuron's values above 0, over time, frequency and windows, is a third reduction (`active`).
+    With `first` the value of the first token (of AST the CLS token, of BEATs the first patch), its mean over windows, is the only reduction
+    (`cls`), without a course; layers of one value a clip keep that value, but for those that pool what a `token_module` puts out.
     `valid_s` [clips], the seconds of sound in each clip, must be set before each forward pass of a network that does not count padding, and
     `batch` be empty.
     """
 
     def __init__(
-        self, network: Network, layers: Sequence[Layer], *, positions: bool = False, shares: bool = False, device: str = "cpu"
+        self,
+        network: Network,
+        layers: Sequence[Layer],
+        *,
+        positions: bool = False,
+        shares: bool = False,
+        first: bool = False,
+        device: str = "cpu",
     ) -> None:
         self.network = network
         self.layers = list(layers)
-        self.positions = positions
-        self.reductions: tuple[str, ...] = ("window_mean",) if positions else (*REDUCTIONS, "active") if shares else REDUCTIONS
+        self.positions, self.first = positions, first
+        whole = (*REDUCTIONS, "active") if shares else REDUCTIONS
+        self.reductions: tuple[str, ...] = ("window_mean",) if positions else ("cls",) if first else whole
         self.valid_s: torch.Tensor | None = None
         self.batch: dict[str, Recorded] = {}
         self._courses = {
             layer.name: Course(course_weights(network, layer), device)
             for layer in layers
-            if not positions and course_steps(network, layer) > 1
+            if not (positions or first) and course_steps(network, layer) > 1
         }
         starts = {layer.name: frame_times(network, layer)[:, 0] for layer in layers}
         self._starts = {name: torch.tensor(times, device=device, dtype=torch.float32) for name, times in starts.items()}
@@ -98,7 +109,7 @@ class Recorder:
 
     def __enter__(self) -> Recorder:
         for layer in self.layers:
-            module = self.network.module.get_submodule(layer.module)
+            module = self.network.module.get_submodule(self._hooked(layer))
             self._handles.append(module.register_forward_hook(self._hook(layer)))
         return self
 
@@ -107,9 +118,19 @@ class Recorder:
             handle.remove()
         self._handles.clear()
 
+    def _hooked(self, layer: Layer) -> str:
+        return layer.token_module if self.first and layer.token_module else layer.module
+
     def neurons(self, layer: Layer) -> int:
         """Rows this recorder makes of a layer."""
         return int(np.prod(layer.shape)) if self.positions else layer.neurons
+
+    def moments(self, layer: Layer) -> torch.Tensor:
+        """How many of a layer's windows x time steps are counted in each clip [clips], of whose seconds `valid_s` tells."""
+        assert self.valid_s is not None
+        frames = len(self._starts[layer.name][: self._used.get(layer.name)])
+        valid = self._valid(layer, frames)
+        return torch.full((len(self.valid_s),), frames) if valid is None else valid.sum(dim=(1, 2)).cpu()
 
     def _hook(self, layer: Layer):
         def record(_module: torch.nn.Module, _inputs: object, output: object) -> None:
@@ -120,13 +141,20 @@ class Recorder:
                 )
             clips = len(tensor) // self.network.windows if self.valid_s is None else len(self.valid_s)
             check_attributed(self.network, layer, tensor, clips, layer.name in self.batch)
-            if tuple(tensor.shape[1:]) != layer.shape:
+            if tuple(tensor.shape[1:]) != layer.shape and self._hooked(layer) == layer.module:
                 raise UserError(
                     f"layer {layer.name} of {self.network.name} put out shape {tuple(tensor.shape[1:])}, it is declared as {layer.shape}"
                 )
-            self.batch[layer.name] = self._reduce_positions(tensor) if self.positions else self._reduce(layer, tensor)
+            if self.positions:
+                self.batch[layer.name] = self._reduce_positions(tensor)
+            else:
+                self.batch[layer.name] = self._reduce_first(layer, tensor) if self.first else self._reduce(layer, tensor)
 
         return record
+
+    def _reduce_first(self, layer: Layer, output: torch.Tensor) -> Recorded:
+        token = output[:, 0] if layer.axes == "token,unit" or self._hooked(layer) != layer.module else output
+        return Recorded({"cls": self.network.mean_over_windows(token.float())}, None)
 
     def _reduce_positions(self, output: torch.Tensor) -> Recorded:
         return Recorded({"window_mean": self.network.mean_over_windows(output.float()).flatten(1)}, None)
@@ -232,6 +260,28 @@ def windows_parameter(warehouse: Path, dataset: str, content_sha256: str, paths:
             [dataset, content_sha256, clip_s + 2 * MARGIN_S],
         ).fetchall()
     return {"windows": "of the whole decode"} if any(name in paths and sought_amiss(paths[name]) for (name,) in long) else {}
+
+
+def takes_shares(warehouse: Path, stage: str, parameters: dict[str, object], key: dict[str, Any], for_specificity: bool) -> bool:
+    """Whether to record shares that nobody chose: not where a run without them is there, unless it is to be measured by them for the first
+    time; otherwise where they are wanted, or were recorded."""
+
+    def found(**shares: bool) -> int | None:
+        for dtype in ("float16", "auto") if parameters["dtype"] == "float16" else (parameters["dtype"],):
+            if run := ledger.find(warehouse, stage, parameters={**parameters, **shares, "dtype": dtype}, **key):
+                return run[0]
+        return None
+
+    without = found()
+    if without is None:
+        return for_specificity or found(shares=True) is not None
+    if not for_specificity:
+        return False
+    with store.connect_readonly(warehouse) as con:
+        query = """SELECT count(*) FROM run WHERE stage = 'specificity'
+                   AND parameters::JSON ->> 'activations' = (SELECT run_key FROM run WHERE run_id = ?)"""
+        [(measured,)] = con.execute(query, [without]).fetchall()
+    return measured == 0
 
 
 @dataclass

@@ -18,7 +18,7 @@ WATCHED = "float16-watched"
 
 
 class Lost(Exception):
-    """Values that float16 does not keep; the message says which layer's and what becomes of them."""
+    """Some of the clips' values that float16 does not keep: types are to be chosen by layer, from the values of all clips."""
 
 
 def watch(folder: Path, watched: bool) -> None:
@@ -29,9 +29,8 @@ def watch(folder: Path, watched: bool) -> None:
 def check(values: torch.Tensor, layers: Sequence[Layer], rows: Sequence[int], *, positions: bool) -> None:
     """Raise Lost for values [reductions, clips, neurons of all layers] (float32), `rows` neurons a layer, that float16 does not keep."""
     for layer, part in zip(layers, values.split(list(rows), dim=2), strict=True):
-        for reduction in part:
-            if how := lost_in_float16(reduction, positions=positions):
-                raise Lost(f"float16 does not keep the values of layer {layer.name} ({how})")
+        if any(lost_in_float16(reduction, positions=positions and layer.is_map) for reduction in part):
+            raise Lost
 
 
 def is_by_layer(warehouse: Path, stage: str, parameters: dict[str, object], key: dict[str, Any]) -> bool:
@@ -44,23 +43,30 @@ def is_by_layer(warehouse: Path, stage: str, parameters: dict[str, object], key:
     if not done or watched.exists():
         return False
     with store.connect_readonly(warehouse) as con:
-        files = con.execute("SELECT path FROM activation_file WHERE run_id = ?", [run_id]).fetchall()
-    for path in (warehouse.parent / name for (name,) in files):
-        if path.is_file() and seems_lost(torch.from_numpy(np.load(path)).T, positions=bool(parameters["positions"])):
+        files = con.execute(
+            "SELECT path, kind = 'position' FROM activation_file JOIN layer USING (layer_id) WHERE run_id = ?", [run_id]
+        ).fetchall()
+    for path, positions in ((warehouse.parent / name, positions) for name, positions in files):
+        if path.is_file() and seems_lost(torch.from_numpy(np.load(path)).T, positions=positions):
             return True
     if watched.parent.is_dir():
         watched.touch()  # read once
     return False
 
 
-def said(run: ledger.Run, lost: str | None) -> ledger.Run:
-    """A run that tells which of its layers are stored as float32."""
+def said(run: ledger.Run) -> ledger.Run:
+    """A run that tells which of its layers are stored as float32, and what float16 would do to them."""
     with store.connect_readonly(run.warehouse) as con:
         rows = con.execute(
-            """SELECT DISTINCT name, position FROM activation_file JOIN layer USING (layer_id)
-            WHERE run_id = ? AND activation_file.dtype = 'float32' ORDER BY position""",
+            """SELECT name, kind = 'position', list(path ORDER BY path) FROM activation_file JOIN layer USING (layer_id)
+            WHERE run_id = ? AND activation_file.dtype = 'float32' GROUP BY name, kind, position ORDER BY position""",
             [run.run_id],
         ).fetchall()
-    names = ", ".join(name for name, _ in rows[:10]) + (f" and {len(rows) - 10} more" if len(rows) > 10 else "")
-    line = f"stored as float32: {names}" if rows else "all layers fit float16"
-    return replace(run, why="; ".join(filter(None, (run.why, lost, line))))
+    names = []
+    for name, positions, paths in rows[:10]:
+        matrices = (torch.from_numpy(np.load(run.warehouse.parent / path)).T for path in paths)
+        how = next(filter(None, (lost_in_float16(matrix, positions=positions) for matrix in matrices)), None)
+        names.append(f"{name} ({how})")
+    more = f" and {len(rows) - 10} more" if len(rows) > 10 else ""
+    line = f"float16 does not keep the values of {', '.join(names)}{more}: stored as float32" if rows else "all layers fit float16"
+    return replace(run, why="; ".join(filter(None, (run.why, line))))

@@ -40,7 +40,7 @@ def finish_layers(
     done = run.done()
     positions = reductions == ("window_mean",)
     with store.connect_readonly(run.warehouse) as con:
-        records = [layer_record(con, run, layer.name, positions=positions) for layer in layers]
+        records = [layer_record(con, run, layer.name, positions=positions and layer.is_map) for layer in layers]
         clip_ids = np.array(
             con.execute("SELECT clip_id FROM activation_clip WHERE run_id = ? ORDER BY column_index", [run.run_id]).fetchall()
         )
@@ -52,11 +52,13 @@ def finish_layers(
         item = f"layer {layer_id}"
         if item not in done:
             tables: dict[str, list[pl.DataFrame]] = {}
+            by_position = positions and layer.is_map
             fits = by_layer and not any(
-                lost_in_float16(torch.from_numpy(assemble(shards, index, row, len(neuron_ids))).T, positions=positions)
+                lost_in_float16(torch.from_numpy(assemble(shards, index, row, len(neuron_ids))).T, positions=by_position)
                 for index in range(len(reductions))
             )
-            for index, reduction in enumerate(reductions):
+            # The mean over windows is all there is of single units.
+            for index, reduction in enumerate(("mean",) if positions and not by_position else reductions):
                 matrix = assemble(shards, index, row, len(neuron_ids))
                 matrix = matrix.astype(np.float16) if fits else matrix
                 path = folder / f"{layer_id:04d}-{re.sub(r'[^A-Za-z0-9]+', '-', layer.name)[:60]}.{reduction}.npy"
@@ -75,8 +77,9 @@ def finish_layers(
                 }
                 found = {"activation_file": pl.DataFrame([file_row]), "activation_summary": summary(matrix, neuron_ids)}
                 if reduction != "active":  # by how often a neuron is active nothing is ranked
-                    extremes = Extremes(len(neuron_ids), top_k, course_steps(network, layer) if reduction == "mean" else 1, CHUNK_CLIPS)
-                    if reduction == "mean" and state:
+                    steps = course_steps(network, layer) if reduction == "mean" and state else 1
+                    extremes = Extremes(len(neuron_ids), top_k, steps, CHUNK_CLIPS)
+                    if reduction in ("mean", "cls") and state:
                         with np.load(state[-1]) as arrays:
                             extremes.restore(arrays, f"{number}.")
                     else:
@@ -84,7 +87,7 @@ def finish_layers(
                             part = slice(start, start + CHUNK_CLIPS)
                             extremes.update(torch.from_numpy(matrix[:, part].T), torch.from_numpy(clip_ids[part]), None)
                     found["top_clip"] = ranking(extremes, neuron_ids)
-                    if not positions:
+                    if not by_position:
                         found["class_activation"] = class_activation(matrix, neuron_ids, labels, non_negative=layer.non_negative)
                 for table, frame in found.items():
                     tables.setdefault(table, []).append(frame.with_columns(pl.lit(reduction).alias("reduction")))
@@ -92,7 +95,8 @@ def finish_layers(
             worked += 1
         row += len(neuron_ids)
         progress(number + 1, len(layers))
-    return worked + (0 if positions else find_neighbors(run, records, folder, done))
+    of_units = [record for layer, record in zip(layers, records, strict=True) if not (positions and layer.is_map)]
+    return worked + find_neighbors(run, of_units, folder, done, "mean" if positions else reductions[0])
 
 
 def register_network(con: duckdb.DuckDBPyConnection, network: Network, layers: list[Layer], *, positions: bool) -> None:
@@ -109,15 +113,16 @@ def register_network(con: duckdb.DuckDBPyConnection, network: Network, layers: l
     row = con.execute(query, key).fetchone()
     assert row
     for layer in layers if positions else network.layers:
-        kind = "position" if positions else "unit" if layer.axes.endswith("unit") else "channel"
+        by_position = positions and layer.is_map
+        kind = "position" if by_position else "unit" if layer.axes.endswith("unit") else "channel"
         if con.execute("SELECT 1 FROM layer WHERE network_id = ? AND name = ? AND kind = ?", [row[0], layer.name, kind]).fetchone():
             continue
         con.execute(
             "INSERT INTO layer SELECT coalesce(max(layer_id), 0) + 1, ?, ?, ?, ?, ?, ?, ? FROM layer",
             [row[0], layer.name, network.layers.index(layer), layer.module, kind, json.dumps(layer.shape), layer.non_negative],
         )
-        index = np.arange(int(np.prod(layer.shape)) if positions else layer.neurons, dtype=np.int32)
-        unit, time, frequency = np.unravel_index(index, layer.shape) if positions else (index, None, None)
+        index = np.arange(int(np.prod(layer.shape)) if by_position else layer.neurons, dtype=np.int32)
+        unit, time, frequency = np.unravel_index(index, layer.shape) if by_position else (index, None, None)
         names_of = (
             network.output_names
             if layer is network.layers[-1] and network.output_names and len(network.output_names) == len(index)
@@ -262,12 +267,12 @@ def class_activation(
     return pl.concat(frames) if frames else empty
 
 
-def find_neighbors(run: ledger.Run, records: list[tuple[int, np.ndarray]], folder: Path, done: set[str]) -> int:
-    """Write table neighbor, a layer at a time; returns the layers done now."""
+def find_neighbors(run: ledger.Run, records: list[tuple[int, np.ndarray]], folder: Path, done: set[str], reduction: str) -> int:
+    """Write table neighbor from the matrices of a reduction, a layer at a time; returns the layers done now."""
     pending = [layer_id for layer_id, _ in records if f"neighbors {layer_id}" not in done]
     if not pending:
         return 0
-    matrices = [np.load(next(folder.glob(f"{layer_id:04d}-*.mean.npy"))) for layer_id, _ in records]
+    matrices = [np.load(next(folder.glob(f"{layer_id:04d}-*.{reduction}.npy"))) for layer_id, _ in records]
     neuron_ids = np.concatenate([ids for _, ids in records])
     complete = np.logical_and.reduce([np.isfinite(matrix).all(axis=0) for matrix in matrices])
     values = np.concatenate([matrix[:, complete].astype(np.float32) for matrix in matrices])
