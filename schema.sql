@@ -938,7 +938,7 @@ COMMENT ON COLUMN meaning_clip.meaning IS 'Number within the neuron, as in meani
 COMMENT ON COLUMN meaning_clip.clip_id IS 'Clip.';
 COMMENT ON COLUMN unlearning.chosen_by IS 'How neurons were chosen: open (a noun of the description is a word of the class name), a method of dissection and its similarity function such as DB wpmi (class among the first three concepts), ICL, or random (as many as the way that chose most).';
 
--- Since version 6: runs beside each other, zero-shot classification, pairs of classes, ratings of closed concepts, clouds of words, measured rules.
+-- Since version 6: runs beside each other, zero-shot classification, pairs of classes, concepts rated, word clouds, measured rules, near-copies.
 
 CREATE TABLE zero_shot (
     run_id INTEGER NOT NULL,
@@ -1228,3 +1228,34 @@ COMMENT ON COLUMN prediction_file.dtype IS 'float16.';
 COMMENT ON COLUMN prediction_file.sha256 IS 'SHA-256 of the file.';
 
 COMMENT ON COLUMN description_score.scorer IS 'How descriptions and clips are compared: captions (cosine of sentence embeddings of description and caption), audio (the same of the sound, by an audio-text network), judge (a language model''s rating) or rule (what the measured rule predicts).';
+
+CREATE VIEW v_heard AS
+SELECT run_id, neuron_id, list(coalesce('group ' || source_group, 'clip ' || clip_id) ORDER BY rank) AS sources
+FROM top_clip JOIN clip USING (clip_id) WHERE side = 'high' AND rank <= 5 AND reduction <> 'max' AND activation <> 0
+GROUP BY ALL;
+COMMENT ON VIEW v_heard IS 'What a neuron''s five highest clips were cut from; neurons that share more than half of it are near-copies, which intervals count as one.';
+COMMENT ON COLUMN v_heard.run_id IS 'Run of stage activations.';
+COMMENT ON COLUMN v_heard.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN v_heard.sources IS 'Recordings, highest first, one as often as it has clips there; a clip of unknown recording is one of its own. Without clips on which the neuron is 0.';
+
+ALTER TABLE description_score ADD COLUMN p_value DOUBLE;
+COMMENT ON COLUMN description_score.p_value IS 'How often one that says nothing of the neuron scores as high: share of the other neurons'' descriptions, for judge of draws of its positives, this one counted with them. NULL in runs made before it was kept.';
+COMMENT ON COLUMN description_score.low IS 'Lower end of the AUROC''s 95 % interval, over the recordings that clips were cut from (clip.source_group); NULL where the positives, or the others, are effectively of fewer than two.';
+COMMENT ON COLUMN description_score.floor IS 'What is no better says nothing of the neuron: the 95 % quantile of the AUROC of other neurons'' descriptions for this neuron; for judge that of the same ratings when its positives are drawn anew, clips of one recording together.';
+
+CREATE TABLE importance_answer (
+    run_id INTEGER NOT NULL,
+    criterion VARCHAR NOT NULL,
+    share DOUBLE NOT NULL,
+    repetition INTEGER NOT NULL,
+    clip_id INTEGER NOT NULL,
+    is_correct BOOLEAN NOT NULL,
+    PRIMARY KEY (run_id, criterion, share, repetition, clip_id)
+);
+COMMENT ON TABLE importance_answer IS 'Which clips a classifier tells rightly without the neurons that score highest on a criterion; importance has the sums.';
+COMMENT ON COLUMN importance_answer.run_id IS 'Run of stage ablations.';
+COMMENT ON COLUMN importance_answer.criterion IS 'As in importance; none is the whole network.';
+COMMENT ON COLUMN importance_answer.share IS 'Share of the network''s neurons set to zero, as in importance.';
+COMMENT ON COLUMN importance_answer.repetition IS 'Repetition, from 0.';
+COMMENT ON COLUMN importance_answer.clip_id IS 'Clip of the tested folds.';
+COMMENT ON COLUMN importance_answer.is_correct IS 'Whether its class has the highest logit.';

@@ -9,6 +9,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
+from analyze import intervals
 from warehouse.store import UserError, first_line, publish
 
 FOLDER = Path(__file__).parent / "sql"
@@ -42,8 +43,9 @@ def sql(name: str) -> str:
 
 
 def table(con: duckdb.DuckDBPyConnection, name: str) -> pl.DataFrame:
-    """A derived table, computed from the warehouse `con` is open on."""
-    return con.sql(sql(name)).pl()
+    """A derived table, computed from the warehouse `con` is open on; one with p-values has q-values behind them."""
+    intervals.register(con)
+    return intervals.with_q_values(con.sql(sql(name)).pl())
 
 
 def export(con: duckdb.DuckDBPyConnection, name: str, folder: Path) -> Exported:

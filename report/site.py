@@ -107,6 +107,7 @@ def fingerprint(con: duckdb.DuckDBPyConnection) -> str:
     for pattern in PARTS:
         for path in sorted(HERE.glob(pattern)):
             digest.update(path.name.encode() + path.read_bytes())
+    digest.update(Path(tables.intervals.__file__).read_bytes())
     for topic in topics.installed():
         digest.update(repr([topic.__module__, topic.__qualname__, *map(tables.sql, topic.tables), *topic.sql.items()]).encode())
         if topic not in topics.BUILT_IN:

@@ -1,9 +1,7 @@
 -- The twenty adjectives said of most neurons of a network, those that module C accepts (Figures 3 and 9). share is of its described neurons.
--- level: basic adjectives name one measurable property; published_level by the paper's own four. Latest run each.
+-- level: basic adjectives name one measurable property; published_level by the paper's own four. Of each choice of parameters the latest run.
 WITH latest AS (
-    SELECT run_id, parameters::JSON ->> 'network' AS network, parameters::JSON ->> 'dataset' AS dataset FROM run
-    WHERE stage = 'descriptions' AND status = 'done'
-    QUALIFY run_id = max(run_id) OVER (PARTITION BY network, dataset)
+    SELECT run_id, network, dataset, parameters FROM v_run WHERE stage = 'descriptions' AND is_latest
 ),
 described AS (SELECT run_id, count(DISTINCT neuron_id) AS described FROM summary_point JOIN latest USING (run_id) WHERE is_kept GROUP BY run_id),
 counted AS (
@@ -12,7 +10,7 @@ counted AS (
 SELECT network, dataset, row_number() OVER (PARTITION BY run_id ORDER BY neurons DESC, word) AS rank, word AS adjective,
        CASE WHEN word IN (FROM v_basic_adjective) THEN 'basic' ELSE 'high-level' END AS level,
        CASE WHEN word IN (FROM v_published_basic_adjective) THEN 'basic' ELSE 'high-level' END AS published_level,
-       neurons, described, neurons / described AS share, run_id
+       neurons, described, neurons / described AS share, parameters, run_id
 FROM counted JOIN latest USING (run_id) JOIN described USING (run_id)
 QUALIFY rank <= 20
-ORDER BY network, dataset, rank;
+ORDER BY network, dataset, run_id, rank;

@@ -1,7 +1,7 @@
 -- Ablations of specific neurons: percentage points of accuracy lost without the neurons specific to a class, against random neurons of the same layers.
 -- clips: own are those of the class whose neurons are silenced, others all the rest. total, undisturbed, specific and random (mean over draws) are clip
 -- counts summed over the silenced classes, so that a clip of others counts once for each. Drops are means over classes; low and high bound the 95 %
--- interval of the paired difference (normal, over classes), p_value is its two-sided sign test. Of each choice of parameters the latest run.
+-- interval of the paired difference (over classes), p_value is its two-sided sign test. Of each choice of parameters the latest run.
 WITH latest AS (
     SELECT DISTINCT run_id, network, dataset, label_set.name AS label_set, measure, run.parameters::JSON ->> 'readout' AS readout, v_run.parameters
     FROM (SELECT DISTINCT run_id, measure, class_id FROM specific_ablation) JOIN run USING (run_id) JOIN v_run USING (run_id) JOIN class USING (class_id)
@@ -25,15 +25,14 @@ summed AS (
     SELECT run_id, measure, clips, count(*) AS classes, avg(neurons) AS neurons, max(draws) AS draws, sum(total)::BIGINT AS total,
            sum(undisturbed)::BIGINT AS undisturbed, sum(specific)::BIGINT AS specific, sum(random) AS random,
            avg(100 * (undisturbed - specific) / total) AS specific_drop, avg(100 * (undisturbed - random) / total) AS random_drop,
-           avg(100 * (random - specific) / total) AS difference, stddev_samp(100 * (random - specific) / total) / sqrt(count(*)) AS error,
+           avg(100 * (random - specific) / total) AS difference,
+           mean_interval(list(100 * (random - specific) / total ORDER BY class_id), list(class_id::VARCHAR ORDER BY class_id)) AS bounds,
            count(*) FILTER (specific < random - 1e-9) AS worse, count(*) FILTER (specific > random + 1e-9) AS better
     FROM by_class GROUP BY ALL
 )
 SELECT
     network, dataset, label_set, measure, readout, clips, classes, neurons, draws, total, undisturbed, specific, random, specific_drop, random_drop,
-    difference, difference - 1.959963984540054 * error AS low, difference + 1.959963984540054 * error AS high, worse, better,
-    least(1, (SELECT 2 * sum(exp(lgamma(worse + better + 1) - lgamma(i + 1) - lgamma(worse + better - i + 1) - (worse + better) * ln(2)))
-              FROM range(least(worse, better) + 1) AS counts (i))) AS p_value,
+    difference, bounds.low, bounds.high, worse, better, sign_test(worse, better) AS p_value,
     parameters, run_id
 FROM summed JOIN latest USING (run_id, measure)
 ORDER BY network, dataset, label_set, measure, readout, run_id, clips DESC;

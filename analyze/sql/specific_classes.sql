@@ -1,10 +1,8 @@
 -- Class-specific neurons by class: how many of each layer's neurons are specific to each class, and of how many classes such a neuron has on average.
 -- A row for every class, layer and measure that found any; neurons is 0 where the class has none. classes_per_neuron is the mean number of classes of the
--- label set that those neurons are specific to (about 2.6 in the published counts), NULL without any. Latest run each.
+-- label set that those neurons are specific to (about 2.6 in the published counts), NULL without any. Of each choice of parameters the latest run.
 WITH latest AS (
-    SELECT run_id, parameters::JSON ->> 'network' AS network, parameters::JSON ->> 'dataset' AS dataset FROM run
-    WHERE stage = 'specificity' AND status = 'done'
-    QUALIFY run_id = max(run_id) OVER (PARTITION BY network, dataset)
+    SELECT run_id, network, dataset, parameters FROM v_run WHERE stage = 'specificity' AND is_latest
 ),
 pairs AS (
     SELECT run_id, measure, neuron_id, layer_id, class_id, label_set_id,
@@ -15,8 +13,8 @@ cells AS (
     SELECT DISTINCT run_id, measure, layer_id, label_set_id, class.class_id, class.name AS class FROM pairs JOIN class USING (label_set_id)
 )
 SELECT latest.network, dataset, label_set.name AS label_set, measure, layer.name AS layer, layer.position, class, count(neuron_id) AS neurons,
-       avg(classes) AS classes_per_neuron, class_id, run_id
+       avg(classes) AS classes_per_neuron, class_id, parameters, run_id
 FROM cells LEFT JOIN pairs USING (run_id, measure, layer_id, label_set_id, class_id) JOIN latest USING (run_id) JOIN layer USING (layer_id)
 JOIN label_set USING (label_set_id)
 GROUP BY ALL
-ORDER BY latest.network, dataset, label_set, measure, position, class_id;
+ORDER BY latest.network, dataset, run_id, label_set, measure, position, class_id;

@@ -12,7 +12,6 @@ from ingest.methods.extremes import is_signed
 
 POSITIVE_SHARE = 0.1
 FEWEST_POSITIVES = 5
-RESAMPLES = 500
 PERMUTATIONS = 1000
 
 
@@ -46,16 +45,17 @@ def positives(activations: np.ndarray, signed: np.ndarray | None = None) -> np.n
 @dataclass(frozen=True)
 class Scores:
     """Per neuron [neurons]; NaN for one without positives. `low` to `high` is the 95 % interval of the AUROC (see `interval`), `floor` the 95 %
-    quantile of the AUROC of the other neurons' texts."""
+    quantile of the AUROC of the other neurons' texts, `p_value` the share of them, the own one counted with them, that reach the own."""
 
     auroc: np.ndarray
     low: np.ndarray
     high: np.ndarray
     average_precision: np.ndarray
     floor: np.ndarray
+    p_value: np.ndarray
 
 
-def score(similarity: np.ndarray, positive: np.ndarray, groups: Sequence[str], *, seed: int = 0) -> Scores:
+def score(similarity: np.ndarray, positive: np.ndarray, groups: Sequence[str]) -> Scores:
     """Scores of texts by their `similarity` [neurons, clips] to clips, with `positive` [neurons, clips] the clips that each should find, and
     `groups` [clips] what clips were cut from.
 
@@ -74,51 +74,82 @@ def score(similarity: np.ndarray, positive: np.ndarray, groups: Sequence[str], *
     precision = np.full(len(auroc), np.nan)
     for row in np.flatnonzero((number > 0) & (others > 0)):
         precision[row] = average_precision_score(positive[row], similarity[row])
-    low, high = interval(similarity, positive, groups, seed=seed)
+    low, high = interval(similarity, positive, groups)
     np.fill_diagonal(above, np.nan)
     known = np.isfinite(auroc) & (len(auroc) > 1)
-    floor = np.full(len(auroc), np.nan)
+    floor, p_value = np.full((2, len(auroc)), np.nan)
     if known.any():
         floor[known] = np.nanquantile(above[known], 0.95, axis=1)
-    return Scores(auroc, low, high, precision, floor)
+        p_value[known] = ((above[known] >= auroc[known, None] - 1e-12).sum(axis=1) + 1) / len(auroc)
+    return Scores(auroc, low, high, precision, floor, p_value)
 
 
-def interval(
-    similarity: np.ndarray, positive: np.ndarray, groups: Sequence[str], *, seed: int = 0, resamples: int = RESAMPLES
-) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of the 95 % interval of each neuron's AUROC, [neurons] each, from `similarity` and `positive` [neurons, clips]: quantiles over
-    resamples of `groups` [clips] with replacement (the cluster bootstrap, Davison & Hinkley 1997, section 3.8), because clips of one
-    recording are no independent witnesses.
+def interval(similarity: np.ndarray, positive: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the 95 % interval of each neuron's AUROC, [neurons] each, from `similarity` and `positive` [neurons, clips], over `groups` [clips],
+    because clips of one recording are no independent witnesses.
 
-    The same resamples serve all neurons; those without a positive, or nothing else, do not count. NaN where the positives, or the others,
-    are all of one group.
+    The variance is DeLong's, by groups (Obuchowski 1997, Biometrics 53, 567-578), the interval Wilson's for the number of independent clips that
+    would be as uncertain, which neither leaves 0 to 1 nor shrinks to a point at its ends, with Student's t for the effective number of groups,
+    1 / sum of squared shares: resampled groups are too alike when few hold a positive. NaN where that is below 2 among the positives or the others.
     """
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    member = np.array([numbers[group] for group in groups], dtype=np.int64)
-    draws = np.random.default_rng(seed).multinomial(len(numbers), np.full(len(numbers), 1 / max(1, len(numbers))), size=resamples)
-    weights = np.ascontiguousarray(draws.T[member], dtype=np.float32)  # [clips, resamples]: how often a clip is drawn
-    areas = np.full((len(positive), resamples), np.nan)
-    for row, inside in enumerate(positive):
-        if min(len(np.unique(member[inside])), len(np.unique(member[~inside]))) < 2:
-            continue
-        values, ours, others = similarity[row], weights[inside], weights[~inside]
-        order = np.sign(values[inside][:, None] - values[~inside]).astype(np.float32)  # 1 where the positive is put before the other
-        with np.errstate(invalid="ignore"):
-            areas[row] = 0.5 + 0.5 * (ours * (order @ others)).sum(axis=0) / (ours.sum(axis=0) * others.sum(axis=0))
+    from scipy.stats import rankdata, t
+
+    _, member = np.unique(np.asarray(groups), return_inverse=True)
     ends = np.full((2, len(positive)), np.nan)
-    known = np.isfinite(areas).any(axis=1)
-    if known.any():
-        ends[:, known] = np.nanquantile(areas[known], [0.025, 0.975], axis=1)
+    for row, inside in enumerate(positive):
+        sides = [_effective(member[side]) for side in (inside, ~inside)]
+        if min(sides) < 2:
+            continue
+        ranks, errors, area = rankdata(similarity[row]), np.zeros(len(inside)), 0.0
+        for side, number in ((~inside, sides[1]), (inside, sides[0])):
+            above = (ranks[side] - rankdata(ranks[side])) / (~side).sum()  # share of the other side that a clip is put before
+            area = above.mean()  # in the end that of the positives
+            errors[side] = np.where(inside[side], 1, -1) * (above - area) / side.sum() * np.sqrt(number / (number - 1))
+        variances = [(np.bincount(member[side], errors[side]) ** 2).sum() for side in (inside, ~inside)]
+        below = sum(variance**2 / (number - 1) for variance, number in zip(variances, sides, strict=True))
+        quantile = t.ppf(0.975, sum(variances) ** 2 / below if below else min(sides) - 1)
+        variance = (np.bincount(member, errors) ** 2).sum()
+        independent = area * (1 - area) / variance if 0 < area < 1 and variance > 0 else min(sides)
+        half = quantile * np.sqrt(area * (1 - area) / independent + quantile**2 / (4 * independent**2))
+        center = area + quantile**2 / (2 * independent)
+        ends[:, row] = np.clip((center + np.array([-half, half])) / (1 + quantile**2 / independent), 0, 1)
     return ends[0], ends[1]
 
 
-def permutation_floor(similarity: np.ndarray, positive: np.ndarray, *, seed: int | Sequence[int] = 0) -> float:
-    """The 95 % quantile of the AUROC of one neuron's `similarity` [clips] when the clips it should find are drawn anew, as many as in
-    `positive` [clips]; NaN without any, or nothing else."""
+def _effective(groups: np.ndarray) -> float:
+    """Effective number of groups of clips [clips], numbered from 0; 0 of no clips."""
+    return len(groups) ** 2 / float((np.bincount(groups) ** 2).sum()) if len(groups) else 0.0
+
+
+def permuted_areas(similarity: np.ndarray, positive: np.ndarray, groups: Sequence[str], *, seed: int | Sequence[int] = 0) -> np.ndarray:
+    """AUROC [permutations] of one neuron's `similarity` [clips] when the clips it should find are drawn anew, as many as in `positive` [clips]; none
+    without any, or nothing else.
+
+    Clips of one of `groups` [clips] stay together, because what is alike in them is no finding: similarities and positives are laid group by
+    group, each in an order of its own, and then compared clip by clip (restricted permutation; Winkler et al. 2015, NeuroImage 123, 253-268).
+    """
     from scipy.stats import rankdata
 
     number = int(positive.sum())
     if not 0 < number < len(positive):
-        return float("nan")
-    drawn = np.random.default_rng(seed).permuted(np.tile(rankdata(similarity), (PERMUTATIONS, 1)), axis=1)[:, :number].sum(axis=1)
-    return float(np.quantile((drawn - number * (number + 1) / 2) / (number * (len(positive) - number)), 0.95))
+        return np.zeros(0)
+    _, member = np.unique(np.asarray(groups), return_inverse=True)
+    rng = np.random.default_rng(seed)
+    within = rng.random((2, PERMUTATIONS, len(member)))
+    order = np.argsort(rng.random((2, PERMUTATIONS, member.max() + 1))[:, :, member] + 1e-9 * within, axis=2)
+    drawn = (rankdata(similarity)[order[0]] * positive[order[1]]).sum(axis=1)
+    return (drawn - number * (number + 1) / 2) / (number * (len(positive) - number))
+
+
+def permutation_floor(
+    similarity: np.ndarray, positive: np.ndarray, groups: Sequence[str], *, seed: int | Sequence[int] = 0
+) -> tuple[float, float]:
+    """The 95 % quantile of `permuted_areas`, and the share of them, the one that is counted with them, that reach the AUROC as it is; NaN without
+    any."""
+    found = permuted_areas(similarity, positive, groups, seed=seed)
+    if not len(found):
+        return float("nan"), float("nan")
+    from sklearn.metrics import roc_auc_score
+
+    reached = (found >= roc_auc_score(positive, similarity) - 1e-12).sum()
+    return float(np.quantile(found, 0.95)), float((reached + 1) / (len(found) + 1))

@@ -26,7 +26,7 @@ STAGE = "ablations"
 TITLE = "ablations of {network} with {dataset}"
 UNIT = "units of work"
 NEEDS = ("descriptions", "dissections")
-CODE_VERSION = 4
+CODE_VERSION = 5
 BOUNDS = {"seeds": (0, math.inf), "shares": (0, 1)}
 SEED = 0
 TOP_CONCEPTS = 3
@@ -87,7 +87,7 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
                 tables, failures = _unlearn(passes, words, int(item.split()[1]), settings)
             else:
                 criterion, share, repetition = item.rsplit(maxsplit=2)
-                tables, failures = {"importance": [_weigh(passes, words, criterion, float(share), int(repetition))]}, []
+                tables, failures = _weigh(passes, words, criterion, float(share), int(repetition)), []
             run.record([item], {name: pl.DataFrame(rows, infer_schema_length=None) for name, rows in tables.items()}, failures)
             worked += 1
     run.finish()
@@ -243,7 +243,7 @@ class _Passes:
         names = [recorded.clip_names[column] for column in columns]
         inputs = prepare_clips(network, read_waveforms(network, names, paths), len(names), folder / "inputs.float32")
         self.batches = inputs.split(BATCH_CLIPS * network.windows)
-        self.labels = recorded.labels[columns]
+        self.labels, self.clip_ids = recorded.labels[columns], recorded.clip_ids[columns]
         self.before = self.logits({})
 
     def logits(self, units: Units) -> np.ndarray:
@@ -300,8 +300,8 @@ def _unlearn(passes: _Passes, words: Words, label: int, settings: Settings) -> t
     return {name: rows for name, rows in tables.items() if rows}, failures
 
 
-def _weigh(passes: _Passes, words: Words, criterion: str, share: float, repetition: int) -> dict[str, object]:
-    """A row of table importance."""
+def _weigh(passes: _Passes, words: Words, criterion: str, share: float, repetition: int) -> Tables:
+    """A row of table importance, and those of importance_answer."""
     network = passes.network
     if criterion == "none":
         units: Units = {}
@@ -313,7 +313,7 @@ def _weigh(passes: _Passes, words: Words, criterion: str, share: float, repetiti
         scores = {layer: values for layer, values in words.scores(criterion).items() if layer in inner}
         units = importance_masks(network, scores, share, seed=repetition)
     right = passes.logits(units).argmax(axis=1) == passes.labels
-    return {
-        "criterion": criterion, "share": share, "repetition": repetition, "neurons": passes.count(units), "correct": int(right.sum()),
-        "total": len(right),
-    }  # fmt: skip
+    asked = {"criterion": criterion, "share": share, "repetition": repetition}
+    answers = [{**asked, "clip_id": int(clip_id), "is_correct": bool(told)} for clip_id, told in zip(passes.clip_ids, right, strict=True)]
+    row = {**asked, "neurons": passes.count(units), "correct": int(right.sum()), "total": len(right)}
+    return {"importance": [row], "importance_answer": answers}

@@ -45,7 +45,7 @@ class Settings:
     `audio_weights`) and judge (a language model that rates single clips, with `engine`, `model`, `url`,
     `key_variable`, `extra` and `max_tokens` as for descriptions; retry asks it again for replies that could not be used).
 
-    judge_neurons: how many neurons a judge judges, judge_clips: by how many clips each. seed: draws these, and the resamples of intervals.
+    judge_neurons: how many neurons a judge judges, judge_clips: by how many clips each. seed: draws these, and a judge's floor.
     """
 
     scorers: tuple[Literal["captions", "audio", "judge"], ...] = ("captions",)
@@ -240,7 +240,7 @@ class _Work:
                 if units:
                     texts = comparison.embed([self.descriptions[layer.first_neuron_id + unit] for unit in units])
                     groups = [self.clips.groups[place] for place in np.flatnonzero(usable)]
-                    scores = held_out.score(texts @ comparison.clips[usable].T, positive, groups, seed=self.settings.seed)
+                    scores = held_out.score(texts @ comparison.clips[usable].T, positive, groups)
                     rows = self.rows(layer, units, scorer, positive, scores)
                 self.run.record([item], {"description_score": rows})
                 worked += 1
@@ -336,8 +336,9 @@ class _Work:
                 continue
             ratings = np.array([[float(reply.text or "nan") for reply in its]])
             inside = positive[row_of[unit], clips][None]
-            scores = held_out.score(ratings, inside, [self.clips.groups[place] for place in places[clips]], seed=seed)
-            scores.floor[0] = held_out.permutation_floor(ratings[0], inside[0], seed=(seed, number, unit))
+            groups = [self.clips.groups[place] for place in places[clips]]
+            scores = held_out.score(ratings, inside, groups)
+            scores.floor[0], scores.p_value[0] = held_out.permutation_floor(ratings[0], inside[0], groups, seed=(seed, number, unit))
             frames.append(self.rows(layer, [unit], "judge", inside, scores))
         return frames, failures
 
@@ -349,7 +350,7 @@ class _Work:
                 "neuron_id": layer.first_neuron_id + np.array(units, dtype=np.int64),
                 "scorer": pl.Series([scorer] * size, dtype=pl.String), "clips": np.full(size, positive.shape[1]),
                 "positives": positive.sum(axis=1), "auroc": scores.auroc, "low": scores.low, "high": scores.high,
-                "average_precision": scores.average_precision, "floor": scores.floor,
+                "average_precision": scores.average_precision, "floor": scores.floor, "p_value": scores.p_value,
             }
         )  # fmt: skip
         kept = frame.filter(pl.all_horizontal(pl.col("auroc", "average_precision", "floor").is_finite()))

@@ -172,9 +172,8 @@ class Concepts(Topic):
         for row in self.adjectives.get(layer.layer_id, [])[:TOP]:
             concept = self.words.get((row["adjective"], "adjective"))
             address = page.root + concept.page if concept and concept.page else None
-            out.append(
-                {"word": cut(row["adjective"], LONGEST), "page": address, **{key: row[key] for key in ("level", "neurons", "share")}}
-            )
+            numbers = {key: row[key] for key in ("level", "neurons", "share", "low", "high")}
+            out.append({"word": cut(row["adjective"], LONGEST), "page": address, **numbers})
         if out:
             html = page.draw("layer_adjectives", adjectives=out, described=self.known[Descriptions].described.get(layer.layer_id))
             yield Part(html, "above", link=("adjectives", "adjectives"))

@@ -11,6 +11,7 @@ from operator import itemgetter
 
 from markupsafe import Markup
 
+from analyze.intervals import q_values
 from report.contents import Layer
 from report.parts.page import Page
 from report.parts.search_index import Index
@@ -28,7 +29,8 @@ NO_POINTS = "No description: the captions of its highest clips have nothing in c
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A held-out score: AUROC, the ends of its interval, the floor and the number of clips; see table description_score."""
+    """A held-out score: AUROC, the ends of its interval, the floor, the number of clips, and the q-value among all neurons; see table
+    description_score."""
 
     scorer: str
     auroc: float
@@ -36,6 +38,7 @@ class Score:
     high: float | None
     floor: float
     clips: int
+    q_value: float | None
 
 
 class Descriptions(Topic):
@@ -68,14 +71,19 @@ class Descriptions(Topic):
                 "SELECT neuron_id, reason FROM failure JOIN neuron ON item = 'neuron ' || neuron_id WHERE run_id = ?", [self.run_id]
             ).fetchall()
         )
-        for neuron_id, *score in self.con.execute(
-            """SELECT neuron_id, scorer, auroc, low, high, floor, clips FROM description_score WHERE run_id = (
-               SELECT max(scored.run_id) FROM run AS scored JOIN run AS described ON described.run_key = scored.parameters::JSON ->> 'descriptions'
-               WHERE scored.stage = 'scores' AND scored.status = 'done' AND described.run_id = ?)
-               ORDER BY neuron_id, list_position(['rule', 'captions', 'audio', 'judge'], scorer)""",
+        [(scored,)] = self.con.execute(
+            """SELECT max(scored.run_id) FROM run AS scored JOIN run AS described ON described.run_key = scored.parameters::JSON ->> 'descriptions'
+               WHERE scored.stage = 'scores' AND scored.status = 'done' AND described.run_id = ?""",
             [self.run_id],
-        ).fetchall():
-            self.scores.setdefault(neuron_id, []).append(Score(*score))
+        ).fetchall()
+        found = self.con.execute(
+            "SELECT neuron_id, scorer, auroc, low, high, floor, clips, p_value FROM description_score WHERE run_id = ? ORDER BY neuron_id",
+            [scored],
+        ).fetchall()
+        for scorer in _COMPARED:
+            its = [row for row in found if row[1] == scorer]
+            for (neuron_id, *score, _), q_value in zip(its, q_values([row[-1] for row in its]), strict=True):
+                self.scores.setdefault(neuron_id, []).append(Score(*[*score, q_value]))
         self.earlier_run = self._earlier()
         for layer in self.study.by_first:
             starts = self.con.execute(
@@ -208,5 +216,6 @@ def _held_out(scores: list[Score]) -> str:
         interval = f" ({score.low:.2f} to {score.high:.2f})" if score.low is not None and score.high is not None else ""
         verdict = f"{'more' if score.auroc > score.floor else 'no more'} than {other} ({score.floor:.2f})"
         how = "captions beside a rule" if score.scorer == "captions" and said else score.scorer
-        said.append(f"{_COMPARED[how].format(clips=score.clips)} <b>{score.auroc:.2f}</b>{interval}, {verdict}")
+        among = f", q {number(score.q_value)} among all neurons" if score.q_value is not None else ""
+        said.append(f"{_COMPARED[how].format(clips=score.clips)} <b>{score.auroc:.2f}</b>{interval}, {verdict}{among}")
     return f'<p class="note">Held-out score: {"; ".join(said)}.</p>' if said else ""

@@ -172,7 +172,7 @@ def test_network_page_has_the_probe_curve_and_interventions(clustered):
         assert value["best k"] >= value["k = 1"]
     page = cells(clustered[1] / "networks/toy-net/index.html")
     assert "What it loses when clusters are disturbed" in page
-    assert "conv/1 first 3 40.00 5.00 35.00 35.00 to 35.00 0.250" in page
+    assert "conv/1 first 3 3 40.00 5.00 35.00 35.00 to 35.00 0.250" in page
 
 
 def test_class_page_has_a_path_and_a_neuron_its_cluster(clustered):

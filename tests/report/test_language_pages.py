@@ -137,7 +137,7 @@ def test_layer_and_network_pages_sum_up(described):
     ]  # fmt: skip
     said = cells(path)
     # dA is -2, -3, -4; its distance to dR -0.5 is 1.5, 2.5, 3.5: 1.96 / sqrt(3) either side of 2.5
-    assert "DB, WPMI 3 3.00 −3.00 −0.500 2.50 1.37 to 3.63" in said
+    assert "DB, WPMI 3 3.00 −3.00 −0.500 2.50 0.016 to 4.98" in said
     assert "random, as many as the most 3 3.00 −0.250 −0.250 0 0 to 0" in said
     assert f"set {SCRIPT} DB cosine 4" in said  # "Dog" is named first, "rain" is no concept: 1 of 4
     assert "25.0" in said
@@ -211,10 +211,11 @@ def scored(described, tmp_path_factory):
         con.execute("DELETE FROM summary_point WHERE run_id = ? AND neuron_id = ?", [made, neurons[1]])
         [(key,)] = con.execute("SELECT run_key FROM run WHERE run_id = ?", [made]).fetchall()
         run = small_warehouse.add_run(con, "scores", dataset, network, parameters={"descriptions": key})
-        rows = [(0, "captions", 50, 0.834, 0.7, 0.9, 0.65), (0, "judge", 12, 0.5, None, None, 0.75), (0, "audio", 49, 0.62, 0.5, 0.7, 0.6)]
-        rows += [(place, "captions", 50, auroc, 0.4, 0.9, 0.7) for place, auroc in ((5, 0.6), (6, 0.71), (7, 0.9))]
+        rows = [(0, "captions", 50, 0.834, 0.7, 0.9, 0.65, 0.01), (0, "judge", 12, 0.5, None, None, 0.75, None)]
+        rows += [(0, "audio", 49, 0.62, 0.5, 0.7, 0.6, None)]
+        rows += [(place, "captions", 50, auroc, 0.4, 0.9, 0.7, p) for place, auroc, p in ((5, 0.6, 0.5), (6, 0.71, 0.04), (7, 0.9, 0.03))]
         con.executemany(
-            "INSERT INTO description_score VALUES (?, ?, ?, ?, 5, ?, ?, ?, 0.4, ?)",
+            "INSERT INTO description_score VALUES (?, ?, ?, ?, 5, ?, ?, ?, 0.4, ?, ?)",
             [(run, neurons[place], scorer, clips, *numbers) for place, scorer, clips, *numbers in rows],
         )
     shutil.copytree(described[1], folder / "site")
@@ -226,7 +227,10 @@ def test_held_out_scores_stand_beside_descriptions(scored):
     site = scored[1]
     said, other, none = (cells(site / f"{NET}/conv-1/{place:04d}.html") for place in (0, 5, 8))
     assert "among 50 clips it was not written from" in said
-    assert "AUROC of 0.83 (0.70 to 0.90), more than other neurons’ descriptions do (0.65); by the sound of 49 such clips" in said
+    assert (
+        "AUROC of 0.83 (0.70 to 0.90), more than other neurons’ descriptions do (0.65), q 0.040 among all neurons; by the sound of 49 such clips"
+        in said
+    )
     assert "instead of captions: 0.62 (0.50 to 0.70), more than other neurons’ descriptions do (0.60)" in said
     assert "by a language model’s ratings of 12 such clips: 0.50 , no more than chance (0.75)." in said
     assert "AUROC of 0.60 (0.40 to 0.90), no more than" in other

@@ -338,6 +338,16 @@ def test_derived_tables_have_rows(con, name):
             assert frame[column].is_between(0, 1).all()
 
 
+def test_importance_keeps_every_clips_answer_and_is_bounded_by_them(con):
+    rows = con.execute(
+        """SELECT correct, total, count(*), count(*) FILTER (is_correct) FROM importance JOIN importance_answer USING (run_id, criterion, share, repetition)
+        GROUP BY run_id, criterion, share, repetition, correct, total"""
+    ).fetchall()
+    assert rows
+    assert all((correct, total) == (right, answers) for correct, total, answers, right in rows)
+    assert tables.table(con, "importance").filter(criterion="nouns")["low"].null_count() == 0
+
+
 class Server(RuleServer):
     """Summarises by rule, counts what it is asked, and says nothing to prompts it is told to."""
 
