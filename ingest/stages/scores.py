@@ -262,7 +262,7 @@ class _Work:
                         :, usable
                     ]
                     groups = [self.clips.groups[place] for place in np.flatnonzero(usable)]
-                    scores = held_out.score(predicted.astype(np.float32), positive, groups, seed=self.settings.seed)
+                    scores = held_out.score(predicted.astype(np.float32), positive, groups)
                     rows = self.rows(layer, units, "rule", positive, scores)
                 self.run.record([item], {"description_score": rows})
                 worked += 1
