@@ -195,6 +195,7 @@ def query(
 ) -> None:
     """Run SQL on the warehouse."""
     with store.connect_readonly(warehouse) as con:
+        con.execute("SET enable_progress_bar = false")  # it would stand among the results
         try:
             relation = con.sql(sql)
             if relation is None:
@@ -203,9 +204,15 @@ def query(
         except duckdb.Error as error:
             raise UserError(f"the query failed: {' '.join(str(error).split())}") from None
     if format is Format.table:
-        print_table(frame.column_names, list(zip(*(column.to_pylist() for column in frame.columns), strict=True)))
+        print_table(frame.column_names, store.rows(frame))
     elif format is Format.json:
-        json.dump(frame.to_pylist(), sys.stdout, ensure_ascii=sys.stdout.encoding.lower() != "utf-8", default=str, indent=1)
+        json.dump(
+            [dict(zip(frame.column_names, row, strict=True)) for row in store.rows(frame)],
+            sys.stdout,
+            ensure_ascii=sys.stdout.encoding.lower() != "utf-8",
+            default=str,
+            indent=1,
+        )
         print()
     else:
         with tempfile.TemporaryDirectory() as folder, duckdb.connect() as memory:

@@ -1021,7 +1021,7 @@ def captions() -> list[Row]:
         "of an owl and right-to-left": (header + "000.wav,🦉 ‮שלום\n", ""),
         "of random bytes": (bytes(range(256)) * 9, ""),
         "of paths above": (header + "../../etc/passwd,a\n", ""),
-        "in UTF-16": ((header + "000.wav,a dog barks\n").encode("utf-16"), "=1 batches done"),
+        "in UTF-16": ((header + "000.wav,a dog barks\n").encode("utf-16"), "not UTF-8"),
     }
 
     def given(name: str, text: str | bytes) -> Callable[[Path], list[Any]]:
@@ -1129,7 +1129,7 @@ def queries() -> list[Row]:
         "SELECT DATE '0044-03-15 (BC)'": "",
         "SELECT TIMESTAMP 'infinity'": "",
         "SELECT INTERVAL 1 YEAR": "=",
-        "SELECT {'a': [1, {'b': 2}]}": "=",
+        "SELECT {'a': [1, {'b': 2}]}": "the query failed",
         "SELECT MAP {'a': 1}": "=",
         "SELECT 170141183460469231731687303715884105727": "=",
         "SELECT now()": "=",

@@ -196,6 +196,13 @@ def test_what_an_output_cannot_show_is_escaped(made, tmp_path):
     assert b"\\xe9" in run("query", "SELECT é", *where, cwd=tmp_path, env=ascii_only).stderr
 
 
+def test_dates_that_python_does_not_know_are_shown(made, tmp_path):
+    sql, where = "SELECT DATE '0044-03-15 (BC)' AS a, TIMESTAMP 'infinity' AS b, 1 AS c", ["--warehouse", made / "w.duckdb"]
+    assert b"0044-03-15 (BC)  infinity  1" in run("query", sql, *where, cwd=tmp_path).stdout
+    found = json.loads(run("query", sql, "--format", "json", *where, cwd=tmp_path).stdout)
+    assert found == [{"a": "0044-03-15 (BC)", "b": "infinity", "c": 1}]
+
+
 def test_a_reader_that_goes_and_a_full_disk(made, tmp_path):
     where = ["--warehouse", made / "w.duckdb"]
     reading, writing = os.pipe()
@@ -222,6 +229,19 @@ def test_a_signal_ends_an_ingest_in_a_line_and_the_next_continues(tmp_path, numb
     assert (process.returncode, said.decode()) == (code, f"auricle: {word}: the next `auricle ingest` continues\n")
     assert run(*work(tmp_path), cwd=tmp_path).returncode == 0
     assert b"is sound" in run("check", "--warehouse", tmp_path / "w.duckdb", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_long_query_ends_soon_after_a_signal(made, tmp_path, number, code):
+    sql = "SELECT sum(sqrt(a.range + b.range)) FROM range(1000000) a, range(1000000) b"
+    arguments = command("query", sql, "--format", "csv", "--warehouse", made / "w.duckdb")
+    process = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=surroundings())
+    until(lambda: len(os.listdir(f"/proc/{process.pid}/task")) > 2)  # DuckDB's threads are there
+    time.sleep(5)
+    process.send_signal(number)
+    out, said = process.communicate(timeout=LONGEST_S)
+    assert (process.returncode, out) == (code, b"")
+    assert said in (b"auricle: interrupted\n", b"auricle: terminated\n")
 
 
 def test_the_second_report_into_a_folder_is_refused_naming_the_first(made, tmp_path):

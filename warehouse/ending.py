@@ -9,6 +9,8 @@ import os
 import resource
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -45,6 +47,7 @@ def run(app: Callable[..., object]) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
+    _watch()
     try:
         Path.home()
     except RuntimeError:  # libraries ask where they could keep things, and need no more than an answer
@@ -108,9 +111,23 @@ def _stop(number: int, frame: FrameType | None) -> None:
     if _got:  # asked again: at once, as if killed
         os._exit(128 + number)
     _got.append(number)
-    signal.signal(signal.SIGALRM, lambda *_: _leave(_signalled(), 128 + number))
-    signal.setitimer(signal.ITIMER_REAL, GRACE_S)
     raise Stopped
+
+
+def _watch() -> None:
+    """Leave when a command has not ended some time after a signal: a library may be at work that lets no Python through, such as a query."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def wait() -> None:
+        while number := os.read(reading, 1)[0]:
+            if number in (signal.SIGINT, signal.SIGTERM):
+                time.sleep(GRACE_S)
+                _got.append(number)
+                _leave(_signalled(), 128 + _got[0])
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _name() -> str:
@@ -143,7 +160,8 @@ def _line(error: BaseException) -> str:
 def _leave(message: str, code: int) -> NoReturn:
     """Say a line and leave at once: threads that still work are not waited for, and output that cannot be written is not tried again."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+        with contextlib.suppress(ValueError):  # in another thread than the first
+            signal.signal(number, signal.SIG_IGN)
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stdout.flush()
     with contextlib.suppress(OSError, ValueError, AttributeError):

@@ -21,6 +21,7 @@ import duckdb
 
 if TYPE_CHECKING:  # spares those who only read its import
     import polars as pl
+    import pyarrow
 
 SCHEMA_VERSION = 6
 
@@ -287,6 +288,19 @@ def insert(con: duckdb.DuckDBPyConnection, table: str, frame: pl.DataFrame) -> N
     else:
         con.execute(f"INSERT INTO {table} BY NAME SELECT * FROM frame")
     con.unregister("frame")
+
+
+def rows(frame: pyarrow.Table) -> list[tuple]:
+    """Rows of a result; columns of dates that Python does not know, such as those before Christ, as texts."""
+    columns = []
+    for number, column in enumerate(frame.columns):
+        try:
+            columns.append(column.to_pylist())
+        except (OverflowError, ValueError):
+            with duckdb.connect() as memory:
+                memory.register("frame", frame.select([number]).rename_columns(["value"]))
+                columns.append([text for (text,) in memory.execute("SELECT value::VARCHAR FROM frame").fetchall()])
+    return list(zip(*columns, strict=True))
 
 
 @contextlib.contextmanager
