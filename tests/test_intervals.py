@@ -145,7 +145,8 @@ def con():
     con.execute("INSERT INTO class SELECT i, 1, 'c' || i FROM range(1, 3) t(i)")
     # 60 clips, two a recording; louder, the higher the number of the recording
     con.execute(
-        "INSERT INTO clip SELECT i, 1, 'clip' || i, '', 1, 8000, 1, i // 2 - 50 + i % 2, 0, 100 * i, 0, 1, 'g' || (i // 2) FROM range(60) t(i)"
+        """INSERT INTO clip SELECT i, 1, 'clip' || i, '', 1, 8000, 1, i // 2 - 50 + i % 2, 0, 100 * i, 0, 1, 'g' || (i // 2), i / 100
+        FROM range(60) t(i)"""
     )
     con.execute("INSERT INTO network VALUES (1, 'net', 'x', '', 8000, 1, 1, 1, NULL, NULL)")
     con.execute("INSERT INTO layer VALUES (1, 1, 'one', 0, 'one', 'unit', '[40]', false)")
@@ -169,6 +170,9 @@ def test_adjectives_and_medians_of_scores_count_near_copies_once(con):
     assert row["share"] == 0.3
     assert {end: row[end] for end in ("low", "high")} == pytest.approx(intervals.share(np.arange(40) < 12, FAMILY))
     assert row["high"] - row["low"] > 0.5  # four of eleven families; of 40 neurons it would be 0.28
+    [row] = tables.table(con, "adjectives_per_block").to_dicts()
+    assert (row["adjectives"], row["neurons"]) == (0.3, 40)
+    assert {end: row[end] for end in ("low", "high")} == pytest.approx(intervals.mean(np.arange(40) < 12, FAMILY))
     con.execute(
         "INSERT INTO description_score SELECT 3, i, 'captions', 60, 6, .5 + i // 3 * .02, .4, .9, .3, .6, (i + 1) / 40 FROM range(40) t(i)"
     )
@@ -187,14 +191,18 @@ def test_adjectives_and_medians_of_scores_count_near_copies_once(con):
 def test_acoustics_go_by_recordings_and_families(con):
     con.execute("INSERT INTO summary_point SELECT 2, i, 0, 'loud', true, NULL, NULL FROM range(40) t(i)")
     con.execute("INSERT INTO concept SELECT 2, i, 'loud', 'adjective', 1, true FROM range(15, 40) t(i)")
-    row = tables.table(con, "acoustics").row(by_predicate=pl.col("quantity") == "level_dbfs", named=True)
-    clip = (5 * FAMILY[:, None] + np.arange(1, 6)) % 60
-    level = clip // 2 - 50 + clip % 2
-    means, loud = level.mean(axis=1), np.arange(40) >= 15
-    assert (row["neurons_with"], row["neurons_without"]) == (25, 15)
-    assert row["difference"] == pytest.approx(means[loud].mean() - means[~loud].mean())
-    expected = intervals.difference(level.ravel(), np.full(200, 0.2), loud.repeat(5), FAMILY.repeat(5), (clip // 2).ravel())
-    assert {end: row[end] for end in ("low", "high")} == pytest.approx(expected)
+    clip, loud = (5 * FAMILY[:, None] + np.arange(1, 6)) % 60, np.arange(40) >= 15
+    values = {"level_dbfs": clip // 2 - 50 + clip % 2, "mean_amplitude": clip / 100, "median_frequency_hz": 100 * clip}
+    rows = tables.table(con, "acoustics").to_dicts()
+    assert [row["quantity"] for row in rows] == list(values)
+    for row, value in zip(rows, values.values(), strict=True):
+        means = value.mean(axis=1)
+        assert (row["neurons_with"], row["neurons_without"]) == (25, 15)
+        assert row["difference"] == pytest.approx(means[loud].mean() - means[~loud].mean())
+        expected = intervals.difference(value.ravel(), np.full(200, 0.2), loud.repeat(5), FAMILY.repeat(5), (clip // 2).ravel())
+        assert {end: row[end] for end in ("low", "high")} == pytest.approx(expected)
+        assert [row[f"with_{quarter}"] for quarter in (25, 50, 75)] == pytest.approx(np.quantile(means[loud], [0.25, 0.5, 0.75]))
+        assert [row[f"without_{quarter}"] for quarter in (25, 50, 75)] == pytest.approx(np.quantile(means[~loud], [0.25, 0.5, 0.75]))
 
 
 def test_nested_clusters_are_one_witness(con):
@@ -217,6 +225,33 @@ def test_nested_clusters_are_one_witness(con):
     assert row["difference"] == pytest.approx(drops.mean())
     assert {end: row[end] for end in ("low", "high")} == pytest.approx(intervals.mean(drops, tops))
     assert row["p_value"] == row["q_value"] == pytest.approx(2 / 32)  # of 13 clusters it would be 0.0002
+    con.execute("INSERT INTO layer VALUES (2, 1, 'two', 1, 'two', 'unit', '[4]', false)")
+    con.execute("INSERT INTO neuron SELECT i, 2, i - 40, NULL, NULL, NULL FROM range(40, 44) t(i)")
+    con.execute("INSERT INTO cluster VALUES (90, 4, 2, 1, 1, NULL, 4, true, 1, NULL, NULL, NULL)")
+    con.execute("INSERT INTO cluster_member SELECT 90, i FROM range(40, 44) t(i)")
+    con.execute("INSERT INTO ccav VALUES (90, 1, 2), (90, 2, 1)")
+    con.execute("INSERT INTO intervention VALUES (5, 90, 'cluster', 0, 1, 95), (5, 90, 'control', 0, 1, 90)")
+    rows = {row["layer"]: row for row in tables.table(con, "interventions").to_dicts()}
+    assert list(rows) == ["one", "two", "early layers", "later layers", "all layers"]
+    both = rows["all layers"]
+    assert (both["clusters"], both["top_clusters"], both["worse"], both["better"]) == (14, 6, 5, 1)
+    assert {end: both[end] for end in ("low", "high")} == pytest.approx(intervals.mean([*drops, -5], [*tops, 5]))
+    assert (rows["two"]["low"], rows["two"]["top_clusters"]) == (None, 1)
+
+
+def test_unlearning_is_bounded_over_classes_beside_as_many_random_neurons(con):
+    con.execute("INSERT INTO class SELECT i, 1, 'c' || i FROM range(3, 9) t(i)")
+    gaps, chance = np.array([1.0, 4, 2, 8, 5, 7, 3, 6]), np.array([0.5, 0.25, 2, 1, 0.75, 3, 0, 1.5])
+    for way, its in (("open", gaps), ("random as open", chance), ("ICL", gaps)):
+        for class_id, gap in enumerate(its, 1):
+            con.execute("INSERT INTO unlearning VALUES (6, ?, ?, 0, 9, ?, 0, 5, 4, 5, 30, 29, 35)", [class_id, way, -gap])
+    rows = {row["chosen_by"]: row for row in tables.table(con, "unlearning").to_dicts()}
+    assert list(rows) == ["ICL", "open", "random as open"]
+    assert {end: rows["open"][end] for end in ("low", "high")} == pytest.approx(intervals.mean(gaps, range(8)))
+    found = {end: rows["open"][f"above_random_{end}"] for end in ("low", "high")}
+    assert found == pytest.approx(intervals.mean(gaps - chance, range(8)))
+    assert rows["open"]["above_random"] == pytest.approx((gaps - chance).mean())
+    assert (rows["ICL"]["above_random"], rows["ICL"]["above_random_low"], rows["random as open"]["random_gap"]) == (None, None, None)
 
 
 def test_importance_is_bounded_over_recordings_and_tested_against_random(con):

@@ -73,6 +73,14 @@ def test_no_run_hides_another_and_each_names_its_parameters(con):
     assert rows["kind"].to_list() == ["position", "position", "unit"]
 
 
+def test_every_table_of_runs_names_their_parameters(con):
+    for name in tables.names():
+        columns = tables.table(con, name).columns
+        if "run_id" in columns:
+            assert columns.index("parameters") == columns.index("run_id") - 1, name
+            assert "v_run" in tables.sql(name), name
+
+
 def test_layers_are_summed_early_later_and_all(con):
     rows = tables.table(con, "interventions").to_dicts()
     run = min(row["run_id"] for row in rows)
