@@ -121,7 +121,8 @@ def test_a_warehouse_made_before_is_continued_and_its_site_left_as_it_was(before
 def test_a_new_run_has_the_content_of_the_one_before(before, of):
     study = before / "study.toml"
     # Then the default; a study that says nothing has shares recorded for specificity by now.
-    study.write_text(study.read_text().replace("[activations]\n", "[activations]\nshares = false\n"))
+    text = study.read_text()
+    study.write_text(text if "shares = false" in text else text.replace("[activations]\n", "[activations]\nshares = false\n"))
     ingest(before, before / "w.duckdb")
     ingest(before, before / "new" / "w.duckdb")
     elsewhere = ELSEWHERE | ADDED
