@@ -129,7 +129,6 @@ class LaionClap(Network):
         no more."""
         device = next(self.module.parameters()).device
         self._text.to(device)
-        projection: Any = self._text["projection"]
         parts = []
         for start in range(0, len(prompts), batch):
             texts = list(prompts[start : start + batch])
@@ -141,8 +140,8 @@ class LaionClap(Network):
                     f"{self.name} reads at most {LONGEST_PROMPT} tokens, this prompt has {int(lengths[longest])}: {texts[longest][:60]!r}"
                 )
             pooled = self._text["model"](input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).pooler_output
-            parts.append(nn.functional.normalize(projection(pooled), dim=-1))
-        return torch.cat(parts) if parts else torch.zeros(0, projection.linear2.out_features, device=device)
+            parts.append(nn.functional.normalize(self._text["projection"](pooled), dim=-1))
+        return torch.cat(parts) if parts else torch.zeros(0, self._text["projection"].linear2.out_features, device=device)
 
 
 def laion_layers(module: LaionAudio, config: Any, extractor: Any) -> list[Layer]:
@@ -192,10 +191,9 @@ def load_laion_clap(weights: Path | None = None, clip_s: float | None = None) ->
         if config.audio_config.enable_fusion or extractor.truncation == "fusion":
             raise UserError(f"laion-clap: {spec} fuses crops that its extractor draws at random: take an unfused model, such as {MODEL}")
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(spec, **options)
-        loaded: Any = transformers.ClapModel.from_pretrained(
+        model, info = transformers.ClapModel.from_pretrained(
             spec, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32, weights_only=True, **options
         )
-        model, info = loaded
     except UserError:
         raise
     except Exception as error:  # the library raises nearly every kind of error

@@ -88,10 +88,9 @@ class Settings:
         clips, which in the paper's mode no longer rank as they lie."""
         methods = [method for method in METHODS if method in self.methods]
         ties = {"ties": "drawn"} if self.mode == "paper" and methods != ["ICL"] else {}
-        shared: dict[str, object] = {name: getattr(self, name) for name in ("functions", "mode", "scale", "kept")}
-        shared["concepts"] = self.concept_set
-        of_icl = {"shots": (self.shots, 2), "icl_top": (self.icl_top, 1)} if "ICL" in methods else {}
-        asked = {name: value for name, (value, usual) in of_icl.items() if value != usual}
+        shared = {"concepts": self.concept_set, "functions": self.functions, "mode": self.mode, "scale": self.scale, "kept": self.kept}
+        asked = {"shots": (self.shots, 2), "icl_top": (self.icl_top, 1)} if "ICL" in methods else {}
+        asked = {name: value for name, (value, usual) in asked.items() if value != usual}
         return shared | ties | ({"methods": methods} if methods != ["DB"] else {}) | asked
 
 
