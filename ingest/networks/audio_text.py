@@ -96,7 +96,7 @@ class LaionClap(Network):
     def __init__(self, name: str, model: Any, extractor: Any, tokenizer: Any) -> None:
         module = LaionAudio(model).eval().requires_grad_(False)
         self._text = nn.ModuleDict({"model": model.text_model, "projection": model.text_projection}).eval().requires_grad_(False)
-        self._tokenizer, self._extractor = tokenizer, extractor
+        self._tokenizer, self._extractor, self._width = tokenizer, extractor, int(model.config.projection_dim)
         super().__init__(
             name,
             "clap-htsat",
@@ -141,7 +141,7 @@ class LaionClap(Network):
                 )
             pooled = self._text["model"](input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).pooler_output
             parts.append(nn.functional.normalize(self._text["projection"](pooled), dim=-1))
-        return torch.cat(parts) if parts else torch.zeros(0, self._text["projection"].linear2.out_features, device=device)
+        return torch.cat(parts) if parts else torch.zeros(0, self._width, device=device)
 
 
 def laion_layers(module: LaionAudio, config: Any, extractor: Any) -> list[Layer]:
@@ -191,7 +191,7 @@ def load_laion_clap(weights: Path | None = None, clip_s: float | None = None) ->
         if config.audio_config.enable_fusion or extractor.truncation == "fusion":
             raise UserError(f"laion-clap: {spec} fuses crops that its extractor draws at random: take an unfused model, such as {MODEL}")
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(spec, **options)
-        model, info = transformers.ClapModel.from_pretrained(
+        loaded: Any = transformers.ClapModel.from_pretrained(
             spec, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32, weights_only=True, **options
         )
     except UserError:
@@ -203,6 +203,7 @@ def load_laion_clap(weights: Path | None = None, clip_s: float | None = None) ->
     finally:
         messages.set_verbosity(verbosity)
         hub.setLevel(level)
+    model, info = loaded
     _refuse_misfits(spec, info)
     if clip_s not in (None, float(extractor.max_length_s)):
         raise UserError(

@@ -89,8 +89,9 @@ class Settings:
         methods = [method for method in METHODS if method in self.methods]
         ties = {"ties": "drawn"} if self.mode == "paper" and methods != ["ICL"] else {}
         shared = {"concepts": self.concept_set, "functions": self.functions, "mode": self.mode, "scale": self.scale, "kept": self.kept}
-        asked = {"shots": (self.shots, 2), "icl_top": (self.icl_top, 1)} if "ICL" in methods else {}
-        asked = {name: value for name, (value, usual) in asked.items() if value != usual}
+        asked: dict[str, object] = {}
+        if "ICL" in methods:
+            asked |= ({"shots": self.shots} if self.shots != 2 else {}) | ({"icl_top": self.icl_top} if self.icl_top != 1 else {})
         return shared | ties | ({"methods": methods} if methods != ["DB"] else {}) | asked
 
 
