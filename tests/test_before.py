@@ -33,7 +33,11 @@ REDONE = ("descriptions", "scores", "dissections", "polysemanticity", "ablations
 """Stages whose results changed since: equal clips are drawn, and neurons below 0 take part; clouds of words; other words name classes and count."""
 ADDED = {"clip": ("mean_amplitude",), "sentence_cluster": ("captions",), "description_score": ("p_value",)}
 """Columns that came since."""
-CHANGED = {"schema_version", "run", "work_unit", "failure", "description_score", "importance", "importance_answer", "unlearning"}
+CHANGED = {
+    "schema_version", "run", "work_unit", "failure", "summary_point", "concept", "description_score", "closed_concept", "polysemanticity",
+    "sentence_cluster", "sentence_cluster_word", "meaning", "meaning_clip", "meaning_count", "importance", "importance_answer", "unlearning",
+    "unlearning_effect",
+}  # fmt: skip
 """Tables that these stages, and the migration, add to."""
 
 MIGRATED = "schema_version"
@@ -103,6 +107,8 @@ def test_a_warehouse_made_before_is_continued_and_its_site_left_as_it_was(before
     assert len(said) - len(redone) == 18 - len(REDONE)
     assert [line for line in said if line not in redone and "nothing to do" not in line] == []
     assert [line.partition(": not run ")[0] for line in redone if ": not run " in line] == list(titles)  # and says why
+    whole = content(before / "w.duckdb")
+    assert {table for table, rows in whole.items() if len(rows) != len(found.get(table, ()))} == CHANGED
     now = content(before / "w.duckdb", ADDED, runs=f"run_id <= {max(row[0] for row in found['run'])}")
     assert len(now.pop("schema_version")) >= len(found.pop("schema_version"))
     assert {table: len(rows) for table, rows in now.items()} == {table: len(found.get(table, ())) for table in now}
@@ -121,8 +127,8 @@ def test_a_warehouse_made_before_is_continued_and_its_site_left_as_it_was(before
 def test_a_new_run_has_the_content_of_the_one_before(before, of):
     study = before / "study.toml"
     # Then the default; a study that says nothing has shares recorded for specificity by now.
-    text = study.read_text()
-    study.write_text(text if "shares = false" in text else text.replace("[activations]\n", "[activations]\nshares = false\n"))
+    if "shares = false" not in study.read_text():
+        study.write_text(study.read_text().replace("[activations]\n", "[activations]\nshares = false\n"))
     ingest(before, before / "w.duckdb")
     ingest(before, before / "new" / "w.duckdb")
     elsewhere = ELSEWHERE | ADDED

@@ -1,7 +1,7 @@
 -- Interventions by class: accuracy on the ten classes that move each disturbed cluster most, with none, the cluster or random neurons changed (Figure 5).
--- accuracy is the mean over repetitions, deviation that of the repetitions; low and high bound its 95 % interval over clips (Wilson's score). place
--- ranks the class in the cluster's class activation vector among those that the network can name, share is its part of it. Of each choice of
--- parameters the latest run.
+-- accuracy is the mean over repetitions, deviation that of the repetitions; low and high bound its 95 % interval over clips as if each were
+-- drawn by itself (Wilson's score). place ranks the class in the cluster's class activation vector among those that the network can name, share is its
+-- part of it. Of each choice of parameters the latest run.
 WITH latest AS (
     SELECT run_id, network, dataset, parameters FROM v_run WHERE stage = 'interventions' AND is_latest
 ),

@@ -1,7 +1,8 @@
 -- Tasks: each data set's best layer and number of neighbours, beside zero-shot classification and chance (Table 3 of the CLAP paper, and Table 1).
 -- The layer and k of highest accuracy, the first layer and the least k of equals; chosen on the clips they are counted on, as published, which flatters
--- them a little. low and high bound 95 % intervals (Wilson's score). zero_shot is the accuracy by the best of the latest run's prompts.
--- published_* are the CLAP paper's for clap-2022, by the reader of the data set. Of each choice of parameters the latest run of stage probes.
+-- them a little. low and high bound 95 % intervals over clips as if each were drawn by itself (Wilson's score). zero_shot is the accuracy
+-- by the best of the latest run's prompts. published_* are the CLAP paper's for clap-2022, by the reader of the data set. Of each choice of parameters
+-- the latest run of stage probes.
 WITH latest AS (SELECT run_id, network, dataset, parameters FROM v_run WHERE stage = 'probes' AND is_latest),
 counted AS (
     SELECT run_id, layer_id, label_set_id, k, sum(correct)::BIGINT AS correct, sum(total)::BIGINT AS total, count(DISTINCT class_id) AS classes

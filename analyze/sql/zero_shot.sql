@@ -1,7 +1,8 @@
 -- Zero-shot classification: how many clips of each class, and of all, an audio-text network tells rightly by prompts alone (Table 3, column ZS).
--- A row per prompt and class; class is NULL in the row over all. low and high bound the 95 % interval (Wilson's score), chance is 1 / classes, taken_for
--- the class that its clips are most often taken for wrongly. published is the CLAP paper's accuracy over all for clap-2022, by the reader of the data set
--- (ESC-50: its program's); the paper's text says 85.2 % for Medley-solos-DB, its Table 3 80.7 %. Of each choice of parameters the latest run.
+-- A row per prompt and class; class is NULL in the row over all. low and high bound the 95 % interval over clips as if each were drawn
+-- by itself (Wilson's score), chance is 1 / classes, taken_for the class that its clips are most often taken for wrongly. published is the CLAP paper's
+-- accuracy over all for clap-2022, by the reader of the data set (ESC-50: its program's); the paper's text says 85.2 % for Medley-solos-DB, its Table 3
+-- 80.7 %. Of each choice of parameters the latest run.
 WITH latest AS (SELECT run_id, network, dataset, parameters FROM v_run WHERE stage = 'zero_shot' AND is_latest),
 counted AS (
     SELECT run_id, prompt, class_id, sum(clips) FILTER (class_id = told_class_id) AS correct, sum(clips) AS total,

@@ -208,7 +208,8 @@ def unlearning() -> alt.LayerChart:
 
 def unlearning_classes() -> alt.Chart:
     """A map of the change (`value`) of every `class` by the class that is `unlearned`; red loses, blue gains."""
-    color = alt.Color("value:Q", scale=alt.Scale(scheme="redblue", domainMid=0), legend=alt.Legend(title="change", gradientLength=160))
+    scale = alt.Scale(scheme="redblue", domain=alt.DomainUnionWith(unionWith=[0]), domainMid=0)  # 0 is in it where all lose, too
+    color = alt.Color("value:Q", scale=scale, legend=alt.Legend(title="change", gradientLength=160))
     tips = _tips("unlearned:N", "class:N", "value:Q|change of its logit|.3f", "series:N|neurons by")
     base = _rows(420).mark_rect().encode(x=alt.X("class:N", title=None), y=alt.Y("unlearned:N", title=None), color=color)
     return base.encode(tooltip=tips, href="href:N")

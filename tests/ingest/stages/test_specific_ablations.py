@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 from torch import nn
 
 from analyze import tables
@@ -237,7 +237,7 @@ def test_derived_tables(con):
         assert row["specific_drop"] == pytest.approx((100 * (before - specific) / total).mean())
         assert row["random_drop"] == pytest.approx((100 * (before - random) / total).mean())
         difference = 100 * (random - specific) / total
-        half = 1.959963984540054 * difference.std(ddof=1) / np.sqrt(15)
+        half = t.ppf(0.975, 14) * difference.std(ddof=1) / np.sqrt(15)
         assert [row["difference"], row["low"], row["high"]] == pytest.approx(
             [difference.mean(), difference.mean() - half, difference.mean() + half]
         )
