@@ -54,7 +54,9 @@ def matrices(folder: Path) -> dict[tuple[str, str], np.ndarray]:
 def highest(folder: Path) -> set[tuple]:
     """The highest clips: (neuron, reduction, rank, clip)."""
     with store.connect_readonly(folder / "a.duckdb") as con:
-        return set(con.execute("SELECT neuron_id, reduction, rank, clip_id FROM top_clip WHERE side = 'high' AND activation > 0").fetchall())
+        return set(
+            con.execute("SELECT neuron_id, reduction, rank, clip_id FROM top_clip WHERE side = 'high' AND activation > 0").fetchall()
+        )
 
 
 def agreement() -> dict:

@@ -30,6 +30,8 @@ CONDITION = {
 }  # fmt: skip
 NO_RULE, UNTRIED = "no measured property tells more than chance", "too few clips activate it, or too few sources, to try"
 CONCEPT = {"neuron_id": pl.Int64, "word": pl.String, "part_of_speech": pl.String, "occurrences": pl.Int64, "is_acoustic": pl.Boolean}
+UNITS = re.compile(r" \(.*?\)|( at)? [\d.–]+ k?Hz")
+"""Of a rule's sentence, what is no concept: what was measured, and where in the spectrum."""
 
 Words = list[tuple[int, str, str, int, bool | None]]
 """Rows of table concept, without run."""
@@ -101,8 +103,5 @@ def rule_rows(layer: RecordedLayer, found: rules.Rules, names: list[str], alive:
     return {
         "rule": pl.DataFrame(of_rules, schema=RULE, orient="row"),
         "rule_condition": pl.DataFrame(of_conditions, schema=CONDITION, orient="row"),
-        # Units and what was measured are no concepts.
-        **point_rows(
-            points, open_words({n: [replace(p, text=re.sub(r" \(.*?\)", "", p.text)) for p in its] for n, its in points.items()}, None)
-        ),
+        **point_rows(points, open_words({n: [replace(p, text=UNITS.sub("", p.text)) for p in its] for n, its in points.items()}, None)),
     }
