@@ -76,6 +76,10 @@ device = "cpu"
 
 def ingest(folder: Path, stages: str, more: str = "", network: str = f"{__file__}:signed_network", name: str = "w") -> Path:
     """Run a study file; returns the warehouse."""
+    if "engine = " not in more:  # what captions share, as published but for the model
+        more = (more if "[descriptions]\n" in more else f"{more}\n[descriptions]\n").replace(
+            "[descriptions]\n", '[descriptions]\nengine = "commonalities"\n'
+        )
     study = folder / f"{name}.toml"
     study.write_text(BASE.format(stages=", ".join(f'"{stage}"' for stage in stages.split()), network=network) + more)
     run_study(folder / f"{name}.duckdb", read_study(study), Silent())
@@ -104,7 +108,7 @@ class Server(RuleServer):
 def serve(request, rule):
     found = Server(rule)
     request.addfinalizer(found.close)
-    return found, f'\n[descriptions]\nengine = "endpoint"\nurl = "{found.url}"\nmodel = "rule"\n'
+    return found, f'\n[descriptions]\nengine = "endpoint"\nurl = "{found.url}"\nmodel = "rule"\nprompt = "published"\n'
 
 
 # --- Signed layers and ties ----------------------------------------------------------------------------------------------------------------
@@ -343,7 +347,7 @@ def test_k_and_tau_and_the_elbow_from_a_study(folder, request, minilm_folder):
     assert sorted((distance for _, distance, _ in curve), reverse=True) == [distance for _, distance, _ in curve]
     assert [row["distance"] for row in elbow] == [distance for _, distance, _ in curve]
     assert {(row["k"], row["tau"]) for row in table} == {(4, 0.5), (4, 1.0)}
-    for wrong, why in (("ks = []", "ks is empty"), ("taus = [1.5]", "taus has 1.5"), ("elbow = 2", "elbow has 2, it must be at least 3")):
+    for wrong, why in (("ks = []", "ks is empty"), ("taus = [1.5]", "taus has 1.5"), ("elbow = 2", "elbow is 2, it must be at least 3")):
         with pytest.raises(UserError, match=why):
             ingest(folder, "polysemanticity", f"{captions}[polysemanticity]\n{wrong}\n")
 
