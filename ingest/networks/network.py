@@ -84,8 +84,9 @@ class HeldOut(NamedTuple):
 class Network:
     """A network to dissect: a torch module, its layers in forward order, and how it takes sound.
 
-    A clip of `clip_s` seconds at `sample_rate_hz` becomes `windows` windows of `window_s` seconds starting every `window_hop_s`; a network
-    that takes clips whole has one. `counts_padding=False` leaves the silence added to short clips out of every reduction over time;
+    A clip of `clip_s` seconds at `sample_rate_hz` becomes `windows` windows of `window_s` seconds starting every `window_hop_s`, the first at
+    `window_start_s` (below 0 where it is centred on the clip's start); a network that takes clips whole has one.
+    `counts_padding=False` leaves the silence added to short clips out of every reduction over time;
     `padding`, where there is one, says more exactly what of a short clip is heard and counted.
     `output` names the network's output where the module returns several: a dict's key, a tuple's index. `checkpoint_sha256` is by default the
     hash of the tensors; `shaped_by` has the hashes of what else shapes the values, by what it is. `held_out` says what it did not see
@@ -107,6 +108,7 @@ class Network:
         windows: int = 1,
         window_s: float | None = None,
         window_hop_s: float | None = None,
+        window_start_s: float = 0.0,
         output_names: list[str] | None = None,
         note: str | None = None,
         counts_padding: bool = True,
@@ -128,6 +130,7 @@ class Network:
         self.windows = windows
         self.window_s = window_s if window_s is not None else clip_s
         self.window_hop_s = window_hop_s if window_hop_s is not None else self.window_s
+        self.window_start_s = window_start_s
         self.output_names = output_names
         self.note = note
         self.counts_padding = counts_padding
@@ -306,7 +309,8 @@ def course_steps(network: Network, layer: Layer) -> int:
 def frame_times(network: Network, layer: Layer) -> np.ndarray:
     """Start and end in seconds of every frame of a clip, window after window: [windows * time steps, 2]."""
     steps = max(layer.time_steps, 1)
-    starts = np.arange(network.windows)[:, None] * network.window_hop_s + np.arange(steps)[None, :] * network.window_s / steps
+    windows = network.window_start_s + np.arange(network.windows) * network.window_hop_s
+    starts = windows[:, None] + np.arange(steps)[None, :] * network.window_s / steps
     return np.stack([starts.ravel(), starts.ravel() + network.window_s / steps], axis=1)
 
 

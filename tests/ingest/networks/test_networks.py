@@ -275,7 +275,7 @@ def test_modules_that_run_twice_are_no_layers():
 def test_built_in_networks_are_listed_with_whether_they_are_cached(tmp_path, monkeypatch):
     monkeypatch.setenv("AURICLE_CACHE", str(tmp_path))
     rows = {row["name"]: row for row in list_networks()}
-    assert set(rows) == {"yamnet", "whisper-tiny.en"}
+    assert set(rows) == {"yamnet", "whisper-tiny.en", "crepe", "crepe-tiny"}
     assert not rows["yamnet"]["cached"]
     fetch.cached_path("yamnet").write_bytes(b"x")
     assert [row["name"] for row in list_networks() if row["cached"]] == ["yamnet"]
