@@ -9,6 +9,7 @@ from types import ModuleType
 
 # Where notebooks and networks' own files written before there were rooms look for an adapter.
 MOVED = {f"ingest.{name}": f"ingest.networks.{name}" for name in ("beats", "clap", "m2d", "whisper", "yamnet")}
+MOVED["ingest.networks.discovery"] = "ingest.networks.network"
 
 
 class _Moved(MetaPathFinder, Loader):

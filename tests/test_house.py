@@ -58,7 +58,7 @@ def test_methods_know_no_warehouse_and_the_ground_of_networks_no_adapter():
         for name, other, taken, place in found()
         if name.startswith("ingest.methods.") and other.startswith("warehouse") and taken != "UserError"
     ]
-    ground = ("ingest.networks.network", "ingest.networks.fetch", "ingest.networks.checkpoints", "ingest.networks.discovery")
+    ground = ("ingest.networks.network", "ingest.networks.fetch", "ingest.networks.checkpoints")
     at_fault += [place for name, other, _, place in found() if name in ground and other.startswith("ingest.") and other not in ground]
     assert at_fault == []
 

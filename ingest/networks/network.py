@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -83,8 +84,9 @@ class HeldOut(NamedTuple):
 class Network:
     """A network to dissect: a torch module, its layers in forward order, and how it takes sound.
 
-    A clip of `clip_s` seconds at `sample_rate_hz` becomes `windows` windows of `window_s` seconds starting every `window_hop_s`; a network
-    that takes clips whole has one. `counts_padding=False` leaves the silence added to short clips out of every reduction over time;
+    A clip of `clip_s` seconds at `sample_rate_hz` becomes `windows` windows of `window_s` seconds starting every `window_hop_s`, the first at
+    `window_start_s` (below 0 where it is centred on the clip's start); a network that takes clips whole has one.
+    `counts_padding=False` leaves the silence added to short clips out of every reduction over time;
     `padding`, where there is one, says more exactly what of a short clip is heard and counted.
     `output` names the network's output where the module returns several: a dict's key, a tuple's index. `checkpoint_sha256` is by default the
     hash of the tensors; `shaped_by` has the hashes of what else shapes the values, by what it is. `held_out` says what it did not see
@@ -106,6 +108,7 @@ class Network:
         windows: int = 1,
         window_s: float | None = None,
         window_hop_s: float | None = None,
+        window_start_s: float = 0.0,
         output_names: list[str] | None = None,
         note: str | None = None,
         counts_padding: bool = True,
@@ -127,6 +130,7 @@ class Network:
         self.windows = windows
         self.window_s = window_s if window_s is not None else clip_s
         self.window_hop_s = window_hop_s if window_hop_s is not None else self.window_s
+        self.window_start_s = window_start_s
         self.output_names = output_names
         self.note = note
         self.counts_padding = counts_padding
@@ -241,6 +245,58 @@ def modules_after(module: nn.Module, path: str) -> list[nn.Module] | None:
     return after
 
 
+NORMALISATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+NON_NEGATIVE = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Softmax, nn.Softplus, nn.Hardsigmoid)
+ACTIVATIONS = (*NON_NEGATIVE, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.ELU, nn.SELU, nn.LeakyReLU, nn.PReLU, nn.Hardswish, nn.LogSoftmax)
+AXES: dict[tuple[type, int], Axes] = {
+    (nn.Conv2d, 4): "channel,time,frequency",
+    (nn.Conv1d, 3): "channel,time",
+    (nn.Linear, 3): "token,unit",
+    (nn.Linear, 2): "unit",
+}
+
+
+@torch.inference_mode()
+def discover_layers(module: nn.Module, inputs: torch.Tensor) -> list[Layer]:
+    """Layers of a network, in forward order, for those who do not want to list them: its convolutions and linear layers.
+
+    One forward pass over prepared `inputs` [windows, ...] is watched. A layer is taken after the normalisation and activation modules that
+    follow it directly; activations called as functions are not seen, and then the value before them is recorded. Two-dimensional
+    convolutions are taken to have time before frequency. Modules that run more than once in a pass are left out. A layer is named after
+    its convolution or linear module, with slashes for dots.
+    """
+    calls: list[tuple[str, nn.Module, Any, Any]] = []
+    handles = []
+    for path, part in module.named_modules():
+        if isinstance(part, (nn.Conv1d, nn.Conv2d, nn.Linear, *NORMALISATIONS, *ACTIVATIONS)):
+
+            def record(part: nn.Module, given: tuple, result: Any, path: str = path) -> None:
+                calls.append((path, part, given[0] if given else None, result))
+
+            handles.append(part.register_forward_hook(record))
+    mode = module.training
+    try:
+        module.eval()(inputs)
+    finally:
+        module.train(mode)
+        for handle in handles:
+            handle.remove()
+    ran = Counter(path for path, *_ in calls)
+    layers = []
+    for index, (path, part, _, result) in enumerate(calls):
+        axes = next((axes for (kind, dims), axes in AXES.items() if isinstance(part, kind) and result.dim() == dims), None)
+        if axes is None or ran[path] > 1:
+            continue
+        last_path, last = path, part
+        for next_path, following, given, outcome in calls[index + 1 :]:
+            belongs = given is result and isinstance(following, NORMALISATIONS + ACTIVATIONS) and ran[next_path] == 1
+            if not belongs or isinstance(last, ACTIVATIONS):
+                break
+            last_path, last, result = next_path, following, outcome
+        layers.append(Layer(path.replace(".", "/"), last_path, tuple(result.shape[1:]), axes, isinstance(last, NON_NEGATIVE)))
+    return layers
+
+
 STEPS = 64
 
 
@@ -253,7 +309,8 @@ def course_steps(network: Network, layer: Layer) -> int:
 def frame_times(network: Network, layer: Layer) -> np.ndarray:
     """Start and end in seconds of every frame of a clip, window after window: [windows * time steps, 2]."""
     steps = max(layer.time_steps, 1)
-    starts = np.arange(network.windows)[:, None] * network.window_hop_s + np.arange(steps)[None, :] * network.window_s / steps
+    windows = network.window_start_s + np.arange(network.windows) * network.window_hop_s
+    starts = windows[:, None] + np.arange(steps)[None, :] * network.window_s / steps
     return np.stack([starts.ravel(), starts.ravel() + network.window_s / steps], axis=1)
 
 

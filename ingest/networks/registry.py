@@ -31,6 +31,8 @@ BUILT_IN = {
     "clap-2022": ("ingest.networks.clap", "load_clap_2022"),
     "clap-2023": ("ingest.networks.clap", "load_clap_2023"),
     "laion-clap": ("ingest.networks.audio_text", "load_laion_clap"),
+    "crepe": ("ingest.networks.crepe", "load_crepe"),
+    "crepe-tiny": ("ingest.networks.crepe", "load_crepe_tiny"),
 }
 """Module and function of each built-in network; imported when it is asked for."""
 
