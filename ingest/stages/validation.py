@@ -201,9 +201,7 @@ def _groups(warehouse: Path, runs: dict[str, int], neuron: dict[int, validation.
 def _ablations(warehouse: Path, runs: dict[str, int]) -> Found:
     with store.connect_readonly(warehouse) as con:
         rows = con.execute(
-            """SELECT CASE WHEN starts_with(chosen_by, 'random') THEN 'random' ELSE chosen_by END, logit_change, coalesce(other_logit_change, 0)
-            FROM unlearning WHERE run_id = ?""",
-            [runs["ablations"]],
+            "SELECT chosen_by, logit_change, coalesce(other_logit_change, 0) FROM unlearning WHERE run_id = ?", [runs["ablations"]]
         ).fetchall()
     return [
         (
