@@ -11,9 +11,10 @@ import io
 import math
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -93,13 +94,13 @@ class Stimulus:
         return f"{self.condition}_{self.repeat}.wav"
 
 
-def _conditions() -> Iterator[tuple[int, dict[str, object]]]:
+def _conditions() -> Iterator[tuple[int, dict[str, Any]]]:
     """Every condition with its number of repeats."""
     yield from ((2, {"kind": "tone", "frequency_hz": hz, "level_dbfs": db}) for hz, db in product(FREQUENCIES_HZ, TONE_LEVELS_DBFS))
     yield from ((2, {"kind": "band", "frequency_hz": hz}) for hz in BANDS_HZ)
     yield from ((4, {"kind": "level", "level_dbfs": db}) for db in LEVELS_DBFS)
     for carrier, hz in (("tone", CARRIER_HZ), ("noise", None)):
-        same = {"kind": "modulation", "carrier": carrier, "frequency_hz": hz, "seconds": 2.0}
+        same: dict[str, Any] = {"kind": "modulation", "carrier": carrier, "frequency_hz": hz, "seconds": 2.0}
         yield 4, same | {"depth": 0.0}
         yield from ((2, same | {"rate_hz": rate, "depth": 1.0}) for rate in MODULATIONS_HZ)
         yield from ((2, same | {"rate_hz": rate, "depth": depth}) for depth, rate in product(SHALLOW, MODULATIONS_HZ[::2]))
@@ -113,11 +114,8 @@ def _conditions() -> Iterator[tuple[int, dict[str, object]]]:
 
 def battery() -> list[Stimulus]:
     """All stimuli in their order."""
-    return [
-        Stimulus(**{**what, "repeat": repeat + 1}, **({"frequency_hz": CENTRES_HZ[repeat]} if what["kind"] == "sweep" else {}))  # type: ignore[arg-type]
-        for repeats, what in _conditions()
-        for repeat in range(repeats)
-    ]
+    stimuli = [Stimulus(repeat=repeat, **what) for repeats, what in _conditions() for repeat in range(1, repeats + 1)]
+    return [replace(s, frequency_hz=CENTRES_HZ[s.repeat - 1]) if s.kind == "sweep" else s for s in stimuli]
 
 
 def write_stimuli(folder: Path, seed: int = 0) -> None:
