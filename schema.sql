@@ -938,7 +938,7 @@ COMMENT ON COLUMN meaning_clip.meaning IS 'Number within the neuron, as in meani
 COMMENT ON COLUMN meaning_clip.clip_id IS 'Clip.';
 COMMENT ON COLUMN unlearning.chosen_by IS 'How neurons were chosen: open (a noun of the description is a word of the class name), a method of dissection and its similarity function such as DB wpmi (class among the first three concepts), ICL, or random (as many as the way that chose most).';
 
--- Since version 6: runs beside each other, zero-shot classification, pairs of classes, concepts rated, word clouds, measured rules, near-copies.
+-- Since version 6: runs beside each other, zero-shot classification, pairs of classes, concepts rated, word clouds, measured rules, near-copies, tuning.
 
 CREATE TABLE zero_shot (
     run_id INTEGER NOT NULL,
@@ -1259,3 +1259,92 @@ COMMENT ON COLUMN importance_answer.share IS 'Share of the network''s neurons se
 COMMENT ON COLUMN importance_answer.repetition IS 'Repetition, from 0.';
 COMMENT ON COLUMN importance_answer.clip_id IS 'Clip of the tested folds.';
 COMMENT ON COLUMN importance_answer.is_correct IS 'Whether its class has the highest logit.';
+CREATE TABLE stimulus (
+    run_id INTEGER NOT NULL,
+    clip_id INTEGER NOT NULL,
+    kind VARCHAR NOT NULL,
+    repeat INTEGER NOT NULL,
+    level_dbfs DOUBLE NOT NULL,
+    seconds DOUBLE NOT NULL,
+    frequency_hz DOUBLE,
+    carrier VARCHAR,
+    rate_hz DOUBLE,
+    depth DOUBLE,
+    direction VARCHAR,
+    speed DOUBLE,
+    f0_hz DOUBLE,
+    partials VARCHAR,
+    gap_ms DOUBLE,
+    density DOUBLE,
+    ramp_ms DOUBLE NOT NULL,
+    PRIMARY KEY (run_id, clip_id)
+);
+COMMENT ON TABLE stimulus IS 'What the clips of the data set stimuli are; NULL is what has no meaning for a kind.';
+COMMENT ON COLUMN stimulus.run_id IS 'Run of stage tuning.';
+COMMENT ON COLUMN stimulus.clip_id IS 'Clip.';
+COMMENT ON COLUMN stimulus.kind IS 'tone, band (third-octave noise), level (noise), modulation, sweep, complex (of harmonics), clicks, gap, onset or ripple.';
+COMMENT ON COLUMN stimulus.repeat IS 'Number of the repeat of a condition, from 1; each has other phases or noise.';
+COMMENT ON COLUMN stimulus.level_dbfs IS 'RMS in decibels relative to full scale 1, without ramps, pauses and gaps.';
+COMMENT ON COLUMN stimulus.seconds IS 'Duration.';
+COMMENT ON COLUMN stimulus.frequency_hz IS 'Of a tone, the middle of a band, the carrier of a modulation, the middle of a sweep.';
+COMMENT ON COLUMN stimulus.carrier IS 'What is modulated: tone or noise.';
+COMMENT ON COLUMN stimulus.rate_hz IS 'Of modulation, of clicks, or of a ripple, which falls in frequency above 0 and rises below.';
+COMMENT ON COLUMN stimulus.depth IS 'Of modulation, 0 to 1.';
+COMMENT ON COLUMN stimulus.direction IS 'Of a sweep: up or down.';
+COMMENT ON COLUMN stimulus.speed IS 'Of a sweep, octaves per second.';
+COMMENT ON COLUMN stimulus.f0_hz IS 'Fundamental of a complex of harmonics.';
+COMMENT ON COLUMN stimulus.partials IS 'all, no fundamental, or jittered (of no pitch).';
+COMMENT ON COLUMN stimulus.gap_ms IS 'Silence in the middle, milliseconds.';
+COMMENT ON COLUMN stimulus.density IS 'Of a ripple, cycles per octave.';
+COMMENT ON COLUMN stimulus.ramp_ms IS 'Of on- and offset, milliseconds.';
+
+CREATE TABLE tuning (
+    run_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    measure VARCHAR NOT NULL,
+    value DOUBLE,
+    low DOUBLE,
+    high DOUBLE,
+    q DOUBLE,
+    PRIMARY KEY (run_id, neuron_id, measure)
+);
+COMMENT ON TABLE tuning IS 'What a neuron is tuned to, where its responses to stimuli differ beyond chance.';
+COMMENT ON COLUMN tuning.run_id IS 'Run of stage tuning.';
+COMMENT ON COLUMN tuning.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN tuning.measure IS 'frequency_hz (best frequency of tones, mean over levels, where a tone is answered above next to no sound), bandwidth_octaves (at half height; no further than the tones go), level_dbfs (lowest level of noise with another response than next to none), monotonicity (rise from the lowest to the highest level, as part of the range; -1 to 1), tone_rate_hz, noise_rate_hz (best rates of full modulation, where above the unmodulated carrier), rate_hz (their geometric mean where they are within an octave, else the surer one), rate_holds (1 where they are, else 0), direction (of sweeps: (up - down) / (|up| + |down|)), pitch_hz (best fundamental, where it is one with and without the fundamental and jittered partials do less), gap_ms (shortest gap in noise that is told), ripple_rate_hz and ripple_density (cycles per octave; of the best ripple).';
+COMMENT ON COLUMN tuning.value IS 'Value; NULL where q is above .05, or the measure is undefined otherwise.';
+COMMENT ON COLUMN tuning.low IS 'Lower end of its 95 % interval over repeats; NULL where it has none.';
+COMMENT ON COLUMN tuning.high IS 'Upper end.';
+COMMENT ON COLUMN tuning.q IS 'False discovery rate at which the responses differ, over the neurons of the layer, for all tests of a neuron together; NULL where a response is missing.';
+
+CREATE TABLE tuning_condition (
+    run_id INTEGER NOT NULL,
+    curve VARCHAR NOT NULL,
+    position INTEGER NOT NULL,
+    value DOUBLE,
+    density DOUBLE,
+    clip_id INTEGER NOT NULL,
+    PRIMARY KEY (run_id, curve, position)
+);
+COMMENT ON TABLE tuning_condition IS 'Where the points of tuning curves lie.';
+COMMENT ON COLUMN tuning_condition.run_id IS 'Run of stage tuning.';
+COMMENT ON COLUMN tuning_condition.curve IS 'Curve.';
+COMMENT ON COLUMN tuning_condition.position IS 'Place in tuning_curve.responses, from 0.';
+COMMENT ON COLUMN tuning_condition.value IS 'Frequency, rate or fundamental in hertz, level in dBFS, octaves per second, or milliseconds; NULL where unmodulated.';
+COMMENT ON COLUMN tuning_condition.density IS 'Of ripples, cycles per octave.';
+COMMENT ON COLUMN tuning_condition.clip_id IS 'A clip of it: the first repeat, the loudest.';
+
+CREATE TABLE tuning_curve (
+    run_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    curve VARCHAR NOT NULL,
+    responses FLOAT[] NOT NULL,
+    error FLOAT NOT NULL,
+    PRIMARY KEY (run_id, neuron_id, curve)
+);
+COMMENT ON TABLE tuning_curve IS 'Mean responses over conditions; curves that are 0 throughout have no row.';
+COMMENT ON COLUMN tuning_curve.run_id IS 'Run of stage tuning.';
+COMMENT ON COLUMN tuning_curve.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN tuning_curve.curve IS 'frequency (tones), band (third-octave noise), level, tone and noise with rate, rate at half depth, rate at a quarter of depth, unmodulated; sweep up, sweep down; harmonics, followed by all, no fundamental, jittered; clicks, gap, onset, ripple.';
+COMMENT ON COLUMN tuning_curve.responses IS 'Mean response to each condition, in order of tuning_condition.position.';
+COMMENT ON COLUMN tuning_curve.error IS 'Standard error of such a mean, from repeats.';

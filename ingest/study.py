@@ -25,7 +25,7 @@ LONGEST_SHOWN = 200  # characters
 
 @dataclass(frozen=True)
 class DatasetChoice:
-    """A data set: `reader`, `source` folder (starter and notes need none), and a `name` other than the reader's own.
+    """A data set: `reader`, `source` folder (starter, notes and stimuli need none), and a `name` other than the reader's own.
 
     `per_class` clips of each class and `folds` grouped folds are drawn by `seed`: see ingest.sounds.draws.draw. `labels`, `separator` and
     `splits` stand in place of what readers guess: see ingest.sounds.listing.Reading.

@@ -17,10 +17,11 @@ from ingest.sounds.task_sets import (
     read_nsynth,
     read_pcvc,
     read_speech_commands,
+    read_stimuli,
 )
 from warehouse.store import UserError
 
-SYNTHESISED = ("starter", "notes")  # readers that write the sounds they read
+SYNTHESISED = ("starter", "notes", "stimuli")  # readers that write the sounds they read
 
 
 def read_dataset(reader: str, source: Path, name: str | None = None, reading: Reading = GUESSED) -> Listing:
@@ -55,6 +56,7 @@ READERS: dict[str, Callable[[Path, str | None], Listing]] = {
     "speech-commands": read_speech_commands,
     "libricount": read_libricount,
     "notes": read_notes,
+    "stimuli": read_stimuli,
     "crema-d": read_crema_d,
     "voxceleb1": read_voxceleb1,
     "voxforge": read_voxforge,

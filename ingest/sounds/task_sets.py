@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from ingest.sounds import datasets
-from ingest.sounds.listing import Gathered, Listing, files_in, ordered
+from ingest.sounds.listing import Gathered, Listing, Reading, files_in, ordered
 from ingest.sounds.metadata import MAX_BYTES, read_rows, show
 from ingest.sounds.notes import NOTES, wav, write_notes, write_once
+from ingest.sounds.stimuli import write_stimuli
 from warehouse.store import UserError, sha256_file
 
 NSYNTH_SPLITS = ("nsynth-train", "nsynth-valid", "nsynth-test")
@@ -186,6 +187,17 @@ def read_notes(source: Path, name: str | None = None) -> Listing:
     write_notes(source)
     listing = replace(datasets.read_audiofolder(source, name or "notes"), reader="notes", license=NOTES_LICENSE)
     return ordered(listing, note=NOTES)
+
+
+def read_stimuli(source: Path, name: str | None = None) -> Listing:
+    """Auricle's own battery of stimuli, which stage tuning plays: 828 sounds of which every property is known, written to `source` unless they are
+    there.
+
+    Label set `kind`; the group is the condition, whose repeats differ in phases or noise.
+    """
+    write_stimuli(source)
+    listing = datasets.read_audiofolder(source, name or "stimuli", Reading(labels=("kind",)))
+    return replace(listing, reader="stimuli", license=NOTES_LICENSE)
 
 
 def _nsynth_examples(table: Path) -> dict[str, object]:

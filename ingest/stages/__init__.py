@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ingest.networks.network import Network
 
 BUILT_IN = (
-    "clips", "activations", "probes", "zero_shot", "clusters", "interventions", "specificity", "specific_ablations", "captions", "properties",
+    "clips", "activations", "tuning", "probes", "zero_shot", "clusters", "interventions", "specificity", "specific_ablations", "captions", "properties",
     "descriptions", "scores", "dissections", "polysemanticity", "ablations", "validation",
 )  # fmt: skip
 """In the order they are run in."""

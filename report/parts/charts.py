@@ -88,6 +88,15 @@ def probes() -> alt.LayerChart:
     return _accuracy(alt.Color("series:N", sort=["best k", "k = 1", "linear"], legend=alt.Legend()), alt.value("gray"))
 
 
+def tuning() -> alt.LayerChart:
+    """Median of a measure by layer, with its quartiles; rows need `layer`, `position`, `value`, `low`, `high`, `tuned` and `href`."""
+    tips = _tips("layer:N", "value:Q|median|.3", "low:Q|quartile|.3", "high:Q|quartile|.3", "tuned:Q|tuned|.0%")
+    y = alt.Y("value:Q", title=None, scale=alt.Scale(type="log"), axis=alt.Axis(tickCount=5, format=",~g"))
+    base = _rows(HEIGHT).encode(x=_layers(), y=y, tooltip=tips)
+    quartiles = base.mark_rule(opacity=0.5, strokeWidth=1.5).encode(y=alt.Y("low:Q", title=None), y2="high:Q")
+    return quartiles + base.mark_line(strokeWidth=2) + base.mark_point(filled=True, size=42, opacity=1).encode(href="href:N")
+
+
 def tasks() -> alt.LayerChart:
     """The best k of several data sets, each with its own chance."""
     color = alt.Color("series:N", legend=alt.Legend())
@@ -224,7 +233,7 @@ def specific_ablations() -> alt.LayerChart:
 
 TYPES = {
     "by_layer": by_layer, "by_depth": by_depth, "selective_neurons": selective_neurons, "active_neurons": active_neurons,
-    "probes": probes, "tasks": tasks, "entropies": entropies, "shares": shares, "share": share, "adjectives": adjectives,
+    "probes": probes, "tuning": tuning, "tasks": tasks, "entropies": entropies, "shares": shares, "share": share, "adjectives": adjectives,
     "frequent_adjectives": frequent_adjectives, "acoustics": acoustics,
     "importance": importance, "unlearning": unlearning, "unlearning_classes": unlearning_classes,
     "specific_ablations": specific_ablations, "specific_classes": specific_classes, "sharing": sharing,

@@ -78,6 +78,37 @@ def profile(means: list[float]) -> str:
     )
 
 
+def steps(values: list[float], label: str) -> str:
+    """A step a value, from 0 or the lowest; `label` must be escaped."""
+    low, high = min(0.0, *values), max(0.0, *values)
+    unit, width = 40 / ((high - low) or 1), 240 / len(values)
+    path = "".join([f"V{(high - value) * unit:.1f}h{width:.1f}" for value in values])
+    base = high * unit
+    return (
+        f'<svg class="means" viewBox="0 0 240 40" preserveAspectRatio="none" role="img" aria-label="{label}">'
+        f'<path class="bars" d="M0 {base:.1f}{path}V{base:.1f}z"/></svg>'
+    )
+
+
+def grid(values: list[float], rows: int, label: str) -> str:
+    """Cells, the darker the higher: columns one after the other, each from the bottom up; `label` must be escaped."""
+    low, high = min(values), max(values)
+    width, height = 240 / (len(values) // rows), 60 / rows
+    shades: dict[int, list[str]] = {}
+    for place, value in enumerate(values):
+        shade = round((value - low) / ((high - low) or 1) * SHADES)
+        cell = f"M{place // rows * width:g} {60 - (place % rows + 1) * height:g}h{width:g}v{height:g}h-{width:g}z"
+        shades.setdefault(shade, []).append(cell)
+    paths = "".join(
+        [
+            f'<path class="bars" style="opacity:{shade / SHADES:.2f}" d="{"".join(cells)}"/>'
+            for shade, cells in sorted(shades.items())
+            if shade
+        ]
+    )
+    return f'<svg class="means" viewBox="0 0 240 60" preserveAspectRatio="none" role="img" aria-label="{label}">{paths}</svg>'
+
+
 def spark(counts: list[int]) -> str:
     """A histogram in a table's cell."""
     top = sqrt(max(counts)) or 1

@@ -15,6 +15,7 @@ from report.topics.interventions import Interventions
 from report.topics.polysemanticity import Polysemanticity
 from report.topics.probes import Probes
 from report.topics.profiles import Profiles
+from report.topics.receptive import Receptive
 from report.topics.rules import Rules
 from report.topics.sharing import Sharing
 from report.topics.specific_ablations import SpecificAblations
@@ -27,7 +28,7 @@ from warehouse.store import UserError
 GROUP = "auricle.topics"
 """Entry points of packages: each names a subclass of Topic."""
 BUILT_IN: tuple[type[Topic], ...] = (
-    Tuning, Probes, ZeroShot, Clusters, Interventions, Captions, Descriptions, Rules, Concepts, Acoustics,
+    Tuning, Receptive, Probes, ZeroShot, Clusters, Interventions, Captions, Descriptions, Rules, Concepts, Acoustics,
     Polysemanticity, Dissections, Ablations, Specificity, SpecificAblations, Profiles, Sharing,
 )  # fmt: skip
 """In the order in which pages' footers name their runs, and their parts stand where they share a place."""

@@ -1,0 +1,1 @@
+"""What neurons answer to, measured from their responses to a battery of stimuli."""

@@ -1,0 +1,48 @@
+"""Tuning on pages: a panel on the neurons' pages of every study of the network, the distribution over layers on the networks'."""
+
+import re
+
+import pytest
+
+from ingest.run import run_study
+from ingest.study import make_study
+from report.site import build
+from tests.kill_points import Silent
+from tests.small import write_sounds
+
+pytestmark = pytest.mark.slow
+
+SMALL = f"{__file__.rpartition('/report/')[0]}/small.py"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("receptive")
+    write_sounds(folder / "sounds", clips=6)
+    network = [{"name": f"{SMALL}:planted_network", "layers": ["bands"]}]
+    for dataset, names in (({"reader": "folder", "source": "sounds"}, ["activations"]), ({"reader": "stimuli"}, ["tuning"])):
+        study = make_study({"stages": names, "dataset": [dataset], "network": network, "activations": {"device": "cpu"}}, "study", folder)
+        run_study(folder / "w.duckdb", study, Silent())
+    build(folder / "w.duckdb", folder / "site")
+    return folder / "site"
+
+
+def test_every_study_of_the_network_shows_what_its_neurons_are_tuned_to(site):
+    pages = [path.read_text() for path in sorted(site.glob("networks/*/bands/0000.html"))]
+    assert len(pages) == 2
+    for text in pages:
+        section = re.search(r"<section><h2>Tuning</h2>.*?</section>", text, re.DOTALL)[0]
+        hz = float(re.search(r"Best frequency <b>(\d+) Hz</b>", section)[1])
+        assert 114 < hz < 287  # 128 to 256 Hz, and a sixth of an octave
+        assert '<path class="bars"' in section
+        for address in re.findall(r'class="listen" href="(?:\.\./)*(audio/[^"]+)"', section):
+            assert (site / address).exists()
+        assert 'class="listen"' in section
+
+
+def test_networks_show_the_distribution_over_layers(site):
+    for path in site.glob("networks/*/index.html"):
+        text = path.read_text()
+        assert 'id="tuning"' in text
+        assert 'data-rows="tuning_frequency_hz"' in text
+        assert re.search(r'"tuning_frequency_hz": ?\[\{"layer": ?"bands"', text)
