@@ -12,6 +12,7 @@ from report.rating import build_rating
 from report.site import build
 from tests.report import small_warehouse as small
 from tests.test_before import unpacked
+from warehouse import store
 from warehouse.store import UserError
 
 pytestmark = pytest.mark.slow
@@ -76,6 +77,8 @@ def site(request, tmp_path):
         unpacked(tmp_path)
     else:
         small.create(warehouse).close()
+    with store.writer(warehouse):
+        pass  # what was made by an earlier version is migrated
     build(warehouse, tmp_path / "site")
     return tmp_path / "site"
 
