@@ -13,6 +13,8 @@ from scipy import stats
 from analyze import intervals, tables
 from warehouse import store
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 
 

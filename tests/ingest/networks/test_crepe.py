@@ -14,6 +14,8 @@ from ingest.stages.extraction.recording import course_weights
 from tests.ingest.networks.test_padding import recorded, write_sounds
 from warehouse.store import UserError
 
+pytestmark = pytest.mark.slow
+
 CLIP_S = 0.5
 
 

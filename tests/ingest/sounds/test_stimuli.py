@@ -17,6 +17,8 @@ from ingest.sounds.readers import read_dataset
 from ingest.sounds.stimuli import RATE_HZ, Stimulus, battery, synthesise
 from warehouse.store import UserError
 
+pytestmark = pytest.mark.slow
+
 ALL = battery()
 
 
