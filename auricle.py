@@ -153,9 +153,14 @@ def _ingest(warehouse: Path, study: Study) -> int:
 def train(
     base: Annotated[str, typer.Argument(help="cnn, yamnet, whisper-tiny.en, ast or beats.")],
     way: Annotated[str, typer.Argument(help="scratch (cnn), frozen (a new classifier on what is published) or fine-tuned (all of it).")],
-    study: Annotated[Path | None, typer.Argument(help="A study file with the data set, in place of the flags.", show_default=False)] = None,
+    study: Annotated[
+        Path | None,
+        typer.Argument(
+            parser=store.given_path, metavar="STUDY", help="A study file with the data set, in place of the flags.", show_default=False
+        ),
+    ] = None,
     dataset: Annotated[str | None, typer.Option(help="A reader of `auricle datasets`.")] = None,
-    source: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
+    source: Annotated[Path | None, typer.Option(**PATH, help="Folder of the data set.")] = None,
     folds: Annotated[int | None, typer.Option(help="Draw so many folds; say the same in the study then.", show_default=False)] = None,
     fold: Annotated[int | None, typer.Option(help="Fold to leave out and test on, the last by default.", show_default=False)] = None,
     weights: Annotated[str | None, typer.Option(help="Of ast a folder or hub name, of beats a checkpoint.", show_default=False)] = None,
@@ -163,7 +168,7 @@ def train(
     epochs: Annotated[int | None, typer.Option(help="Passes over the clips, by default the recipe's.", show_default=False)] = None,
     seed: Annotated[int, typer.Option(help="Of all that is drawn in training.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    out: Annotated[Path, typer.Option(help="Folder of the network's file.")] = Path("targets"),
+    out: Annotated[Path, typer.Option(**PATH, help="Folder of the network's file.")] = Path("targets"),
 ) -> None:
     """Train a network on a data set's own classes, to be dissected: BASE-WAY.safetensors, which a study can name."""
     from ingest.networks.network import pick_device

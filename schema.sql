@@ -1011,6 +1011,21 @@ COMMENT ON COLUMN v_run.dataset IS 'Name of the data set it is about; NULL when 
 COMMENT ON COLUMN v_run.is_latest IS 'Whether it is the newest of its parameters, on the newest content of data set and checkpoint under these names.';
 COMMENT ON COLUMN v_run.parameters IS 'What tells it from the runs beside it: every parameter in which these differ, those of a run that it read behind that one''s stage; hashes by their first 8 digits. NULL when no other stands beside it.';
 COMMENT ON COLUMN v_run.settings IS 'All of its parameters but network and data set, and those of the runs that it read, as one text: alike for runs made alike.';
+
+CREATE VIEW v_specificity_pair AS
+WITH latest AS (
+    SELECT run_id, network, network_sha256, dataset, run.parameters::JSON ->> 'clip_s' AS clip_s, settings,
+           run_id = max(run_id) OVER (PARTITION BY network, run.parameters::JSON ->> 'clip_s', dataset) AS is_newest
+    FROM v_run JOIN run USING (run_id) WHERE run.stage = 'specificity' AND is_latest
+)
+SELECT a.run_id, b.run_id AS second_run_id FROM latest AS a JOIN latest AS b USING (network, network_sha256, clip_s)
+QUALIFY a.run_id = b.run_id OR a.run_id < b.run_id AND a.dataset <> b.dataset AND (
+    a.settings = b.settings OR a.is_newest AND b.is_newest
+        AND NOT bool_or(a.settings = b.settings) OVER (PARTITION BY a.run_id, b.dataset)
+        AND NOT bool_or(a.settings = b.settings) OVER (PARTITION BY b.run_id, a.dataset));
+COMMENT ON VIEW v_specificity_pair IS 'Runs of stage specificity whose classes may share neurons: each with itself; of one network and length of clips, which makes their neurons the same, those over different data sets with the same parameters, else, as the defaults of some data sets differ, the newest of both.';
+COMMENT ON COLUMN v_specificity_pair.run_id IS 'Run.';
+COMMENT ON COLUMN v_specificity_pair.second_run_id IS 'The same, or a later run.';
 CREATE TABLE pair_ablation (
     run_id INTEGER NOT NULL,
     measure VARCHAR NOT NULL,

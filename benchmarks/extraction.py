@@ -142,8 +142,8 @@ def whole(folder: Path, source: Path) -> dict:
     return {
         "ingest_s": first_s, "ingest_peak_mb": peak_mb, "second_ingest_s": again_s, "imports_s": imports_s,
         "second_ingest_beyond_imports_s": again_s - imports_s,
-        "report_s": report_s, "report_peak_mb": report_peak_mb, "report": report_text.strip(),
-        "second_report_s": report_again_s, "second_report": report_again_text.strip(),
+        "report_s": report_s, "report_peak_mb": report_peak_mb, "report": report_text.strip().replace(f"{folder}/", ""),
+        "second_report_s": report_again_s, "second_report": report_again_text.strip().replace(f"{folder}/", ""),
     }  # fmt: skip
 
 

@@ -250,7 +250,7 @@ def tried(case: Case, number: int) -> dict[str, Any]:
             code, out, err = process.ended(None)
             verdict = f"not ended after {limit:.0f} s"
         said = (err.strip() or out.strip()).splitlines() or [""]
-        line = said[-1].replace(str(folder), "FOLDER").replace(str(ROOT), "ROOT")
+        line = said[-1].replace(str(folder), "FOLDER").replace(str(ROOT), "ROOT").replace(str(Path.home()), "HOME")
         return {
             "number": number,
             "name": case.name,

@@ -1,9 +1,9 @@
-"""Random kills of `auricle ingest` over every stage and of `auricle report`, each carried on to the end, against undisturbed runs.
+"""Random kills of `auricle ingest` over most stages and of `auricle report`, each carried on to the end, against undisturbed runs.
 
     python -m benchmarks.kills [KILLS] [FOLDER]
 
-A round ingests one of two studies into a new warehouse and renders its site: one of a small network with every stage but validation, and one
-of the planted network with validation. Each process is killed with SIGKILL at a moment drawn uniformly between its start and a span that is
+A round ingests one of two studies into a new warehouse and renders its site: one of a small network with every stage but tuning, zero_shot and
+validation, and one of the planted network with validation. Each process is killed with SIGKILL at a moment drawn uniformly between its start and a span that is
 the whole of an undisturbed run or a part of it, and the next one continues, until one comes to its end. Then every table (without times)
 and every activation file must equal the undisturbed ones, every file of the site those of an undisturbed report, nothing unfinished may lie
 about, and `check` must find nothing. Counts go to results/kills.json after each round, and on from there: called again, it goes on until

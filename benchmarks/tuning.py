@@ -18,7 +18,7 @@ from analyze import tables
 from ingest.run import run_study
 from ingest.sounds.stimuli import write_stimuli
 from ingest.study import make_study
-from tests.kill_points import Silent
+from tests.small import Silent
 from warehouse import store
 
 RESULTS = Path(__file__).parent / "results" / "tuning.json"

@@ -19,23 +19,12 @@ from ingest.run import run_study
 from ingest.stages import activations, clips, clusters, interventions, probes  # noqa: F401
 from ingest.stages.extraction import shards
 from ingest.study import DatasetChoice, NetworkChoice, Study
-from tests.small import write_label_map, write_sounds
+from tests.small import Silent, write_label_map, write_sounds
 from warehouse import ledger, store
 
 clips.BATCH, shards.SHARD_CLIPS = 13, 12
 torch.set_num_threads(1)
 WORKERS = 2
-
-
-class Silent:
-    """Says nothing."""
-
-    def say(self, line):
-        pass
-
-    @contextlib.contextmanager
-    def stage(self, title):
-        yield lambda done, total: None
 
 
 class Points:

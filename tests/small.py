@@ -1,5 +1,6 @@
 """A small real network and a small real data set."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -117,3 +118,24 @@ def twice_network() -> Network:
         "planted", "test", module, sample_rate_hz=RATE, clip_s=CLIP_S, layers=layers, checkpoint_sha256=tensor_sha256(module.state_dict()),
         output_names=["low", "high", "noise"], prepare=spectrogram,
     )  # fmt: skip
+
+
+class Silent:
+    """Says nothing."""
+
+    def say(self, line):
+        pass
+
+    @contextlib.contextmanager
+    def stage(self, title):
+        yield lambda done, total: None
+
+
+class Lines(Silent):
+    """Keeps what is said."""
+
+    def __init__(self):
+        self.said = []
+
+    def say(self, line):
+        self.said.append(line)

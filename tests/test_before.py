@@ -15,10 +15,11 @@ import pytest
 
 from ingest import stages
 from ingest.run import run_study
+from ingest.stages import clips
+from ingest.stages.extraction import shards
 from ingest.study import read_study
 from report.site import build
-from tests.kill_points import Silent
-from tests.small import write_label_map, write_sounds
+from tests.small import Lines, write_label_map, write_sounds
 from tests.test_resume import content
 from warehouse.check import check
 
@@ -46,16 +47,6 @@ MIGRATED = "schema_version"
 """A row for each version that a warehouse was migrated to."""
 
 
-class Lines(Silent):
-    """Keeps what is said."""
-
-    def __init__(self):
-        self.said = []
-
-    def say(self, line):
-        self.said.append(line)
-
-
 def unpacked(folder):
     """The sounds, the studies and the earlier warehouse in a folder."""
     write_sounds(folder / "sounds")
@@ -66,6 +57,15 @@ def unpacked(folder):
     with tarfile.open(BEFORE / "warehouse.tar.xz") as archive:
         archive.extractall(folder, filter="data")
     return folder
+
+
+@pytest.fixture(scope="module")
+def several_shards():
+    """As many shards as the earlier warehouse has."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clips, "BATCH", 13)
+        patch.setattr(shards, "SHARD_CLIPS", 12)
+        yield
 
 
 def ingest(folder, warehouse):
@@ -97,7 +97,7 @@ def pages(site):
 
 
 @pytest.fixture(scope="module")
-def before(tmp_path_factory, minilm_folder):
+def before(tmp_path_factory, minilm_folder, several_shards):
     return unpacked(tmp_path_factory.mktemp("before"))
 
 

@@ -8,8 +8,7 @@ from ingest.run import run_study
 from ingest.stages import activations
 from ingest.stages.recorded import read_recorded
 from ingest.study import DatasetChoice, NetworkChoice, Study
-from tests.kill_points import Silent
-from tests.small import write_sounds
+from tests.small import Silent, write_sounds
 from warehouse.store import UserError
 
 pytestmark = pytest.mark.slow

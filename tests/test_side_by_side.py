@@ -10,8 +10,7 @@ from analyze import tables
 from ingest.run import run_study
 from ingest.study import make_study
 from report.site import build
-from tests.kill_points import Silent
-from tests.small import write_label_map, write_sounds
+from tests.small import Silent, write_label_map, write_sounds
 from warehouse import ledger, store
 
 pytestmark = pytest.mark.slow

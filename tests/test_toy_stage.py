@@ -13,8 +13,7 @@ from ingest import stages
 from ingest.run import run_study
 from ingest.study import make_study
 from report.site import build
-from tests.kill_points import Silent
-from tests.small import write_sounds
+from tests.small import Silent, write_sounds
 from tests.test_before import Lines
 from warehouse import ledger, store
 from warehouse.check import check

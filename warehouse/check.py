@@ -42,6 +42,7 @@ SELF_REFERENCES = {
     "neighbor_id": "neuron",
     "first_class_id": "class",
     "second_class_id": "class",
+    "told_class_id": "class",
     "parent_id": "cluster",
     "description_run_id": "run",
     "read_class_id": "class",
@@ -72,7 +73,7 @@ def holdings(path: Path) -> Holdings:
         [counts] = con.execute(
             "SELECT (SELECT count(*) FROM dataset), (SELECT count(*) FROM clip), (SELECT count(*) FROM network), (SELECT count(*) FROM neuron)"
         ).fetchall()
-        files = con.execute("SELECT path FROM activation_file").fetchall()
+        files = con.execute("SELECT path FROM activation_file UNION ALL SELECT path FROM prediction_file").fetchall()
     size = sum(file.stat().st_size for file in [path, *(path.parent / name for (name,) in files)] if file.is_file())
     return Holdings("{} data sets, {} clips, {} networks, {} neurons, {:.0f} MB".format(*counts, size / 1e6), headers, rows)
 

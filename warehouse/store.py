@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import duckdb
 
 if TYPE_CHECKING:  # spares those who only read its import
+    import numpy as np
     import polars as pl
     import pyarrow
 
@@ -106,6 +107,18 @@ def publish(temporary: Path, final: Path) -> None:
         finally:
             os.close(descriptor)
     os.replace(temporary, final)
+
+
+def save_array(path: Path, array: np.ndarray) -> str:
+    """Write an array as a .npy file, whole or not at all; returns the file's hash."""
+    import numpy as np
+
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        np.save(file, array)
+    digest = sha256_file(temporary)
+    publish(temporary, path)
+    return digest
 
 
 def create(path: Path) -> None:

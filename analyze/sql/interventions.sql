@@ -9,9 +9,8 @@ WITH latest AS (
     SELECT run_id, network, dataset, parameters FROM v_run WHERE stage = 'interventions' AND is_latest
 ),
 dropped AS (
-    SELECT latest.run_id, cluster_id, intervention.class_id, target, 100 * (any_value(readout.correct) - avg(intervention.correct)) / any_value(readout.total) AS points
-    FROM intervention JOIN cluster USING (cluster_id) JOIN latest ON latest.run_id = intervention.run_id
-    JOIN readout ON readout.run_id = intervention.run_id AND readout.class_id = intervention.class_id
+    SELECT run_id, cluster_id, class_id, target, 100 * (any_value(readout.correct) - avg(intervention.correct)) / any_value(readout.total) AS points
+    FROM intervention JOIN latest USING (run_id) JOIN readout USING (run_id, class_id)
     GROUP BY ALL
 ),
 ranked AS (

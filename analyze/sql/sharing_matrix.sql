@@ -1,20 +1,9 @@
 -- Sharing in full: Jaccard index of the sets of neurons specific to every class of one label set and every class of another, or of the same.
 -- Within a data set each label set with itself; across data sets that a network heard, label sets of one name, and the data sets' main ones. Two classes
 -- stand once, in the order of the data sets' runs, within a label set both ways. jaccard is NULL where neither class has a neuron; expected is the index
--- of two random sets of these sizes. Of each choice of parameters the latest run; across data sets those of the same parameters are compared, else, as the
--- defaults of some data sets differ, the newest of both.
+-- of two random sets of these sizes. Of each choice of parameters the latest run; which runs are compared across data sets says v_specificity_pair.
 WITH latest AS (
-    SELECT run_id, network, network_sha256, dataset, dataset_sha256, run.parameters::JSON ->> 'clip_s' AS clip_s, settings, v_run.parameters,
-           run_id = max(run_id) OVER (PARTITION BY network, dataset) AS is_newest
-    FROM v_run JOIN run USING (run_id) WHERE run.stage = 'specificity' AND is_latest
-),
--- Networks of one checkpoint have the same neurons in every data set only where they heard clips of one length.
-paired AS (
-    SELECT a.run_id, b.run_id AS second_run_id FROM latest AS a JOIN latest AS b USING (network, network_sha256, clip_s)
-    QUALIFY a.run_id = b.run_id OR a.run_id < b.run_id AND a.dataset <> b.dataset AND (
-        a.settings = b.settings OR a.is_newest AND b.is_newest
-            AND NOT bool_or(a.settings = b.settings) OVER (PARTITION BY a.run_id, b.dataset)
-            AND NOT bool_or(a.settings = b.settings) OVER (PARTITION BY b.run_id, a.dataset))
+    SELECT run_id, network, dataset, dataset_sha256, v_run.parameters FROM v_run JOIN run USING (run_id) WHERE run.stage = 'specificity' AND is_latest
 ),
 sets AS (
     SELECT latest.run_id, network, parameters, latest.dataset, label_set_id, label_set.name AS label_set,
@@ -32,13 +21,13 @@ compared AS (
     SELECT a.network, a.measure, a.dataset AS first_dataset, a.label_set AS first_label_set, a.class AS first, b.dataset AS second_dataset,
            b.label_set AS second_label_set, b.class AS second, a.neurons AS first_neurons, b.neurons AS second_neurons, a.population,
            a.class_id AS first_class_id, b.class_id AS second_class_id, a.parameters, a.run_id, b.run_id AS second_run_id
-    FROM paired JOIN classes AS a ON a.run_id = paired.run_id JOIN classes AS b ON b.run_id = second_run_id AND a.measure = b.measure
+    FROM v_specificity_pair AS paired JOIN classes AS a ON a.run_id = paired.run_id JOIN classes AS b ON b.run_id = second_run_id AND a.measure = b.measure
         AND CASE WHEN a.run_id = b.run_id THEN a.label_set_id = b.label_set_id AND a.class_id <> b.class_id
                  ELSE a.label_set = b.label_set OR (a.is_main AND b.is_main) END
 ),
 overlap AS (
     SELECT paired.run_id, second_run_id, a.measure, a.class_id AS first_class_id, b.class_id AS second_class_id, count(*) AS shared
-    FROM paired JOIN specific_neuron AS a ON a.run_id = paired.run_id
+    FROM v_specificity_pair AS paired JOIN specific_neuron AS a ON a.run_id = paired.run_id
     JOIN specific_neuron AS b ON b.run_id = second_run_id AND b.measure = a.measure AND b.neuron_id = a.neuron_id
     GROUP BY ALL
 )

@@ -13,11 +13,11 @@ best AS (
     QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY correct / total DESC, layer.position, k) = 1
 ),
 told AS (
-    SELECT v_run.network, v_run.dataset, v_run.run_id, prompt, sum(clips) FILTER (class_id = told_class_id) / sum(clips) AS accuracy
-    FROM zero_shot JOIN v_run USING (run_id) WHERE is_latest GROUP BY ALL
+    SELECT network, run_id, label_set_id, prompt, coalesce(sum(clips) FILTER (class_id = told_class_id), 0) / sum(clips) AS accuracy
+    FROM zero_shot JOIN v_run USING (run_id) JOIN class USING (class_id) WHERE is_latest GROUP BY ALL
 ),
 prompted AS (
-    SELECT * FROM told QUALIFY row_number() OVER (PARTITION BY network, dataset ORDER BY run_id DESC, accuracy DESC, prompt) = 1
+    SELECT * FROM told QUALIFY row_number() OVER (PARTITION BY network, label_set_id ORDER BY run_id DESC, accuracy DESC, prompt) = 1
 ),
 published (reader, k, layer, knn, zero_shot) AS (
     VALUES ('nsynth', 1, 'conv1', 0.469, 0.071), ('medley-solos-db', 1, 'fc1', 0.982, 0.807), ('gtzan', 1, 'fc1', 0.754, 0.307),
@@ -26,9 +26,9 @@ published (reader, k, layer, knn, zero_shot) AS (
 SELECT latest.network, latest.dataset, label_set.name AS label_set, best.total AS clips, classes, best.k, best.layer, share AS knn,
        (share + 1.92073 / best.total - 1.95996 * sqrt(share * (1 - share) / best.total + 0.960365 / best.total / best.total)) / (1 + 3.84146 / best.total) AS low,
        (share + 1.92073 / best.total + 1.95996 * sqrt(share * (1 - share) / best.total + 0.960365 / best.total / best.total)) / (1 + 3.84146 / best.total) AS high,
-       prompt, coalesce(prompted.accuracy, 0 * prompted.run_id) AS zero_shot, 1 / classes AS chance, published.k AS published_k, published.layer AS published_layer,
+       prompt, prompted.accuracy AS zero_shot, 1 / classes AS chance, published.k AS published_k, published.layer AS published_layer,
        published.knn::DOUBLE AS published_knn, published.zero_shot::DOUBLE AS published_zero_shot, parameters, latest.run_id
 FROM best JOIN latest USING (run_id) JOIN label_set USING (label_set_id) JOIN dataset USING (dataset_id)
-LEFT JOIN prompted ON prompted.network = latest.network AND prompted.dataset = latest.dataset
+LEFT JOIN prompted ON prompted.network = latest.network AND prompted.label_set_id = best.label_set_id
 LEFT JOIN published ON published.reader = split_part(dataset.reader, ' ', 1) AND latest.network = 'clap-2022'
 ORDER BY latest.network, latest.dataset, latest.run_id;

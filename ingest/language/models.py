@@ -69,7 +69,7 @@ class Prompt:
 
 @functools.cache
 def read_prompt(name: str) -> Prompt:
-    """The prompt in ingest/prompts/NAME.txt."""
+    """The prompt in ingest/language/prompts/NAME.txt."""
     text = (Path(__file__).parent / "prompts" / f"{name}.txt").read_text(encoding="utf-8").strip()
     return Prompt(text, prompt_sha256(text))
 

@@ -87,18 +87,17 @@ class Tags:
         for sound in sounds:
             yield Caption(None, "", sound) if isinstance(sound, str) else self._said(*sound, next(scores))
 
-    def scores(self, waveforms: Sequence[np.ndarray], valid_s: Sequence[float] | None = None) -> np.ndarray:
+    def scores(self, waveforms: Sequence[np.ndarray], valid_s: Sequence[float]) -> np.ndarray:
         """Scores [clips, classes] from 0 to 1 of waveforms of the network's length [samples], the highest over a clip's windows; `valid_s` are
-        the seconds of sound in each, by default all."""
+        the seconds of sound in each."""
         import torch
 
         from ingest.networks.passes import prepared, stack
 
         if not waveforms:
             return np.zeros((0, len(self.names)))
-        lengths = valid_s or [self.network.clip_s] * len(waveforms)
         with torch.inference_mode():
-            outputs = self.network.forward(prepared(self.network, stack(list(zip(waveforms, lengths, strict=True))))).float()
+            outputs = self.network.forward(prepared(self.network, stack(list(zip(waveforms, valid_s, strict=True))))).float()
             if self.activation != "none":
                 outputs = outputs.sigmoid() if self.activation == "sigmoid" else outputs.softmax(dim=-1)
             windows = outputs.unflatten(0, (len(waveforms), self.network.windows)).cpu().double().numpy()

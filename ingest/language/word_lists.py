@@ -47,7 +47,7 @@ def read_concepts(name_or_path: str | Path) -> list[str]:
 
 @functools.cache
 def word_list(name: str) -> frozenset[str]:
-    """Words of ingest/NAME.txt, one a line: acoustic_adjectives (what stands in for a language model's answers to acoustic_question),
+    """Words of ingest/language/words/NAME.txt, one a line: acoustic_adjectives (what stands in for a language model's answers to acoustic_question),
     stop_words, trivial_adjectives."""
     lines = (HERE / f"{name}.txt").read_text(encoding="utf-8").splitlines()
     return frozenset(line.strip() for line in lines if line.strip() and not line.startswith("#"))

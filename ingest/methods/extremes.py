@@ -37,6 +37,12 @@ def is_signed(activations: np.ndarray) -> np.ndarray:
     return (np.isfinite(values) & (values < 0)).any(axis=1)
 
 
+def is_alive(activations: np.ndarray) -> np.ndarray:
+    """Which neurons [neurons] (bool) are other than 0 on some clip."""
+    values = np.asarray(activations)
+    return (np.isfinite(values) & (values != 0)).any(axis=1)
+
+
 class Extremes:
     """The K highest and K lowest clips of a layer's neurons so far, with their courses; of equal values the lower clip id goes first.
 

@@ -27,7 +27,8 @@ def split(groups: Sequence[str], share: float, seed: int) -> np.ndarray:
 
 def positives(activations: np.ndarray, signed: np.ndarray | None = None) -> np.ndarray:
     """The tenth of the clips that activate each neuron most, and those equal to the last of them, which of a neuron that is never below 0 must
-    be above it: [neurons, clips] (bool) from activations [neurons, clips]; none for a neuron with fewer than five, or nothing but positives.
+    be above it, of another above its lowest: [neurons, clips] (bool) from activations [neurons, clips]; none for a neuron with fewer than
+    five, or nothing but positives.
 
     `signed` [neurons] says which are below 0 somewhere; by default, among these clips.
     """
@@ -37,7 +38,7 @@ def positives(activations: np.ndarray, signed: np.ndarray | None = None) -> np.n
     if values.shape[1] <= count:
         return np.zeros(values.shape, dtype=bool)
     edge = np.partition(values, -count, axis=1)[:, -count, None]
-    found = (values >= edge) & ((values > 0) | signed[:, None])
+    found = (values >= edge) & (values > np.where(signed, values.min(axis=1), 0)[:, None])
     number = found.sum(axis=1, keepdims=True)
     return found & (number >= FEWEST_POSITIVES) & (number < values.shape[1])
 

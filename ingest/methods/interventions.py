@@ -19,7 +19,7 @@ import torch
 from ingest.methods.probes import Z95
 from ingest.methods.readouts import class_counts
 from ingest.networks.network import Layer, Network, TailForm, check_attributed
-from ingest.networks.passes import room
+from ingest.networks.passes import module_device, room
 from warehouse.store import UserError
 
 REPEATS = 10
@@ -192,7 +192,7 @@ def run_changed(
     handle = (
         network.module.get_submodule(module).register_forward_hook(lambda *args: caught.append(_first(args[2]).clone())) if module else None
     )
-    device = next((parameter.device for parameter in network.module.parameters()), torch.device("cpu"))
+    device = module_device(network)
     outputs = []
     try:
         for start in range(0, cache.clips, batch):

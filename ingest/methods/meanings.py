@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse
 
+from ingest.methods.extremes import is_signed
 from ingest.methods.summaries import core_of, stemmed
 
 LEAST_CAPTIONS = 2
@@ -113,7 +114,7 @@ def verdict(
     limits = thresholds or Thresholds()
     values = np.where(np.isfinite(activations) & vocabulary.captioned, np.asarray(activations, dtype=np.float64), np.nan)
     usable = np.flatnonzero(~np.isnan(values))
-    signed = bool((np.isfinite(activations) & (np.asarray(activations) < 0)).any())
+    [signed] = is_signed(np.asarray(activations)[None])
     ranked = usable[np.argsort(-values[usable], kind="stable")] if order is None else order[~np.isnan(values[order])]
     top = ranked[: limits.k]
     top = top if signed else top[values[top] > 0]

@@ -138,14 +138,6 @@ def find(candidates: Candidates, responses: np.ndarray) -> Rules:
     return rules
 
 
-def positives(responses: np.ndarray) -> np.ndarray:
-    """The tenth of the clips that activate each neuron most: [neurons, clips] (bool). As in held_out, but of a neuron that goes below 0 they need not
-    be above it."""
-    values = np.asarray(responses, dtype=np.float32)
-    lowest = values.min(axis=1, keepdims=True, initial=0)
-    return held_out.positives(values - lowest)
-
-
 def auroc(predicted: np.ndarray, positive: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """AUROC [neurons] of predictions for `positive`, both [neurons, clips], and its standard error where clips come in `groups` [clips] (numbers): the
     variance of its influence function summed by group (Obuchowski 1997, Biometrics 53)."""
@@ -171,7 +163,7 @@ def _find(candidates: Candidates, responses: np.ndarray, start: int, rules: Rule
     known = np.asarray(responses[:, seen], dtype=np.float64)
     lowest = np.nanmin(np.where(np.isfinite(known), known, np.inf), axis=1, keepdims=True, initial=np.inf)
     known = np.where(np.isfinite(known), known, np.where(np.isfinite(lowest), lowest, 0))
-    positive = positives(known)
+    positive = held_out.positives(known)
     rows = np.flatnonzero(positive.any(axis=1))
     if not candidates.parts or not len(rows):
         return

@@ -168,7 +168,7 @@ def calibrate_as_released(high: Sequence[str], low: Sequence[str], encoder: Text
 
 def differ(point: str, other: str) -> bool:
     """Whether two points say different things however alike their embeddings: one denies what the other says, or has a word that excludes
-    a word of the other's (ingest/opposites.txt), each without the other's word; or both are short and worded alike, and each names
+    a word of the other's (ingest/language/words/opposites.txt), each without the other's word; or both are short and worded alike, and each names
     something that the other does not ("It is a loud sound." and "It is a noisy sound.")."""
     ours, theirs = stems(point), stems(other)
     only_ours, only_theirs = ours - theirs, theirs - ours

@@ -7,7 +7,6 @@ ingest.networks.clap.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ingest.networks.checkpoints import tensor_sha256
+from ingest.networks.checkpoints import quiet, tensor_sha256
 from ingest.networks.clap import htsat_token_times
 from ingest.networks.network import Layer, Network, Padding
 from ingest.networks.passes import prepared, stack
@@ -171,7 +170,6 @@ def load_laion_clap(weights: Path | None = None, clip_s: float | None = None) ->
     long. Raises UserError in one line for whatever cannot be read.
     """
     import transformers
-    from transformers.utils import logging as messages
 
     if weights is not None and not Path(weights).is_dir():
         raise UserError(
@@ -179,30 +177,26 @@ def load_laion_clap(weights: Path | None = None, clip_s: float | None = None) ->
         )
     spec = str(weights or MODEL)
     options: dict[str, Any] = {"local_files_only": weights is not None, "trust_remote_code": False}
-    verbosity, hub = messages.get_verbosity(), logging.getLogger("huggingface_hub")
-    level = hub.level
-    messages.set_verbosity(messages.CRITICAL)
-    hub.setLevel(logging.CRITICAL)
     try:
-        config: Any = transformers.AutoConfig.from_pretrained(spec, **options)
-        if config.model_type != "clap":
-            raise UserError(f"laion-clap: {spec} holds a model of type {config.model_type} instead of clap")
-        extractor: Any = transformers.ClapFeatureExtractor.from_pretrained(spec, **options)
-        if config.audio_config.enable_fusion or extractor.truncation == "fusion":
-            raise UserError(f"laion-clap: {spec} fuses crops that its extractor draws at random: take an unfused model, such as {MODEL}")
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(spec, **options)
-        loaded: Any = transformers.ClapModel.from_pretrained(
-            spec, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32, weights_only=True, **options
-        )
+        with quiet():
+            config: Any = transformers.AutoConfig.from_pretrained(spec, **options)
+            if config.model_type != "clap":
+                raise UserError(f"laion-clap: {spec} holds a model of type {config.model_type} instead of clap")
+            extractor: Any = transformers.ClapFeatureExtractor.from_pretrained(spec, **options)
+            if config.audio_config.enable_fusion or extractor.truncation == "fusion":
+                raise UserError(
+                    f"laion-clap: {spec} fuses crops that its extractor draws at random: take an unfused model, such as {MODEL}"
+                )
+            tokenizer: Any = transformers.AutoTokenizer.from_pretrained(spec, **options)
+            loaded: Any = transformers.ClapModel.from_pretrained(
+                spec, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32, weights_only=True, **options
+            )
     except UserError:
         raise
     except Exception as error:  # the library raises nearly every kind of error
         what = "cannot be loaded as a ClapModel" if weights else "is not in the hub's cache and the hub does not give it"
         more = "" if weights else ": give a folder as weights"
         raise UserError(f"laion-clap: {spec} {what} ({type(error).__name__}: {first_line(error)}){more}") from None
-    finally:
-        messages.set_verbosity(verbosity)
-        hub.setLevel(level)
     model, info = loaded
     _refuse_misfits(spec, info)
     if clip_s not in (None, float(extractor.max_length_s)):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import pickle
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -307,3 +309,21 @@ def crc32c(data: bytes, lane: int = 1024) -> int:
         registers = _apply(operator, registers[0::2]) ^ registers[1::2]
         operator = _apply(operator, operator)
     return int(registers[0]) ^ 0xFFFFFFFF
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars of transformers, and the log lines of it and of the hub, whose errors are told in one line."""
+    from transformers.utils import logging as messages
+
+    verbosity, hub = messages.get_verbosity(), logging.getLogger("huggingface_hub")
+    level = hub.level
+    messages.set_verbosity(messages.CRITICAL)
+    messages.disable_progress_bar()
+    hub.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        messages.set_verbosity(verbosity)
+        messages.enable_progress_bar()
+        hub.setLevel(level)

@@ -6,12 +6,10 @@ msclap builds the networks, tokenises the prompts and runs the forward pass. Rea
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ingest.networks.checkpoints import load_exactly, read_checkpoint, tensor_sha256
+from ingest.networks.checkpoints import load_exactly, quiet, read_checkpoint, tensor_sha256
 from ingest.networks.msclap_wrapper import VERSIONS, build_wrapper, import_msclap
 from ingest.networks.network import Layer, Network, Padding
 from ingest.networks.transformer import trace
@@ -245,7 +243,7 @@ class Clap(Network):
         name = self._version.text_model
         where = f"{self._text} holds no tokeniser" if self._text else f"the tokeniser of {name} is not cached, and the hub does not give it"
         try:
-            with _quiet():
+            with quiet():
                 tokenizer: Any = AutoTokenizer.from_pretrained(str(self._text or name), local_files_only=self._text is not None)
         except Exception as error:  # the library raises nearly every kind of error
             raise UserError(
@@ -320,7 +318,7 @@ def hub_checkpoint(version: str) -> Path:
     if isinstance(cached, str):
         return Path(cached)
     try:
-        with _quiet():
+        with quiet():
             return Path(hf_hub_download(REPOSITORY, name))
     except Exception as error:  # whatever the hub's client meets: no network, no space, offline mode
         raise UserError(
@@ -345,19 +343,3 @@ def text_config(version: str, text: Path | None) -> Any:
     if not isinstance(config, kind):
         raise UserError(f"{text} holds a text model of type {config.model_type}: clap-{version} has {VERSIONS[version].text_model}")
     return config
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the log lines of transformers and the hub, whose errors are told in one line."""
-    from transformers.utils import logging as messages
-
-    verbosity, hub = messages.get_verbosity(), logging.getLogger("huggingface_hub")
-    level = hub.level
-    messages.set_verbosity(messages.CRITICAL)
-    hub.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        messages.set_verbosity(verbosity)
-        hub.setLevel(level)

@@ -82,11 +82,6 @@ def build(tensors: dict[str, torch.Tensor], capacity: Capacity) -> nn.Sequential
     return nn.Sequential(modules).requires_grad_(False)
 
 
-def window_count(samples: int) -> int:
-    """Frames of a waveform of that many samples at 16 kHz."""
-    return 1 + samples // HOP
-
-
 def frames(waveforms: torch.Tensor) -> torch.Tensor:
     """Frames [clips * windows, 1, 1024] of waveforms [clips, samples] at 16 kHz, each of mean 0 and deviation 1; before and after the clip
     is silence. Digital silence stays 0."""
@@ -139,7 +134,7 @@ def load_crepe(weights: Path | None = None, clip_s: float | None = None, *, capa
         clip_s=clip_s,
         layers=layers,
         checkpoint_sha256=tensor_sha256(tensors),
-        windows=window_count(round(clip_s * SAMPLE_RATE_HZ)),
+        windows=int(_windows_of_sound(torch.tensor(round(clip_s * SAMPLE_RATE_HZ)))),
         window_s=FRAME / SAMPLE_RATE_HZ,
         window_hop_s=HOP / SAMPLE_RATE_HZ,
         window_start_s=-FRAME / 2 / SAMPLE_RATE_HZ,

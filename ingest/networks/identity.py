@@ -166,13 +166,13 @@ def written(network: Network) -> dict[str, object]:
 def record(folder: Path, network: Network) -> None:
     """Keep what shapes a network's values beside the matrices of a run."""
     temporary = folder / f"{RECORD}.tmp"
-    temporary.write_text(json.dumps(written(network), ensure_ascii=False, sort_keys=True))
+    temporary.write_text(json.dumps(written(network), ensure_ascii=False, sort_keys=True), encoding="utf-8")
     publish(temporary, folder / RECORD)
 
 
 def _read(folder: Path) -> dict[str, Any]:
     file = folder / RECORD
-    return json.loads(file.read_text()) if file.is_file() else {}
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def differences(folder: Path, network: Network) -> str:

@@ -121,7 +121,7 @@ def refuse_unequal(network: Network) -> Network:
     compared with transformers' own program; of others a few lengths are tried. What was found is the name of the padding.
     """
     padding = network.padding
-    if padding is None or padding.name == "after the filter bank" or network.family in AS_ALONE:
+    if padding is None or network.family in AS_ALONE:
         return network
     noise = torch.randn(1, network.samples, generator=torch.Generator().manual_seed(0)) * 0.1
     frame = round(HOP_S * network.sample_rate_hz)  # lengths of an odd and an even number of steps are among them

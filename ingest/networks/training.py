@@ -251,7 +251,8 @@ def _optimise(
 def _train_head(network: Network, clips: Clips, recipe: Recipe, progress: Progress | None) -> None:
     """Train the classifier on what it takes, averaged over a clip's windows and standardised; the standardising goes into its weights. BEATs'
     takes every token, and its logits are averaged: the same as those of the mean token."""
-    classifier = network.module.get_submodule("predictor" if network.family == "beats" else network.layers[-1].module)
+    last = network.layers[-1]
+    classifier = network.module.get_submodule(last.token_module or last.module)
     assert isinstance(classifier, nn.Linear)
     found: list[torch.Tensor] = []
 

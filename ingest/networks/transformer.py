@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import logging
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ingest.networks.checkpoints import tensor_sha256
+from ingest.networks.checkpoints import quiet, tensor_sha256
 from ingest.networks.masking import Masking, PreparePadded, after_filter_bank, masked, refuse_unequal
 from ingest.networks.network import Layer, Network
 from warehouse.store import UserError, first_line, sha256_json
@@ -242,7 +241,7 @@ def build_network(
         padding=padding,
         prepare=prepare,
     )
-    return refuse_unequal(network)
+    return refuse_unequal(network) if module.masking else network
 
 
 def _classifier(name: str, blocks: list[str], calls: list[Call], outputs: torch.Tensor, classes: int) -> Layer:
@@ -261,25 +260,15 @@ def load_transformer(spec: str, clip_s: float | None = None) -> Network:
     Nothing of a checkpoint's own code is run. Raises UserError in one line for whatever cannot be read.
     """
     import transformers
-    from transformers.utils import logging as messages
 
-    verbosity = messages.get_verbosity()
-    hub = logging.getLogger("huggingface_hub")
-    hub_level = hub.level
-    messages.set_verbosity(messages.CRITICAL)
-    messages.disable_progress_bar()
-    hub.setLevel(logging.CRITICAL)
     try:
-        return _load(transformers, spec, clip_s)
+        with quiet():
+            return _load(transformers, spec, clip_s)
     except UserError:
         raise
     except Exception as error:  # the library raises nearly every kind of error for a bad folder
         what = "cannot be loaded as a transformers model" if Path(spec).is_dir() else "is no folder here, and the hub does not give it"
         raise UserError(f"{spec} {what} ({type(error).__name__}: {first_line(error)})") from None
-    finally:
-        messages.set_verbosity(verbosity)
-        messages.enable_progress_bar()
-        hub.setLevel(hub_level)
 
 
 def _load(transformers: Any, spec: str, clip_s: float | None) -> Network:

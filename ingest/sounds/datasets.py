@@ -99,7 +99,7 @@ def read_audiofolder(source: Path, name: str | None = None, reading: Reading = G
             tables += [table for ending in METADATA_ENDINGS if (table := source / folder / f"metadata.{ending}").exists()][:1]
         notes += [f"metadata in each of {', '.join(show(table.parent.name) for table in tables)}, read as one data set"] if tables else []
     if not tables:
-        problem = "holds no metadata.csv or metadata.jsonl; for one folder a class use reader folder"
+        problem = "holds no metadata.csv, metadata.jsonl or metadata.parquet; for one folder a class use reader folder"
         raise UserError(f"folder {show(source)} {problem}")
     gathered = Gathered(tables[0], source)
     found = [(table, line, row) for table in tables for line, row in read_rows(table, required=("file_name",))]
@@ -117,8 +117,7 @@ def read_audiofolder(source: Path, name: str | None = None, reading: Reading = G
             labels = {column: row.get(column) for column in columns}
         gathered.add(line, row.get("file_name"), labels, row.get("fold"), row.get("group"))
     listed = {entry.name for entry in gathered.entries}
-    unlisted = sum(file not in listed for file in _sound_files(source))
-    if unlisted and not gathered.rejected:
+    if not gathered.rejected and (unlisted := sum(file not in listed for file in _sound_files(source))):
         notes.append(f"left out: {unlisted} sound files that the metadata does not list")
     return gathered.listing(name or source.resolve().name, "audiofolder", source, None, notes)
 

@@ -256,7 +256,8 @@ def begins_like_sound(path: Path) -> bool:
         if not stat.S_ISREG(path.stat().st_mode):
             return False
         with path.open("rb") as file:
-            return file.read(12).startswith(SOUND_BEGINS)
+            head = file.read(12)
+            return head.startswith(SOUND_BEGINS) and head[8:] != b"WEBP"  # a picture in RIFF, as WAV is
     except OSError:
         return False
 

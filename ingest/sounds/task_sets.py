@@ -43,7 +43,6 @@ SPEECH_COMMANDS_LICENSE = "Speech Commands: P. Warden (2018), Google, CC BY 4.0"
 LIBRICOUNT_LICENSE = (
     "LibriCount: F.-R. Stöter, S. Chakrabarty, E. Habets and B. Edler (2018), CC BY 4.0; speech from LibriSpeech, CC BY 4.0"
 )
-NOTES_LICENSE = "CC0 1.0: synthesised by Auricle, free for any use"
 
 
 def read_nsynth(source: Path, name: str | None = None) -> Listing:
@@ -185,19 +184,18 @@ def read_notes(source: Path, name: str | None = None) -> Listing:
     Label sets `note`, `octave` and `timbre`; the group is the timbre.
     """
     write_notes(source)
-    listing = replace(datasets.read_audiofolder(source, name or "notes"), reader="notes", license=NOTES_LICENSE)
+    listing = replace(datasets.read_audiofolder(source, name or "notes"), reader="notes", license=datasets.STARTER_LICENSE)
     return ordered(listing, note=NOTES)
 
 
 def read_stimuli(source: Path, name: str | None = None) -> Listing:
-    """Auricle's own battery of stimuli, which stage tuning plays: 828 sounds of which every property is known, written to `source` unless they are
-    there.
+    """Auricle's own battery of 828 stimuli, which stage tuning plays, written to `source` unless they are there.
 
-    Label set `kind`; the group is the condition, whose repeats differ in phases or noise.
+    Every property of them is known. Label set `kind`; the group is the condition, whose repeats differ in phases or noise.
     """
     write_stimuli(source)
     listing = datasets.read_audiofolder(source, name or "stimuli", Reading(labels=("kind",)))
-    return replace(listing, reader="stimuli", license=NOTES_LICENSE)
+    return replace(listing, reader="stimuli", license=datasets.STARTER_LICENSE)
 
 
 def _nsynth_examples(table: Path) -> dict[str, object]:

@@ -57,7 +57,7 @@ def pick_layers(network: Network, names: Sequence[str] | None, positions: bool, 
     if positions:
         chosen = [layer for layer in chosen if layer.is_map or layer.axes == "unit"]
         if not any(layer.is_map for layer in chosen):
-            raise UserError(f"positions need convolutions, and no chosen layer of {network.name} is one: choose others with --layers")
+            raise UserError(f"positions need convolutions, and no chosen layer of {network.name} is one: choose others with layers")
     if first:
         if without := [layer.name for layer in chosen if layer.axes.startswith("channel")]:
             raise UserError(
@@ -111,7 +111,7 @@ def ingest_activations(
     }
     key: dict[str, Any] = {"code_version": CODE_VERSION, "dataset_sha256": content_sha256, "network_sha256": network.checkpoint_sha256}
     if settings.shares is None:
-        settings = replace(settings, shares=not positions and takes_shares(warehouse, STAGE, parameters, key, for_specificity))
+        settings = replace(settings, shares=not (positions or first) and takes_shares(warehouse, STAGE, parameters, key, for_specificity))
         parameters |= settings.parameters()
     if by_layer := settings.dtype == "auto" and (lost or stored_types.is_by_layer(warehouse, STAGE, parameters, key)):
         parameters["dtype"] = "auto"

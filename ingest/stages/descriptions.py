@@ -17,7 +17,7 @@ from ingest.language.text_encoders import TextEncoder, load_encoder
 from ingest.methods import held_out, rules
 from ingest.methods.commonalities import calibrate_shared, commonalities
 from ingest.methods.contrast import Contrast, middle, near_misses
-from ingest.methods.extremes import answered, drawn_order
+from ingest.methods.extremes import answered, drawn_order, is_alive
 from ingest.methods.rule_words import phrase
 from ingest.methods.summaries import THRESHOLD, Point, calibrate, calibrate_as_released, clean_points, summary_prompt
 from ingest.stages import Context, Outcome, Progress, silent
@@ -196,7 +196,7 @@ class _Work:
         """A layer's neurons but the dead ones; clips without a caption, or held out, are passed over. Of neurons that are never below 0, clips
         at 0 are none of the highest. Equal clips come in a drawn order."""
         matrix = np.asarray(layer.matrix())
-        alive = (np.where(np.isfinite(matrix), matrix, 0) != 0).any(axis=1)
+        alive = is_alive(matrix)
         usable = np.array([int(clip) in self.captions for clip in self.recorded.clip_ids])
         values, clips = matrix[:, usable], self.recorded.clip_ids[usable]
         k, seed = self.settings.k, self.settings.seed
@@ -277,7 +277,7 @@ def ingest_rules(
     not made of measurements; a layer is a unit of work. What is predicted of every clip is a file beside the activations'."""
     settings = settings or Settings()
     recorded = read_recorded(warehouse, activation_run)
-    _, captioner = read_captions(warehouse, caption_run)
+    captioner, _, _ = ledger.finished(warehouse, caption_run, "captions")
     key, _, _ = ledger.finished(warehouse, property_run, "properties")
     parameters = {"held_out": settings.held_out, "captions": captioner, "properties": key, "model": "measured"}
     run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=settings.seed)
@@ -290,7 +290,7 @@ def ingest_rules(
     for item, layer in run.pending(plan, progress):
         matrix = np.asarray(layer.matrix())
         found = rules.find(measured.conditions, matrix)
-        alive = (np.where(np.isfinite(matrix), matrix, 0) != 0).any(axis=1)
+        alive = is_alive(matrix)
         file = _published(run, layer, found.predicted)
         run.record([item], {**rule_rows(layer, found, measured.names, np.flatnonzero(alive)), "prediction_file": pl.DataFrame([file])})
         worked += 1
@@ -303,11 +303,7 @@ def _published(run: Run, layer: RecordedLayer, predicted: np.ndarray) -> dict[st
     folder = store.run_folder(run.warehouse, run.run_id, continued=False)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{layer.layer_id:04d}.predicted.npy"
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        np.save(file, predicted.astype(np.float16))
-    digest = store.sha256_file(temporary)
-    store.publish(temporary, path)
+    digest = store.save_array(path, predicted.astype(np.float16))
     return {
         "layer_id": layer.layer_id, "path": path.relative_to(run.warehouse.parent).as_posix(), "neurons": predicted.shape[0],
         "clips": predicted.shape[1], "dtype": "float16", "sha256": digest,

@@ -125,7 +125,8 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
         run.record([item], tables)
         worked += 1
     run.finish()
-    if worked and unit == "clip" and not context.positions and getattr(context.settings("activations"), "shares", False) is None:
+    recording = context.settings("activations")
+    if worked and unit == "clip" and not context.positions and recording.shares is None and recording.token == "all":
         run = replace(run, why="; ".join(filter(None, (run.why, CLIPS_COUNTED))))
     return Outcome(run, worked, run.failures())
 

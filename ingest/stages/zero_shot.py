@@ -54,15 +54,17 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
         "dataset": recorded.dataset, "network": recorded.network, "clip_s": recorded.clip_s, "prompts": prompts,
         "label_set": settings.label_set,
     }  # fmt: skip
+    device = pick_device(context.settings("activations").device)
     run = ledger.begin(
         context.warehouse, STAGE, parameters=parameters, code_version=CODE_VERSION, dataset_sha256=recorded.dataset_sha256,
-        network_sha256=recorded.network_sha256, device=pick_device(context.settings("activations").device),
+        network_sha256=recorded.network_sha256, device=device,
     )  # fmt: skip
     labelled = np.flatnonzero(recorded.labels >= 0)
     embeddings: np.ndarray | None = None
     worked = 0
     for item, prompt in run.pending({f"prompt {prompt}": prompt for prompt in prompts}, progress):
         if embeddings is None:
+            network.module.to(device)
             embeddings = audio_embeddings(network, [recorded.clip_names[column] for column in labelled], context.paths)
         texts = text_embeddings(network, [prompted(prompt, name) for name in recorded.class_names])
         found = ZeroShot(texts)(embeddings)

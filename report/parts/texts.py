@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-REDUCTIONS = {"mean": "mean over time", "max": "maximum over time", "cls": "first token", "window_mean": "mean over windows"}
+REDUCTIONS = {"mean": "mean over time", "max": "maximum over time", "cls": "first token", "window_mean": "mean over windows",
+              "active": "share of values above 0"}  # fmt: skip
 
 
 def cut(text: str, most: int) -> str:

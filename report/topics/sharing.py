@@ -13,8 +13,8 @@ LARGEST = 100
 
 
 class Sharing(Topic):
-    """The latest finished run: matrices of the derived table `sharing_matrix` by AAPE, the study's own classes in their rows; each has `title`,
-    `is_own`, and as `cells` the rows of the table in which both classes have neurons or one has."""
+    """The latest finished run: matrices of the derived table `sharing_matrix` by AAPE, the study's own classes in their rows; each has
+    `label_set`, `dataset`, `other_label_set`, `is_own`, and as `cells` the rows of the table in which both classes have neurons or one has."""
 
     stage = "specificity"
     tables = ("sharing_matrix",)

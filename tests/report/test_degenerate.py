@@ -16,8 +16,7 @@ from ingest.run import run_study
 from ingest.stages import activations, interventions
 from ingest.study import DatasetChoice, NetworkChoice, Study
 from report.site import build
-from tests.kill_points import Silent
-from tests.small import CLIP_S, RATE, spectrogram, write_label_map, write_sounds
+from tests.small import CLIP_S, RATE, Silent, spectrogram, write_label_map, write_sounds
 from warehouse.store import UserError
 
 pytestmark = pytest.mark.slow

@@ -7,8 +7,7 @@ import pytest
 from ingest.run import run_study
 from ingest.study import make_study
 from report.site import build
-from tests.kill_points import Silent
-from tests.small import write_sounds
+from tests.small import Silent, write_sounds
 
 pytestmark = pytest.mark.slow
 

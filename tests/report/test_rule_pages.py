@@ -12,8 +12,7 @@ from ingest.stages import activations, descriptions
 from ingest.study import DatasetChoice, NetworkChoice, Study
 from report.parts.texts import quantity
 from report.site import build
-from tests.kill_points import Silent
-from tests.small import write_sounds
+from tests.small import Silent, write_sounds
 
 pytestmark = pytest.mark.slow
 

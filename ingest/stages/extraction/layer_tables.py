@@ -62,11 +62,7 @@ def finish_layers(
                 matrix = assemble(shards, index, row, len(neuron_ids))
                 matrix = matrix.astype(np.float16) if fits else matrix
                 path = folder / f"{layer_id:04d}-{re.sub(r'[^A-Za-z0-9]+', '-', layer.name)[:60]}.{reduction}.npy"
-                temporary = path.with_name(path.name + ".tmp")
-                with temporary.open("wb") as file:
-                    np.save(file, matrix)
-                digest = store.sha256_file(temporary)
-                store.publish(temporary, path)
+                digest = store.save_array(path, matrix)
                 file_row = {
                     "path": path.relative_to(run.warehouse.parent).as_posix(),
                     "layer_id": layer_id,

@@ -180,7 +180,7 @@ class Extraction:
                 )
             for number, reduction in enumerate(self.recorder.reductions):
                 found = recorded.reductions[reduction].float().cpu()
-                if self.settings.dtype == "float16" == self.dtype.name and bool((found.abs().nan_to_num(0, posinf=0) > FLOAT16_MAX).any()):
+                if self.settings.dtype == "float16" and bool((found.abs().nan_to_num(0, posinf=0) > FLOAT16_MAX).any()):
                     raise UserError(f"layer {layer.name} of {self.network.name} exceeds float16: use --dtype float32")
                 bad = ~found.isfinite()
                 if bool(bad.any()):

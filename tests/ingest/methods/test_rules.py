@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from ingest.methods import rules
+from ingest.methods import held_out, rules
 
 CLIPS, SOURCES = 1200, 400
 
@@ -67,7 +67,7 @@ def test_predictions_hold_on_clips_not_written_from(found, planted):
     kinds, responses, its = found
     out = ~planted[2]
     for place in range(len(kinds)):
-        positive = rules.positives(responses[place : place + 1, out])[0]
+        positive = held_out.positives(responses[place : place + 1, out])[0]
         assert roc_auc_score(positive, its.predicted[place, out]) > 0.9
         assert its.low[place] - 0.05 < roc_auc_score(positive, its.predicted[place, out])
     assert np.nanmin(its.predicted) >= 0

@@ -27,7 +27,7 @@ from ingest.run import run_study
 from ingest.sounds.sound import load
 from ingest.stages.extraction.recording import Recorder
 from ingest.study import make_study
-from tests.kill_points import Silent
+from tests.small import Silent
 from warehouse.store import UserError
 
 pytestmark = pytest.mark.outside

@@ -220,7 +220,9 @@ def test_sources_that_are_no_data_set(tmp_path: Path) -> None:
         assert "gone does not exist: give the folder that holds the sounds" in refusal(reader, tmp_path / "gone")
         assert "file is not a folder: give the folder that holds the sounds" in refusal(reader, tmp_path / "file")
     assert "empty holds no sound files" in refusal("folder", tmp_path / "empty")
-    assert "holds no metadata.csv or metadata.jsonl; for one folder a class use reader folder" in refusal("audiofolder", tmp_path / "empty")
+    assert "holds no metadata.csv, metadata.jsonl or metadata.parquet; for one folder a class use reader folder" in refusal(
+        "audiofolder", tmp_path / "empty"
+    )
     assert refusal("esc-50", tmp_path) == f"unknown reader esc-50: choose one of {', '.join(READERS)}"
 
 

@@ -19,9 +19,8 @@ from ingest.stages import ablations, activations, descriptions
 from ingest.stages.dissections import Settings
 from ingest.stages.recorded import read_recorded
 from ingest.study import DatasetChoice, NetworkChoice, Study, check_study
-from tests.kill_points import Silent
 from tests.language_server import RuleServer
-from tests.small import CLIP_S, RATE, small_network, write_sounds
+from tests.small import CLIP_S, RATE, Silent, small_network, write_sounds
 from warehouse import store
 from warehouse.check import check
 from warehouse.store import UserError

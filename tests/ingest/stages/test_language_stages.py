@@ -23,9 +23,8 @@ from ingest.sounds.sound import load
 from ingest.stages import ablations, activations, captions, descriptions, dissections
 from ingest.stages.recorded import read_recorded
 from ingest.study import DatasetChoice, NetworkChoice, Study
-from tests.kill_points import Silent
 from tests.language_server import RuleServer
-from tests.small import small_network, write_sounds
+from tests.small import Silent, small_network, write_sounds
 from warehouse import store
 from warehouse.check import check
 from warehouse.store import UserError

@@ -13,8 +13,7 @@ from ingest.sounds.readers import read_dataset
 from ingest.stages import activations, interventions
 from ingest.stages.recorded import read_recorded
 from ingest.study import DatasetChoice, NetworkChoice, Study
-from tests.kill_points import Silent
-from tests.small import planted_network, write_label_map, write_sounds
+from tests.small import Silent, planted_network, write_label_map, write_sounds
 from warehouse import store
 from warehouse.check import check
 from warehouse.store import UserError

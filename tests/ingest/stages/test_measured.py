@@ -17,9 +17,8 @@ from ingest.stages import activations, captions, descriptions, scores
 from ingest.stages.properties import read_properties
 from ingest.stages.recorded import clip_groups, read_recorded
 from ingest.study import DatasetChoice, NetworkChoice, Study
-from tests.kill_points import Silent
 from tests.language_server import RuleServer
-from tests.small import write_sounds
+from tests.small import Lines, Silent, write_sounds
 from tests.test_resume import content
 from warehouse import ledger, store
 from warehouse.check import check
@@ -27,16 +26,6 @@ from warehouse.check import check
 pytestmark = pytest.mark.slow
 
 SPEC = f"{__file__.rpartition('/ingest/')[0]}/small.py:small_network"
-
-
-class Lines(Silent):
-    """Keeps what is said."""
-
-    def __init__(self):
-        self.said = []
-
-    def say(self, line):
-        self.said.append(line)
 
 
 def study(folder, stages=("scores",), **choices):

@@ -6,8 +6,7 @@ import pytest
 from ingest.networks.registry import name_outputs
 from ingest.run import run_study
 from ingest.study import make_study
-from tests.kill_points import Silent
-from tests.small import unnamed_network, write_label_map, write_sounds
+from tests.small import Silent, unnamed_network, write_label_map, write_sounds
 from warehouse.store import UserError
 
 pytestmark = pytest.mark.slow

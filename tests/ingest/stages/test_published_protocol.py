@@ -24,9 +24,8 @@ from ingest.study import read_study
 from tests.ingest.language.test_text_encoders import clip as write_clip  # noqa: F401  a fixture
 from tests.ingest.networks import test_beats, test_transformer
 from tests.ingest.networks.test_laion_clap import write_laion_clap
-from tests.kill_points import Silent
 from tests.language_server import RuleServer
-from tests.small import CLIP_S, RATE, spectrogram, write_sounds
+from tests.small import CLIP_S, RATE, Lines, Silent, spectrogram, write_sounds
 from warehouse import store
 from warehouse.check import check
 from warehouse.store import UserError
@@ -350,6 +349,17 @@ def test_k_and_tau_and_the_elbow_from_a_study(folder, request, minilm_folder):
     for wrong, why in (("ks = []", "ks is empty"), ("taus = [1.5]", "taus has 1.5"), ("elbow = 2", "elbow is 2, it must be at least 3")):
         with pytest.raises(UserError, match=why):
             ingest(folder, "polysemanticity", f"{captions}[polysemanticity]\n{wrong}\n")
+
+
+def test_the_first_token_has_no_shares_of_moments_so_specificity_counts_clips(folder):
+    test_transformer.save(folder / "ast", "ast")
+    text = BASE.format(stages='"specificity"', network=folder / "ast").replace("[activations]", "clip_s = 1.0\n[activations]")
+    (folder / "ast.toml").write_text(text + '\ntoken = "first"\n')
+    lines = Lines()
+    run_study(folder / "ast.duckdb", read_study(folder / "ast.toml"), lines)
+    with store.connect_readonly(folder / "ast.duckdb") as con:
+        assert con.execute("SELECT DISTINCT reduction FROM activation_file").fetchall() == [("cls",)]
+    assert not any("shares = true" in line for line in lines.said)  # which would be refused
 
 
 # --- CLIP for module A, MiniLM for calibration; LAION's CLAP ---------------------------------------------------------------------------------------

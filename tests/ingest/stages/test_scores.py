@@ -22,9 +22,8 @@ from ingest.stages import activations, captions, descriptions
 from ingest.stages import scores as scores_stage
 from ingest.stages.recorded import read_recorded
 from ingest.study import DatasetChoice, NetworkChoice, Study, check_study
-from tests.kill_points import Silent
 from tests.language_server import RuleServer
-from tests.small import write_sounds
+from tests.small import Silent, write_sounds
 from warehouse import store
 from warehouse.check import check
 from warehouse.store import UserError

@@ -45,9 +45,9 @@ from report.topics import specificity as pages
 from report.topics.specific_ablations import SpecificAblations
 from report.topics.topic import Known
 from tests.ingest.networks.test_m2d import SMALL, weights_of
-from tests.kill_points import Points, Silent
+from tests.kill_points import Points
+from tests.small import Silent, write_label_map, write_sounds
 from tests.small import planted_network as small_network
-from tests.small import write_label_map, write_sounds
 from warehouse import store
 from warehouse.check import check
 from warehouse.store import UserError

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import duckdb
@@ -19,8 +20,8 @@ from report import contents, site
 from report.topics.sharing import Sharing
 from report.topics.specificity import Specificity
 from report.topics.topic import Known
-from tests.kill_points import Silent
-from tests.small import write_sounds
+from tests.small import Lines, Silent, write_sounds
+from warehouse import store
 from warehouse.check import check
 from warehouse.store import UserError
 
@@ -42,16 +43,6 @@ def levels():
         prepare=lambda waveforms: waveforms.unfold(1, 80, 80).abs().amax(dim=2, keepdim=True), counts_padding=False,
     )
 '''
-
-
-class Lines(Silent):
-    """Keeps what is said."""
-
-    def __init__(self):
-        self.said = []
-
-    def say(self, line):
-        self.said.append(line)
 
 
 def write(path, tokens, sounding):
@@ -275,3 +266,21 @@ def test_matrices_on_the_network_s_pages(con, shared):
         assert text.count('data-chart="sharing"') == 2
         assert '"sharing1":[{' in text
         assert 'data-chart="specific_classes"' in text
+
+
+def test_data_sets_whose_defaults_differ_are_compared_too(shared, tmp_path):
+    shutil.copy(shared / "w.duckdb", tmp_path)
+
+    def across(name):
+        with store.connect_readonly(tmp_path / "w.duckdb") as con:
+            frame = tables.table(con, name)
+            return frame.filter(frame["first_dataset"] != frame["second_dataset"]).drop("parameters").rows()
+
+    alike = {name: across(name) for name in ("sharing", "sharing_matrix")}
+    assert all(alike.values())
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as con:  # as the paper's share of ESC-50 beside that of others
+        con.execute(
+            """UPDATE run SET parameters = json_merge_patch(parameters::JSON, '{"lowest_entropy": 0.015}')
+            WHERE run_id = (SELECT max(run_id) FROM run WHERE stage = 'specificity')"""
+        )
+    assert {name: across(name) for name in alike} == alike

@@ -10,8 +10,7 @@ from ingest.run import run_study
 from ingest.sounds.stimuli import battery
 from ingest.stages import tuning
 from ingest.study import make_study
-from tests.kill_points import Silent
-from tests.small import write_sounds
+from tests.small import Silent, write_sounds
 from warehouse.check import check
 from warehouse.store import UserError
 

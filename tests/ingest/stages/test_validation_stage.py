@@ -8,7 +8,7 @@ from analyze import tables
 from ingest.run import run_study
 from ingest.stages.validation import studies
 from ingest.study import make_study
-from tests.kill_points import Silent
+from tests.small import Silent
 from warehouse import store
 from warehouse.check import check
 

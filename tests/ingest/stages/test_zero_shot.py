@@ -13,8 +13,7 @@ from ingest.sounds.readers import READERS, read_dataset
 from ingest.stages import zero_shot
 from ingest.study import make_study
 from report.site import build
-from tests.kill_points import Silent
-from tests.small import reading_network, write_sounds
+from tests.small import Silent, reading_network, write_sounds
 from warehouse.check import check
 from warehouse.store import UserError
 
