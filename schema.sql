@@ -1363,3 +1363,9 @@ COMMENT ON COLUMN tuning_curve.neuron_id IS 'Neuron.';
 COMMENT ON COLUMN tuning_curve.curve IS 'frequency (tones), band (third-octave noise), level, tone and noise with rate, rate at half depth, rate at a quarter of depth, unmodulated; sweep up, sweep down; harmonics, followed by all, no fundamental, jittered; clicks, gap, onset, ripple.';
 COMMENT ON COLUMN tuning_curve.responses IS 'Mean response to each condition, in order of tuning_condition.position.';
 COMMENT ON COLUMN tuning_curve.error IS 'Standard error of such a mean, from repeats.';
+
+-- Ends of the 95 % interval of a share of `total` that are independent: Wilson's score (Wilson 1927, J. Am. Stat. Assoc. 22).
+CREATE MACRO wilson_low(share, total) AS
+    round((share + 1.920729410347 / total - sqrt(3.841458820694 * (share * (1 - share) + 0.9603647051735 / total) / total)) / (1 + 3.841458820694 / total), 9) + 0;
+CREATE MACRO wilson_high(share, total) AS
+    round((share + 1.920729410347 / total + sqrt(3.841458820694 * (share * (1 - share) + 0.9603647051735 / total) / total)) / (1 + 3.841458820694 / total), 9) + 0;

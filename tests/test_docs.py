@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from analyze import tables
 from ingest import stages
 from ingest.methods import probes, similarity, specificity
 from ingest.study import check_study, make_study
@@ -61,3 +62,13 @@ def test_public_functions_of_the_named_methods_have_an_example(module):
     own = {"probes": {"usable", "answerable", "left_out", "fit_linear", "predict_linear", "linear_predictions_from_gram"}}
     short = module.__name__.rpartition(".")[2]
     assert [name for name in public if f"{short}.{name}(" not in text and name not in own.get(short, ())] == []
+
+
+def test_every_command_of_the_papers_was_run_and_its_output_kept():
+    named = set()
+    for command, others in re.findall(r"`auricle analyze (\w+)`((?:,? (?:and )?`\w+`)*)", (ROOT / "docs" / "papers.md").read_text()):
+        named |= {command, *re.findall(r"`(\w+)`", others)} & set(tables.names())
+    kept = (ROOT / "benchmarks" / "results" / "papers").glob("*.txt")
+    printed = {name for path in kept for name in re.findall(r"^\$ auricle analyze (\w+)", path.read_text("utf-8"), re.MULTILINE)}
+    assert len(named) > 25
+    assert named - printed == {"ratings"}  # which takes people

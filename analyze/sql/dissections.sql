@@ -39,8 +39,7 @@ published (kind, method, function, top1, top5, cosine) AS (
 )
 SELECT
     network, dataset, concept_set, mode, summed.method, summed.function, neurons, first / neurons AS top1,
-    (first / neurons + 1.92073 / neurons - 1.95996 * sqrt(first / neurons * (1 - first / neurons) / neurons + 0.960365 / neurons / neurons)) / (1 + 3.84146 / neurons) AS low,
-    (first / neurons + 1.92073 / neurons + 1.95996 * sqrt(first / neurons * (1 - first / neurons) / neurons + 0.960365 / neurons / neurons)) / (1 + 3.84146 / neurons) AS high,
+    wilson_low(first / neurons, neurons) AS low, wilson_high(first / neurons, neurons) AS high,
     CASE WHEN summed.method <> 'ICL' OR icl_top >= 5 THEN among_five / neurons END AS top5, summed.cosine, published.top1::DOUBLE AS published_top1, published.top5::DOUBLE AS published_top5,
     published.cosine::DOUBLE AS published_cosine, parameters, run_id
 FROM summed JOIN latest USING (run_id, method) LEFT JOIN v_published_kind USING (run_id)

@@ -23,8 +23,7 @@ told AS (
 )
 SELECT latest.network, latest.dataset, layer.name AS layer, layer.position, partition, number, cluster.neurons, place, class.name AS class, share, changed, total,
        repetitions, accuracy,
-       (accuracy + 1.92073 / total - 1.95996 * sqrt(accuracy * (1 - accuracy) / total + 0.960365 / total / total)) / (1 + 3.84146 / total) AS low,
-       (accuracy + 1.92073 / total + 1.95996 * sqrt(accuracy * (1 - accuracy) / total + 0.960365 / total / total)) / (1 + 3.84146 / total) AS high,
+       wilson_low(accuracy, total) AS low, wilson_high(accuracy, total) AS high,
        deviation, class_id, cluster_id, parameters, latest.run_id
 FROM told JOIN latest USING (run_id) JOIN cluster USING (cluster_id) JOIN layer USING (layer_id) JOIN class USING (class_id)
 WHERE place <= 10

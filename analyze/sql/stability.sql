@@ -56,15 +56,11 @@ summed AS (
     FROM compared JOIN limits USING (first_run, second_run, layer_id) GROUP BY ALL
 )
 SELECT pair.network, dataset, layer.name AS layer, layer.position, first_seed, second_seed, summed.neurons, identical,
-       (identical + z2 / 2 / summed.neurons - sqrt(z2 * (identical * (1 - identical) + z2 / 4 / summed.neurons) / summed.neurons)) / (1 + z2 / summed.neurons)
-           AS identical_low,
-       (identical + z2 / 2 / summed.neurons + sqrt(z2 * (identical * (1 - identical) + z2 / 4 / summed.neurons) / summed.neurons)) / (1 + z2 / summed.neurons)
-           AS identical_high,
+       wilson_low(identical, summed.neurons) AS identical_low, wilson_high(identical, summed.neurons) AS identical_high,
        jaccard, jaccard - sqrt(z2 / indices) * deviation AS jaccard_low, jaccard + sqrt(z2 / indices) * deviation AS jaccard_high,
        mismatched, mismatched - sqrt(z2 / mismatches) * mismatched_deviation AS mismatched_low,
        mismatched + sqrt(z2 / mismatches) * mismatched_deviation AS mismatched_high, mismatched_95, above AS above_mismatched,
-       (above + z2 / 2 / indices - sqrt(z2 * (above * (1 - above) + z2 / 4 / indices) / indices)) / (1 + z2 / indices) AS above_low,
-       (above + z2 / 2 / indices + sqrt(z2 * (above * (1 - above) + z2 / 4 / indices) / indices)) / (1 + z2 / indices) AS above_high,
+       wilson_low(above, indices) AS above_low, wilson_high(above, indices) AS above_high,
        first_run, second_run
 FROM summed JOIN pair USING (first_run, second_run) JOIN layer USING (layer_id), (SELECT 1.959964 ^ 2 AS z2)
 ORDER BY pair.network, dataset, first_run, second_run, layer.position;

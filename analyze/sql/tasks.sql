@@ -24,8 +24,7 @@ published (reader, k, layer, knn, zero_shot) AS (
            ('pcvc', 7, 'conv3', 0.308, 0.045), ('speech-commands', 1, 'conv4', 0.4, 0.029), ('libricount', 20, 'fc1', 0.525, 0.202)
 )
 SELECT latest.network, latest.dataset, label_set.name AS label_set, best.total AS clips, classes, best.k, best.layer, share AS knn,
-       (share + 1.92073 / best.total - 1.95996 * sqrt(share * (1 - share) / best.total + 0.960365 / best.total / best.total)) / (1 + 3.84146 / best.total) AS low,
-       (share + 1.92073 / best.total + 1.95996 * sqrt(share * (1 - share) / best.total + 0.960365 / best.total / best.total)) / (1 + 3.84146 / best.total) AS high,
+       wilson_low(share, best.total) AS low, wilson_high(share, best.total) AS high,
        prompt, prompted.accuracy AS zero_shot, 1 / classes AS chance, published.k AS published_k, published.layer AS published_layer,
        published.knn::DOUBLE AS published_knn, published.zero_shot::DOUBLE AS published_zero_shot, parameters, latest.run_id
 FROM best JOIN latest USING (run_id) JOIN label_set USING (label_set_id) JOIN dataset USING (dataset_id)

@@ -4,8 +4,7 @@ WITH latest AS (
     SELECT run_id, network, dataset, parameters FROM v_run WHERE stage = 'validation' AND is_latest
 )
 SELECT network, dataset, method, measure, layer, kind, correct, total, correct / total AS share,
-       (correct / total + 1.92073 / total - 1.95996 * sqrt(correct / total * (1 - correct / total) / total + 0.960365 / total / total)) / (1 + 3.84146 / total) AS low,
-       (correct / total + 1.92073 / total + 1.95996 * sqrt(correct / total * (1 - correct / total) / total + 0.960365 / total / total)) / (1 + 3.84146 / total) AS high,
+       wilson_low(correct / total, total) AS low, wilson_high(correct / total, total) AS high,
        parameters, run_id
 FROM validation JOIN latest USING (run_id)
 ORDER BY network, dataset, run_id, method, measure, layer, kind;

@@ -22,8 +22,7 @@ published (reader, accuracy) AS (
     VALUES ('nsynth', 0.071), ('medley-solos-db', 0.807), ('gtzan', 0.307), ('pcvc', 0.045), ('speech-commands', 0.029), ('libricount', 0.202), ('esc50', 0.826)
 )
 SELECT network, dataset, label_set, prompt, class.name AS class, correct, total, correct / total AS accuracy,
-       (correct / total + 1.92073 / total - 1.95996 * sqrt(correct / total * (1 - correct / total) / total + 0.960365 / total / total)) / (1 + 3.84146 / total) AS low,
-       (correct / total + 1.92073 / total + 1.95996 * sqrt(correct / total * (1 - correct / total) / total + 0.960365 / total / total)) / (1 + 3.84146 / total) AS high,
+       wilson_low(correct / total, total) AS low, wilson_high(correct / total, total) AS high,
        1 / classes AS chance, taken.name AS taken_for,
        CASE WHEN network = 'clap-2022' AND summed.class_id IS NULL THEN published.accuracy END::DOUBLE AS published, summed.class_id, parameters, run_id
 FROM summed JOIN latest USING (run_id) JOIN asked USING (run_id) LEFT JOIN class USING (class_id) LEFT JOIN class AS taken ON taken.class_id = taken_id
