@@ -34,8 +34,8 @@ turned AS (
     GROUP BY ALL
 )
 SELECT network, dataset, summed.criterion, summed.share, summed.repetitions, summed.neurons, summed.clips, summed.accuracy, summed.deviation,
-       100 * (whole.accuracy - summed.accuracy) AS drop, bounded.lost.low, bounded.lost.high, 100 * (whole.accuracy - chance.accuracy) AS random_drop,
-       CASE WHEN summed.criterion NOT IN ('none', 'random') THEN 100 * (chance.accuracy - summed.accuracy) END AS difference,
+       round(100 * (whole.accuracy - summed.accuracy), 9) + 0 AS drop, bounded.lost.low, bounded.lost.high, round(100 * (whole.accuracy - chance.accuracy), 9) + 0 AS random_drop,
+       CASE WHEN summed.criterion NOT IN ('none', 'random') THEN round(100 * (chance.accuracy - summed.accuracy), 9) + 0 END AS difference,
        CASE WHEN summed.criterion <> 'random' THEN bounded.more.low END AS difference_low,
        CASE WHEN summed.criterion <> 'random' THEN bounded.more.high END AS difference_high, worse, better, sign_test(worse, better) AS p_value,
        parameters, run_id
