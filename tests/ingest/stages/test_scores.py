@@ -21,6 +21,7 @@ from ingest.run import run_study
 from ingest.stages import activations, captions, descriptions
 from ingest.stages import scores as scores_stage
 from ingest.stages.recorded import read_recorded
+from ingest.stages.scoring import comparing
 from ingest.study import DatasetChoice, NetworkChoice, Study, check_study
 from tests.language_server import RuleServer
 from tests.small import Silent, write_sounds
@@ -300,7 +301,7 @@ def test_sounds_are_compared_by_an_audio_text_network(copied, clap):
 def test_of_a_text_too_long_the_beginning_is_compared(made, clap):
     name = sorted(path for path in (made / "sounds").rglob("*.wav"))[0]
     long, short = "a sound of rain " * 60, "a sound"
-    found = scores_stage._by_sound(clap, ["one"], {"one": name}).embed([long, short])
+    found = comparing.by_sound(clap, ["one"], {"one": name}).embed([long, short])
     fitting = []
     for length in range(150, 400):
         with contextlib.suppress(UserError):
