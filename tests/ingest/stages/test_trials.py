@@ -29,7 +29,9 @@ def made(tmp_path_factory, minilm_folder):
         start = rng.uniform(0, 0.65)
         there = ((time > start) & (time < start + 0.35)).astype(float)
         kind = ("low", "noise")[clip % 2]
-        sound = np.sin(2 * np.pi * rng.uniform(140, 230) * time) * rng.uniform(0.05, 0.5) if kind == "low" else 0.1 * rng.standard_normal(RATE)
+        sound = (
+            np.sin(2 * np.pi * rng.uniform(140, 230) * time) * rng.uniform(0.05, 0.5) if kind == "low" else 0.1 * rng.standard_normal(RATE)
+        )
         soundfile.write(folder / "sounds" / kind / f"{clip:03d}.wav", there * sound + 0.001 * rng.standard_normal(RATE), RATE)
     settings = {
         "activations": activations.Settings(device="cpu", batch=16, top_k=30), "descriptions": descriptions.Settings(held_out=0.5),
