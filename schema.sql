@@ -1369,3 +1369,47 @@ CREATE MACRO wilson_low(share, total) AS
     round((share + 1.920729410347 / total - sqrt(3.841458820694 * (share * (1 - share) + 0.9603647051735 / total) / total)) / (1 + 3.841458820694 / total), 9) + 0;
 CREATE MACRO wilson_high(share, total) AS
     round((share + 1.920729410347 / total + sqrt(3.841458820694 * (share * (1 - share) + 0.9603647051735 / total) / total)) / (1 + 3.841458820694 / total), 9) + 0;
+
+COMMENT ON COLUMN description_score.scorer IS 'How descriptions and clips are compared: captions (cosine of sentence embeddings of description and caption), audio (the same of the sound, by an audio-text network), judge (a language model''s rating of single clips), detection (which clips of the neuron''s whole range, near misses among them, a language model names) or rule (what the measured rule predicts).';
+COMMENT ON COLUMN description_score.clips IS 'Held-out clips compared; for judge and detection the few the model was asked about, half of them from the positives.';
+COMMENT ON COLUMN description_score.floor IS 'What is no better says nothing of the neuron: the 95 % quantile of the AUROC of other neurons'' descriptions for this neuron; for judge and detection that of the same replies when its positives are drawn anew, clips of one recording together.';
+
+CREATE TABLE description_test (
+    run_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    scorer VARCHAR NOT NULL,
+    test VARCHAR NOT NULL,
+    clips INTEGER NOT NULL,
+    value DOUBLE NOT NULL,
+    low DOUBLE,
+    high DOUBLE,
+    floor DOUBLE NOT NULL,
+    p_value DOUBLE NOT NULL,
+    PRIMARY KEY (run_id, neuron_id, scorer, test)
+);
+COMMENT ON TABLE description_test IS 'Tests on held-out clips that are harder to pass than description_score.';
+COMMENT ON COLUMN description_test.run_id IS 'Run of stage scores; its parameters name the descriptions.';
+COMMENT ON COLUMN description_test.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN description_test.scorer IS 'How descriptions and clips are compared, as in description_score.';
+COMMENT ON COLUMN description_test.test IS 'near misses (AUROC of the positives against as many clips, 50 at most, that are most like them, one by one, by measured properties, without these by captions, and that activate the neuron no more than its median clip does), intruder (share right, over all trials, of which of five clips does not belong: four of the 20 highest and one no higher than the median; chance is 0.2) or fuzz (AUROC of windows of sound, within a clip, for those in which the neuron''s course is at its half height or above; mean over its highest held-out clips whose course is not constant, five at least; of rules on measured properties alone).';
+COMMENT ON COLUMN description_test.clips IS 'Held-out clips that took part.';
+COMMENT ON COLUMN description_test.value IS 'AUROC or share right, 0 to 1.';
+COMMENT ON COLUMN description_test.low IS 'Lower end of its 95 % interval, over the recordings that clips were cut from; NULL where these are effectively fewer than two.';
+COMMENT ON COLUMN description_test.high IS 'Upper end.';
+COMMENT ON COLUMN description_test.floor IS 'The 95 % quantile of what other neurons'' descriptions reach on the same clips (for intruder of 256 drawn ones).';
+COMMENT ON COLUMN description_test.p_value IS 'Share of these, this one counted with them, that reach as much.';
+
+CREATE TABLE range_clip (
+    run_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    range VARCHAR NOT NULL,
+    rank INTEGER NOT NULL,
+    clip_id INTEGER NOT NULL,
+    PRIMARY KEY (run_id, neuron_id, range, rank)
+);
+COMMENT ON TABLE range_clip IS 'Held-out clips from a neuron''s range beside its highest and lowest (top_clip).';
+COMMENT ON COLUMN range_clip.run_id IS 'Run of stage scores.';
+COMMENT ON COLUMN range_clip.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN range_clip.range IS 'middle (at the quantiles 90, 75 and 50 % of its values, where these are no positives) or near miss (up to five, as in description_test).';
+COMMENT ON COLUMN range_clip.rank IS 'From 1: of middle clips by falling value, of near misses that of the positive they are like.';
+COMMENT ON COLUMN range_clip.clip_id IS 'Clip.';

@@ -18,6 +18,8 @@ import duckdb
 import numpy as np
 import polars as pl
 
+from analyze import trust
+
 LEVEL = 0.975
 Interval = dict[str, float | None]
 """low and high; None where undefined."""
@@ -194,8 +196,9 @@ FUNCTIONS = {
     "difference_interval": (difference, ["DOUBLE[]", "DOUBLE[]", "BOOLEAN[]", "VARCHAR[]", "VARCHAR[]"], BOUNDS),
     "sign_test": (sign_test, ["BIGINT", "BIGINT"], "DOUBLE"),
     "q_values": (q_values, ["DOUBLE[]"], "DOUBLE[]"),
+    "trust_level": (trust.level, ["DOUBLE", "DOUBLE", "DOUBLE"], "VARCHAR"),
 }
-"""Functions that the tables' SQL may call, on lists over a group of rows, ordered alike."""
+"""Functions that the tables' SQL may call, on lists over a group of rows, ordered alike, or on values."""
 
 
 def register(con: duckdb.DuckDBPyConnection) -> None:
@@ -203,4 +206,5 @@ def register(con: duckdb.DuckDBPyConnection) -> None:
     [(known,)] = con.execute("SELECT count(*) FROM duckdb_functions() WHERE function_name = 'near_copies'").fetchall()
     if not known:
         for name, (function, parameters, result) in FUNCTIONS.items():
-            con.create_function(name, function, parameters, result)  # type: ignore[call-overload]
+            nulls = "special" if name == "trust_level" else "default"
+            con.create_function(name, function, parameters, result, null_handling=nulls)  # type: ignore[call-overload]

@@ -1,5 +1,5 @@
-"""The rating page: people hear a neuron's highest clips and say how well its description and its closed concepts fit (Audio Network Dissection,
-section 4.2, Table 3)."""
+"""The rating page: people hear a neuron's highest clips, and others of its whole range, and say how well its description and its closed concepts fit
+the highest (Audio Network Dissection, section 4.2, Table 3)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,15 @@ from warehouse.store import UserError, connect_readonly
 
 HERE = Path(__file__).parent
 CLIPS = 5
+RANGES = {
+    "high": "These move it most",
+    "middle": "These move it less and less",
+    "near miss": "These are much like the first, but leave it cold",
+    "low": "These move it least",
+}
+"""The ranges whose clips are played, as the page calls them; middle and near misses are known where descriptions were scored (table range_clip)."""
+OTHERS = 3
+"""Clips of each range but the highest."""
 LONGEST = 2000
 """Characters of a description."""
 PREFERRED = (("DB", "cosine_cubed"), ("TAB", "wpmi"))
@@ -31,14 +40,25 @@ GENERATOR = '<meta name="generator" content="Auricle rating">'
 
 @dataclass(slots=True)
 class Item:
-    """A neuron to rate: its description, the sounds of its highest clips by the file they are written to, and the texts to rate in the order
-    in which they stand, each with whose it is (nobody's: the description)."""
+    """A neuron to rate: its description, the sounds of its highest clips by the file they are written to, those of the rest of its range, by that
+    range, and the texts to rate in the order in which they stand, each with whose it is (nobody's: the description)."""
 
     neuron_id: int
     run_id: int
     description: str
     sounds: dict[str, Path] = field(default_factory=dict)
     texts: list[tuple[list[str], str]] = field(default_factory=list)
+    others: dict[str, dict[str, Path]] = field(default_factory=dict)
+
+    @property
+    def played(self) -> dict[str, Path]:
+        """All sounds."""
+        return {path: source for sounds in (self.sounds, *self.others.values()) for path, source in sounds.items()}
+
+    @property
+    def rest(self) -> list[tuple[str, list[str]]]:
+        """The rest of the range in words, with its sounds."""
+        return [(RANGES[name], list(self.others[name])) for name in RANGES if self.others.get(name)]
 
 
 def build_rating(warehouse: Path, folder: Path, neurons: int, seed: int = 0, beside: Sequence[str] | None = None) -> Path:
@@ -71,6 +91,8 @@ def build_rating(warehouse: Path, folder: Path, neurons: int, seed: int = 0, bes
             unreadable = _write_sounds(target, items)
             for item in items:
                 item.sounds = {path: source for path, source in item.sounds.items() if path not in unreadable}
+                for name, sounds in item.others.items():
+                    item.others[name] = {path: source for path, source in sounds.items() if path not in unreadable}
             shown = [item for item in items if item.sounds]
             if not shown:
                 raise UserError("none of the neurons' sounds can be read any more: ingest them again")
@@ -143,15 +165,23 @@ def _candidates(con, study: Study, layer: Layer, run_id: int, random: np.random.
         [neuron_id] = rows[at]
         [(text,)] = con.execute("SELECT description FROM v_description WHERE run_id = ? AND neuron_id = ?", [run_id, neuron_id]).fetchall()
         clips = con.execute(
-            """SELECT clip_id FROM top_clip WHERE run_id = ? AND neuron_id = ? AND reduction = ? AND side = 'high' AND rank <= ?
-               AND NOT (? AND activation <= 0) ORDER BY rank""",
-            [study.run_id, neuron_id, layer.reduction, CLIPS, layer.non_negative],
-        ).fetchall()
+            """SELECT 'high', clip_id, rank FROM top_clip WHERE run_id = $recorded AND neuron_id = $neuron AND reduction = $reduction AND side = 'high'
+                 AND rank <= $clips AND NOT ($non_negative AND activation <= 0)
+               UNION ALL SELECT range, clip_id, rank FROM range_clip WHERE neuron_id = $neuron AND rank <= $others AND run_id = (
+                 SELECT max(scored.run_id) FROM run AS scored JOIN run AS described ON described.run_key = scored.parameters::JSON ->> 'descriptions'
+                 WHERE scored.stage = 'scores' AND scored.status = 'done' AND described.run_id = $described)
+               UNION ALL SELECT 'low', clip_id, rank FROM top_clip WHERE run_id = $recorded AND neuron_id = $neuron AND reduction = $reduction AND side = 'low'
+                 AND rank <= $others
+               ORDER BY rank""",
+            {"recorded": study.run_id, "neuron": neuron_id, "reduction": layer.reduction, "clips": CLIPS, "non_negative": layer.non_negative,
+             "others": OTHERS, "described": run_id},
+        ).fetchall()  # fmt: skip
         item = Item(neuron_id, run_id, cut(text, LONGEST))
-        for (clip_id,) in clips:
-            clip = study.dataset.clips[clip_id]
-            if source := source_path(study.dataset, clip):
-                item.sounds[audio_path(clip)] = source
+        for name in RANGES:
+            for clip_id in (clip_id for range_, clip_id, _ in clips if range_ == name):
+                clip = study.dataset.clips[clip_id]
+                if (source := source_path(study.dataset, clip)) and audio_path(clip) not in item.played:
+                    (item.sounds if name == "high" else item.others.setdefault(name, {}))[audio_path(clip)] = source
         if item.sounds:
             yield item
 
@@ -159,7 +189,7 @@ def _candidates(con, study: Study, layer: Layer, run_id: int, random: np.random.
 def _write_sounds(target: Path, items: list[Item]) -> set[str]:
     """Write every sound that is not there yet; returns those that cannot be read."""
     unreadable = set()
-    for path, source in {path: source for item in items for path, source in item.sounds.items()}.items():
+    for path, source in {path: source for item in items for path, source in item.played.items()}.items():
         if not (target / path).is_file():
             try:
                 replace(target / path, mp3(source))

@@ -37,7 +37,8 @@ REDONE = ("descriptions", "scores", "dissections", "polysemanticity", "ablations
 ADDED = {"clip": ("mean_amplitude",), "sentence_cluster": ("captions",), "description_score": ("p_value",)}
 """Columns that came since."""
 CHANGED = {
-    "schema_version", "run", "work_unit", "failure", "summary_point", "concept", "description_score", "closed_concept", "polysemanticity",
+    "schema_version", "run", "work_unit", "failure", "summary_point", "concept", "description_score", "description_test", "range_clip",
+    "closed_concept", "polysemanticity",
     "sentence_cluster", "sentence_cluster_word", "meaning", "meaning_clip", "meaning_count", "importance", "importance_answer", "unlearning",
     "unlearning_effect",
 }  # fmt: skip

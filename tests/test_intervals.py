@@ -183,7 +183,24 @@ def test_adjectives_and_medians_of_scores_count_near_copies_once(con):
     assert row["discoveries"] == 0
     scores = tables.table(con, "neuron_scores")
     assert scores["q_value"].to_list() == pytest.approx([1] * 40)
+    con.execute("""UPDATE run SET parameters = '{"network": "net", "dataset": "set", "model": {"name": "toy"}}' WHERE run_id = 2""")
+    con.execute("""UPDATE run SET parameters = json_merge_patch(parameters::JSON, '{"descriptions": "k2"}') WHERE run_id = 3""")
+    [row] = tables.table(con, "trust").to_dicts()
+    assert {end: row[end] for end in ("low", "high")} == pytest.approx(intervals.median(0.5 + np.arange(40) // 3 * 0.02, FAMILY))
+    assert (row["engine"], row["test"], row["described"], row["neurons"], row["floor"], row["trusted"]) == (
+        "toy",
+        "held out",
+        40,
+        40,
+        0.6,
+        0,
+    )
+    assert row["above_floor"] == np.mean(0.5 + np.arange(40) // 3 * 0.02 > 0.6)
     con.execute("UPDATE description_score SET p_value = .001 WHERE neuron_id >= 30")
+    con.execute("INSERT INTO description_test SELECT 3, i, 'captions', 'intruder', 60, .3, NULL, NULL, .4, 1 FROM range(8) t(i)")
+    assert tables.table(con, "neuron_scores")["level"].value_counts(sort=True).rows() == [("weak", 30), ("trusted", 10)]
+    plain, hard = tables.table(con, "trust").to_dicts()
+    assert (plain["trusted"], plain["chance"], hard["trusted"], hard["chance"], hard["neurons"]) == (0.25, 0.5, 0, 0.2, 8)
     assert tables.table(con, "description_scores")["discoveries"].to_list() == [0.25]
     con.execute("UPDATE description_score SET p_value = NULL")
     assert tables.table(con, "description_scores")["discoveries"].to_list() == [None]

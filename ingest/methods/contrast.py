@@ -41,14 +41,40 @@ def standing(properties: np.ndarray) -> np.ndarray:
     return np.where(known, (order + 0.5) / np.maximum(1, known.sum(axis=0)), 0.5)
 
 
+def is_cold(responses: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Which clips [clips] (bool) do not activate a neuron: no higher than the middle of its `responses` [clips], and none of the clips `high`."""
+    cold = np.isfinite(responses) & (responses <= np.nanquantile(responses, COLD))
+    cold[high] = False
+    return cold
+
+
 def near_misses(responses: np.ndarray, high: np.ndarray, places: np.ndarray, k: int) -> np.ndarray:
     """Up to `k` clips (columns) whose properties, by `places` [clips, properties] (see `standing`), are most like those of the clips `high` on the mean,
     and of which the `responses` [clips] of a neuron lie no higher than the middle."""
     likeness = -np.abs(places - places[high].mean(axis=0)).mean(axis=1)
-    cold = np.isfinite(responses) & (responses <= np.nanquantile(responses, COLD))
-    cold[high] = False
+    cold = is_cold(responses, high)
     order = np.argsort(-likeness, kind="stable")
     return order[cold[order]][:k]
+
+
+def matched(responses: np.ndarray, high: np.ndarray, places: np.ndarray, k: int, metric: str = "cityblock") -> np.ndarray:
+    """For each of the first `k` of the clips `high` (columns) in turn the clip most like it that is no other's yet, of those of which the `responses`
+    [clips] of a neuron lie no higher than the middle: columns, fewer where these run out.
+
+    `places` [clips, features] say what is alike, by a `metric` of scipy's cdist. Matched one by one, near misses differ among each other as the
+    highest do, so that what is common to both tells neither.
+    """
+    from scipy.spatial.distance import cdist
+
+    cold = np.flatnonzero(is_cold(responses, high))
+    if not len(cold):
+        return cold
+    apart = cdist(places[high[:k]], places[cold], metric)
+    found: list[int] = []
+    for row in apart[: len(cold)]:
+        row[found] = np.inf
+        found.append(int(row.argmin()))
+    return cold[found]
 
 
 def middle(responses: np.ndarray, high: np.ndarray) -> np.ndarray:

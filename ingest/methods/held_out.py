@@ -98,7 +98,7 @@ def interval(similarity: np.ndarray, positive: np.ndarray, groups: Sequence[str]
     _, member = np.unique(np.asarray(groups), return_inverse=True)
     ends = np.full((2, len(positive)), np.nan)
     for row, inside in enumerate(positive):
-        sides = [_effective(member[side]) for side in (inside, ~inside)]
+        sides = [effective_groups(member[side]) for side in (inside, ~inside)]
         if min(sides) < 2:
             continue
         ranks, errors, area = rankdata(similarity[row]), np.zeros(len(inside)), 0.0
@@ -110,14 +110,20 @@ def interval(similarity: np.ndarray, positive: np.ndarray, groups: Sequence[str]
         below = sum(variance**2 / (number - 1) for variance, number in zip(variances, sides, strict=True))
         quantile = t.ppf(0.975, sum(variances) ** 2 / below if below else min(sides) - 1)
         variance = (np.bincount(member, errors) ** 2).sum()
-        independent = area * (1 - area) / variance if 0 < area < 1 and variance > 0 else min(sides)
-        half = quantile * np.sqrt(area * (1 - area) / independent + quantile**2 / (4 * independent**2))
-        center = area + quantile**2 / (2 * independent)
-        ends[:, row] = np.clip((center + np.array([-half, half])) / (1 + quantile**2 / independent), 0, 1)
+        ends[:, row] = around(area, variance, quantile, min(sides))
     return ends[0], ends[1]
 
 
-def _effective(groups: np.ndarray) -> float:
+def around(share: float, variance: float, quantile: float, least: float) -> np.ndarray:
+    """Wilson's interval [2] of a share with that `variance`, for the number of independent cases that would be as uncertain; at the ends of 0 to 1, or
+    without variance, which say nothing of that, for `least` cases. `quantile` is Student's."""
+    cases = share * (1 - share) / variance if 0 < share < 1 and variance > 0 else least
+    half = quantile * np.sqrt(share * (1 - share) / cases + quantile**2 / (4 * cases**2))
+    center = share + quantile**2 / (2 * cases)
+    return np.clip((center + np.array([-half, half])) / (1 + quantile**2 / cases), 0, 1)
+
+
+def effective_groups(groups: np.ndarray) -> float:
     """Effective number of groups of clips [clips], numbered from 0; 0 of no clips."""
     return len(groups) ** 2 / float((np.bincount(groups) ** 2).sum()) if len(groups) else 0.0
 

@@ -89,8 +89,7 @@ class Candidates:
             place = _places(self.values[:, column], seen)
             rows = [row for row, kind in enumerate(self.kinds) if kind[0] == column]
             for row in rows:
-                _, sign, at = self.kinds[row]
-                degrees[row] = np.nan_to_num(np.minimum(place if sign > 0 else 1 - place, at) / at)
+                degrees[row] = _degree(place, *self.kinds[row][1:])
         centre = degrees[:, seen].mean(axis=1, keepdims=True)
         norm = np.linalg.norm(degrees[:, seen] - centre, axis=1, keepdims=True)
         unit = np.where(norm > 1e-6, 1 / np.maximum(norm, 1e-6), 0).astype(np.float32)
@@ -121,6 +120,19 @@ def _places(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
     known = np.sort(values[seen & np.isfinite(values)])
     below = (np.searchsorted(known, values, "left") + np.searchsorted(known, values, "right")) / 2 / max(1, len(known))
     return np.where(np.isfinite(values), below, np.nan)
+
+
+def _degree(place: np.ndarray, sign: int, at: float) -> np.ndarray:
+    """To what degree a condition holds, 0 to 1, where the clips it was found on lie before a value to the share `place`."""
+    return np.nan_to_num(np.minimum(place if sign > 0 else 1 - place, at) / at)
+
+
+def degree(values: np.ndarray, known: np.ndarray, sign: int, at: float) -> np.ndarray:
+    """To what degree a condition over (`sign` 1) or under (-1) a threshold, before which the share `at` of the clips lies, holds of any `values`
+    [...] of its property, 0 to 1, by the values `known` [clips] of the clips it was found on."""
+    every = np.concatenate([np.ravel(values), known])
+    place = _places(every, np.arange(len(every)) >= np.size(values))[: np.size(values)]
+    return _degree(place, sign, at).reshape(np.shape(values))
 
 
 def find(candidates: Candidates, responses: np.ndarray) -> Rules:

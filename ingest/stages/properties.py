@@ -65,6 +65,11 @@ def measure(path: Path, clip_s: float) -> dict[str, float]:
     """All properties that are defined of the middle `clip_s` of a file; digital silence between events makes pauses DEEPEST_DB deep. Raises
     SoundError for a file that cannot be read."""
     mono, rate_hz, _ = decode(path, middle_s=clip_s)
+    return measured(mono, rate_hz)
+
+
+def measured(mono: np.ndarray, rate_hz: int) -> dict[str, float]:
+    """All properties that are defined of a mono sound [samples]."""
     found = {name: float(value) for name, value in asdict(acoustics.measure(mono, rate_hz)).items() if value is not None}
     if "pause_depth_db" in found:
         found["pause_depth_db"] = min(found["pause_depth_db"], DEEPEST_DB)

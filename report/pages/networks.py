@@ -99,7 +99,9 @@ def _row(page: Page, known: Known, layer: Layer, fact: NeuronFacts, columns: lis
     sound = "" if fact.is_dead else page.listen(known.study, fact.clip_id)
     best = known.study.dataset.class_of(fact.class_id)
     ap, active = fact.average_precision, "–" if fact.share_active is None else f"{100 * fact.share_active:.1f} %"
-    more = "".join([f'<td class="find">{escape(column.cells.get(fact.neuron_id, "–"))}</td>' for column in columns])
+    more = "".join(
+        f'<td class="{"level" if column.choices else "find"}">{escape(column.cells.get(fact.neuron_id, "–"))}</td>' for column in columns
+    )
     return (
         f'<tr><th><a href="{layer.file(fact.neuron_id)}">{label}</a></th><td>{sound}</td>'
         f"<td>{escape(best.name) if best else 'dead' if fact.is_dead else '–'}</td>"

@@ -103,6 +103,23 @@ def tasks() -> alt.LayerChart:
     return _accuracy(color, color)
 
 
+def trust() -> alt.LayerChart:
+    """Medians of a test by layer, a line per `series` with its interval, and the floor dashed; rows need those of `by_layer`, and `low`, `high`,
+    `floor`, `chance`, `neurons` and `above_floor`."""
+    order = ["held out", "near misses", "intruder", "fuzz"]
+    color = alt.Color("series:N", sort=order, legend=alt.Legend())
+    tips = _tips("layer:N", "series:N|test", "value:Q|median|.3f", "low:Q|95 % from|.3f", "high:Q|to|.3f", "floor:Q|floor|.3f", "chance:Q",
+                 "above_floor:Q|above their floor|.0%", "neurons:Q")  # fmt: skip
+    y = alt.Y("value:Q", title=None, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(tickCount=5))
+    base = _rows(260).encode(x=_layers(), color=color, tooltip=tips)
+    return (
+        base.mark_line(strokeDash=[4, 4], strokeWidth=1, opacity=0.8).encode(y=alt.Y("floor:Q", title=None))
+        + base.mark_rule(opacity=0.5, strokeWidth=1.5).encode(y=alt.Y("low:Q", title=None), y2="high:Q")
+        + base.mark_line(strokeWidth=2).encode(y=y)
+        + base.mark_point(filled=True, size=42, opacity=1).encode(y=y, href="href:N")
+    )
+
+
 def entropies() -> alt.LayerChart:
     """Box plots by layer, side by side per `series`, from their five numbers `low`, `from`, `value` (the median), `to` and `high`."""
     order = ["SEnt", "PEnt", "CEnt"]
@@ -233,7 +250,7 @@ def specific_ablations() -> alt.LayerChart:
 
 TYPES = {
     "by_layer": by_layer, "by_depth": by_depth, "selective_neurons": selective_neurons, "active_neurons": active_neurons,
-    "probes": probes, "tuning": tuning, "tasks": tasks, "entropies": entropies, "shares": shares, "share": share, "adjectives": adjectives,
+    "probes": probes, "tuning": tuning, "tasks": tasks, "trust": trust, "entropies": entropies, "shares": shares, "share": share, "adjectives": adjectives,
     "frequent_adjectives": frequent_adjectives, "acoustics": acoustics,
     "importance": importance, "unlearning": unlearning, "unlearning_classes": unlearning_classes,
     "specific_ablations": specific_ablations, "specific_classes": specific_classes, "sharing": sharing,

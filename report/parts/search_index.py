@@ -11,7 +11,8 @@ class Index:
     """What the search finds; topics add to it.
 
     `studies`: title `t`, folder `f`, layers `l` as [name, folder, neurons, units or null when they count from 0, names or null]; where
-    descriptions were scored, the held-out AUROC of each neuron's behind it, in hundredths or null.
+    descriptions were scored, the held-out AUROC of each neuron's behind it, in hundredths or null, and a digit for each, its place in
+    analyze.trust.LEVELS.
     `classes`: [name, label set and data set, page, [[study, layer, place in the layer, average precision], ...]], best detectors first;
     where clusters owe a class more of their activation than any other of their layer, [[study, name, page, share], ...] behind it.
     `words`: [word, its kind and how many neurons of which study carry it, page, [[study, layer, place in the layer], ...]], of the words with

@@ -96,22 +96,35 @@
   });
   function said(row) { var cell = row.querySelector(".find"); return cell ? " " + cell.textContent : ""; }
   all("input.filter").forEach(function (input) {
-    var rows = all("tbody tr", document.getElementById(input.dataset.table)), count = document.getElementById(input.dataset.table + "-count");
+    var table = document.getElementById(input.dataset.table), rows = all("tbody tr", table), count = document.getElementById(input.dataset.table + "-count");
+    var choice = document.querySelector('select.filter[data-table="' + input.dataset.table + '"]');
+    function level(row) { var cell = row.querySelector(".level"); return cell ? cell.textContent.replace(/ /g, "-") : ""; }
     function apply() {
-      var wanted = plain(input.value), shown = 0;
+      var wanted = plain(input.value), chosen = choice ? choice.value : "", shown = 0;
       rows.forEach(function (row) {
         var cells = row.cells;
-        row.hidden = wanted !== "" && plain(cells[0].textContent).split(" ").indexOf(wanted) < 0 && plain(cells[0].textContent + " " + cells[2].textContent + said(row)).replace(/^\d+/, "").indexOf(wanted) < 0;
+        row.hidden = chosen !== "" && level(row) !== chosen || wanted !== "" && plain(cells[0].textContent).split(" ").indexOf(wanted) < 0 && plain(cells[0].textContent + " " + cells[2].textContent + said(row)).replace(/^\d+/, "").indexOf(wanted) < 0;
         shown += !row.hidden;
       });
-      count.textContent = wanted === "" ? "" : shown + " of " + rows.length;
+      count.textContent = wanted === "" && chosen === "" ? "" : shown + " of " + rows.length;
+    }
+    /* A page may lead to the table narrowed: #trust-weak. */
+    function narrow() {
+      var name = choice && "#" + choice.dataset.name + "-", value = name && location.hash.indexOf(name) === 0 ? location.hash.slice(name.length) : "";
+      if (!value || !all("option", choice).some(function (option) { return option.value === value; })) { return; }
+      choice.value = value;
+      apply();
+      document.getElementById("all").scrollIntoView();
     }
     input.addEventListener("input", apply);
-    if (input.value) { apply(); }
+    if (choice) { choice.addEventListener("change", apply); }
+    if (input.value || (choice && choice.value)) { apply(); }
+    narrow();
+    window.addEventListener("hashchange", narrow);
   });
 
   /* Search: the index is a script, loaded when it is first needed. */
-  var box = document.getElementById("q"), hits = document.getElementById("hits"), list = document.createElement("div"), chosen = -1, loading = false, byScore = false;
+  var box = document.getElementById("q"), hits = document.getElementById("hits"), list = document.createElement("div"), chosen = -1, loading = false, byScore = false, onlyTrusted = false;
   function plain(text) { return text.toLowerCase().replace(/[_·/\-\s]+/g, " ").trim(); }
   function load() {
     if (loading) { return; }
@@ -124,15 +137,17 @@
   function neuronFile(unit) { return String(unit).padStart(4, "0") + ".html"; }
   function neuron(study, layer, at) {
     var unit = layer[3] ? layer[3][at] : at, name = layer[4] ? layer[4][at] : null;
-    return {text: layer[0] + " · " + unit + (name === null ? "" : " (" + name + ")"), href: study.f + "/" + layer[1] + "/" + neuronFile(unit), score: layer[5] ? layer[5][at] : null};
+    return {text: layer[0] + " · " + unit + (name === null ? "" : " (" + name + ")"), href: study.f + "/" + layer[1] + "/" + neuronFile(unit), score: layer[5] ? layer[5][at] : null, trusted: layer[6] ? layer[6][at] === "0" : false};
   }
   /* Without the wish to sort by score, or among equals, the order stays. */
-  function front(items, limit, score) {
+  function front(items, limit, of) {
+    function score(item) { return of(item).score; }
+    if (onlyTrusted) { items = items.filter(function (item) { return of(item).trusted; }); }
     return (byScore ? items.map(function (item, i) { return [score(item), i, item]; })
       .sort(function (a, b) { return (b[0] === null ? -1 : b[0]) - (a[0] === null ? -1 : a[0]) || a[1] - b[1]; })
       .map(function (found) { return found[2]; }) : items).slice(0, limit);
   }
-  function ownScore(item) { return item.score; }
+  function itself(item) { return item; }
   function rank(name, wanted) { return name === wanted ? 0 : name.indexOf(wanted) === 0 ? 1 : name.indexOf(" " + wanted) >= 0 ? 2 : name.indexOf(wanted) >= 0 ? 3 : 9; }
   function best(items, key, wanted, limit) {
     return items.map(function (item, order) { return [rank(plain(key(item)), wanted), order, item]; })
@@ -143,11 +158,11 @@
   function results(wanted) {
     var index = window.AURICLE_SEARCH, several = index.studies.length > 1, groups = [];
     function add(title, items) { if (items.length) { groups.push([title, items]); } }
-    function placeScore(n) { return neuron(index.studies[n[0]], index.studies[n[0]].l[n[1]], n[2]).score; }
+    function at(n) { return neuron(index.studies[n[0]], index.studies[n[0]].l[n[1]], n[2]); }
     var classes = best(index.classes, function (c) { return c[0]; }, wanted, 6), found = [], seen = {};
     add("Classes", classes.map(function (c) { return {text: c[0], note: c[1], href: c[2]}; }));
     classes.slice(0, 3).forEach(function (c) {
-      front(c[3], classes.length > 1 ? 5 : 10, placeScore).forEach(function (n) {
+      front(c[3], classes.length > 1 ? 5 : 10, at).forEach(function (n) {
         var study = index.studies[n[0]], item = neuron(study, study.l[n[1]], n[2]);
         if (seen[item.href]) { return; }
         seen[item.href] = 1;
@@ -155,7 +170,7 @@
         found.push(item);
       });
     });
-    add("Neurons for these classes", front(found, found.length, ownScore));
+    add("Neurons for these classes", front(found, found.length, itself));
     found = [];
     classes.slice(0, 3).forEach(function (c) {
       (c[4] || []).slice(0, classes.length > 1 ? 3 : 6).forEach(function (n) {
@@ -167,7 +182,7 @@
     add("Words of descriptions", words.map(function (w) { return {text: w[0], note: w[1], href: w[2]}; }));
     found = [];
     words.slice(0, 3).forEach(function (w) {
-      front(w[3], words.length > 1 ? 4 : 8, placeScore).forEach(function (n) {
+      front(w[3], words.length > 1 ? 4 : 8, at).forEach(function (n) {
         var study = index.studies[n[0]], item = neuron(study, study.l[n[1]], n[2]);
         if (seen[item.href]) { return; }
         seen[item.href] = 1;
@@ -175,7 +190,7 @@
         found.push(item);
       });
     });
-    add("Neurons described so", front(found, found.length, ownScore));
+    add("Neurons described so", front(found, found.length, itself));
     var named = [], numbered = [], layers = [], parts = wanted.match(/^(.*?) ?(\d+)$/);
     index.studies.forEach(function (study) {
       study.l.forEach(function (layer) {
@@ -190,8 +205,8 @@
       });
     });
     function ordered(items) { return items.map(function (item, i) { return [item.order, i, item]; }).sort(function (a, b) { return a[0] - b[0] || a[1] - b[1]; }).map(function (x) { return x[2]; }); }
-    add("Neurons by name", front(ordered(named), 8, ownScore));
-    add("Neurons by number", front(ordered(numbered), 8, ownScore));
+    add("Neurons by name", front(ordered(named), 8, itself));
+    add("Neurons by number", front(ordered(numbered), 8, itself));
     add("Layers", ordered(layers).slice(0, 6));
     add("Clips", best(index.clips, function (c) { return c[0]; }, wanted, 8).map(function (c) { return {text: c[0], note: c[2], href: c[1]}; }));
     return groups;
@@ -204,14 +219,11 @@
     box.removeAttribute("aria-activedescendant");
     if (wanted === "" || !window.AURICLE_SEARCH) { show(false); return; }
     var groups = results(wanted), number = 0;
-    if (groups.some(function (group) { return group[1].some(scored); })) {
-      var sorter = document.createElement("button");
-      sorter.type = "button";
-      sorter.textContent = "Sort neurons by score";
-      sorter.title = "Held-out score of the description: AUROC";
-      sorter.setAttribute("aria-pressed", String(byScore));
-      sorter.addEventListener("click", function (event) { byScore = !byScore; event.stopPropagation(); find(); box.focus(); });
-      hits.prepend(sorter);
+    if (onlyTrusted || groups.some(function (group) { return group[1].some(scored); })) {
+      var tools = document.createElement("p");
+      tools.append(toggle("Trusted neurons only", "Those whose description passes its held-out test", onlyTrusted, function () { onlyTrusted = !onlyTrusted; }),
+        toggle("Sort neurons by score", "Held-out score of the description: AUROC", byScore, function () { byScore = !byScore; }));
+      hits.prepend(tools);
     }
     groups.forEach(function (group) {
       var title = document.createElement("div");
@@ -226,7 +238,7 @@
         link.setAttribute("role", "option");
         link.tabIndex = -1;
         link.textContent = item.text;
-        note.textContent = [item.note, scored(item) ? "score " + (item.score / 100).toFixed(2) : ""].filter(Boolean).join(", ");
+        note.textContent = [item.note, scored(item) ? (item.trusted ? "trusted, score " : "score ") + (item.score / 100).toFixed(2) : ""].filter(Boolean).join(", ");
         link.append(note);
         list.append(link);
       });
@@ -239,6 +251,15 @@
       hits.append(none);
     }
     show(true);
+  }
+  function toggle(text, title, pressed, turn) {
+    var button = document.createElement("button");
+    button.type = "button";
+    button.textContent = text;
+    button.title = title;
+    button.setAttribute("aria-pressed", String(pressed));
+    button.addEventListener("click", function (event) { turn(); event.stopPropagation(); find(); box.focus(); });
+    return button;
   }
   function scored(item) { return typeof item.score === "number"; }
   function show(open) { hits.hidden = !open; box.setAttribute("aria-expanded", String(open)); }

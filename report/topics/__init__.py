@@ -21,6 +21,7 @@ from report.topics.sharing import Sharing
 from report.topics.specific_ablations import SpecificAblations
 from report.topics.specificity import Specificity
 from report.topics.topic import Topic
+from report.topics.trust import Trust
 from report.topics.tuning import Tuning
 from report.topics.zero_shot import ZeroShot
 from warehouse.store import UserError
@@ -28,7 +29,7 @@ from warehouse.store import UserError
 GROUP = "auricle.topics"
 """Entry points of packages: each names a subclass of Topic."""
 BUILT_IN: tuple[type[Topic], ...] = (
-    Tuning, Receptive, Probes, ZeroShot, Clusters, Interventions, Captions, Descriptions, Rules, Concepts, Acoustics,
+    Tuning, Receptive, Probes, ZeroShot, Clusters, Interventions, Captions, Descriptions, Trust, Rules, Concepts, Acoustics,
     Polysemanticity, Dissections, Ablations, Specificity, SpecificAblations, Profiles, Sharing,
 )  # fmt: skip
 """In the order in which pages' footers name their runs, and their parts stand where they share a place."""

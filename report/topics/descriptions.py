@@ -3,42 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from html import escape
 from itertools import groupby
 from operator import itemgetter
 
 from markupsafe import Markup
 
-from analyze.intervals import q_values
 from report.contents import Layer
 from report.parts.page import Page
-from report.parts.search_index import Index
 from report.parts.svg import number
 from report.parts.texts import cut
 from report.topics.rules import Rules, silent
-from report.topics.topic import Column, Known, Part, Parts, Topic
+from report.topics.topic import Column, Part, Parts, Topic
+from report.topics.trust import Trust, behind
 from report.topics.tuning import Tuning
 
 LEAD, POINT, START, POINTS = 500, 300, 90, 30
 """Characters of a description, of one of its points, of either in a table's cell, and points on a page."""
 NONE_KEPT = "No description: its highest clips share nothing that its lowest do not."
 NO_POINTS = "No description: the captions of its highest clips have nothing in common."
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """A held-out score: AUROC, the ends of its interval, the floor, the number of clips, and the q-value among all neurons; see table
-    description_score."""
-
-    scorer: str
-    auroc: float
-    low: float | None
-    high: float | None
-    floor: float
-    clips: int
-    q_value: float | None
 
 
 class Descriptions(Topic):
@@ -56,8 +40,6 @@ class Descriptions(Topic):
         # Layers that were summarised, and why a neuron was not.
         self.layers: set[int] = set()
         self.failures: dict[int, str] = {}
-        # By neuron its held-out scores by each scorer, the one to be shown where there is room for one first.
-        self.scores: dict[int, list[Score]] = {}
         # The finished run before, of the same captioner.
         self.earlier_run: int | None = None
         if self.run_id is None:
@@ -71,19 +53,6 @@ class Descriptions(Topic):
                 "SELECT neuron_id, reason FROM failure JOIN neuron ON item = 'neuron ' || neuron_id WHERE run_id = ?", [self.run_id]
             ).fetchall()
         )
-        [(scored,)] = self.con.execute(
-            """SELECT max(scored.run_id) FROM run AS scored JOIN run AS described ON described.run_key = scored.parameters::JSON ->> 'descriptions'
-               WHERE scored.stage = 'scores' AND scored.status = 'done' AND described.run_id = ?""",
-            [self.run_id],
-        ).fetchall()
-        found = self.con.execute(
-            "SELECT neuron_id, scorer, auroc, low, high, floor, clips, p_value FROM description_score WHERE run_id = ? ORDER BY neuron_id",
-            [scored],
-        ).fetchall()
-        for scorer in _COMPARED:
-            its = [row for row in found if row[1] == scorer]
-            for (neuron_id, *score, _), q_value in zip(its, q_values([row[-1] for row in its]), strict=True):
-                self.scores.setdefault(neuron_id, []).append(Score(*[*score, q_value]))
         self.earlier_run = self._earlier()
         for layer in self.study.by_first:
             starts = self.con.execute(
@@ -94,7 +63,8 @@ class Descriptions(Topic):
             failed = any(layer.first <= neuron_id <= layer.last for neuron_id in self.failures)
             if starts or failed or self.known[Rules].of(layer):
                 self.layers.add(layer.layer_id)
-            kept = {neuron_id: cut(text, START) + _behind(self.scores.get(neuron_id)) for neuron_id, text in starts if text is not None}
+            scores = self.known[Trust].scores
+            kept = {neuron_id: cut(text, START) + behind(scores.get(neuron_id)) for neuron_id, text in starts if text is not None}
             self.described[layer.layer_id] = len(kept)
             self.starts |= kept
 
@@ -146,7 +116,7 @@ class Descriptions(Topic):
                 whole = " ".join([row[2] for row in its if row[1]])
                 lead = cut(whole, LEAD) if whole else NONE_KEPT
                 shown = len(lead) < len(whole) or not all(row[1] for row in its)
-                beside = (_held_out(self.scores.get(fact.neuron_id, [])) if whole else "") + beside
+                beside = (self.known[Trust].badge(fact.neuron_id) if whole else "") + beside
                 summary = self._points(its) if shown else Markup()
             parts[fact.neuron_id] = [Part(Markup(f'<p class="lead">{escape(lead)}</p>{beside}'), "lead"), Part(summary, "summary")]
         return Parts(parts)
@@ -183,39 +153,3 @@ class Descriptions(Topic):
             else ""
         )
         return Markup(f'<section><h2>Summary</h2><ul class="points">{"".join(items)}</ul>{rest}{note}</section>')
-
-    @classmethod
-    def search(cls, index: Index, studies: Sequence[Known]) -> None:
-        """Held-out scores of each layer's neurons."""
-        for known in studies:
-            for layer in known.study.by_first:
-                scores = [known[cls].scores.get(neuron_id) for neuron_id in range(layer.first, layer.last + 1)]
-                if any(scores):
-                    index.layers[known.study.run_id, layer.layer_id].append([round(100 * its[0].auroc) if its else None for its in scores])
-
-
-def _behind(scores: list[Score] | None) -> str:
-    """What follows a description in a table's cell."""
-    return f" (AUROC {scores[0].auroc:.2f})" if scores else ""
-
-
-_COMPARED = {
-    "rule": "among {clips} clips it was not found on, its rule tells those that activate the neuron most with an AUROC of",
-    "captions": "among {clips} clips it was not written from, it tells those that activate the neuron most with an AUROC of",
-    "captions beside a rule": "its words, by the captions of {clips} such clips:",
-    "audio": "by the sound of {clips} such clips, instead of captions:",
-    "judge": "by a language model’s ratings of {clips} such clips:",
-}
-
-
-def _held_out(scores: list[Score]) -> str:
-    """How well a description tells the neuron's clips among those it was not written from."""
-    said: list[str] = []
-    for score in scores:
-        other = {"judge": "chance", "rule": "other neurons’ rules do"}.get(score.scorer, "other neurons’ descriptions do")
-        interval = f" ({score.low:.2f} to {score.high:.2f})" if score.low is not None and score.high is not None else ""
-        verdict = f"{'more' if score.auroc > score.floor else 'no more'} than {other} ({score.floor:.2f})"
-        how = "captions beside a rule" if score.scorer == "captions" and said else score.scorer
-        among = f", q {number(score.q_value)} among all neurons" if score.q_value is not None else ""
-        said.append(f"{_COMPARED[how].format(clips=score.clips)} <b>{score.auroc:.2f}</b>{interval}, {verdict}{among}")
-    return f'<p class="note">Held-out score: {"; ".join(said)}.</p>' if said else ""

@@ -51,11 +51,13 @@ def links(parts: Sequence[Part], at: Iterable[str]) -> list[tuple[str, str]]:
 
 
 class Column(NamedTuple):
-    """A column of a layer's table of neurons: its title, what a reader can look for in it, and its text by neuron."""
+    """A column of a layer's table of neurons: its title, what a reader can look for in it, its text by neuron, and the texts, where these are few, that
+    the table can be narrowed to."""
 
     title: str
     finds: str
     cells: Mapping[int, str]
+    choices: Sequence[str] = ()
 
 
 class Entry(NamedTuple):

@@ -218,6 +218,8 @@ def scored(described, tmp_path_factory):
             "INSERT INTO description_score VALUES (?, ?, ?, ?, 5, ?, ?, ?, 0.4, ?, ?)",
             [(run, neurons[place], scorer, clips, *numbers) for place, scorer, clips, *numbers in rows],
         )
+        tests = [("captions", "near misses", 10, 0.66, 0.6), ("captions", "intruder", 90, 0.7, 0.3), ("audio", "intruder", 90, 0.1, 0.3)]
+        con.executemany(f"INSERT INTO description_test VALUES ({run}, {neurons[0]}, ?, ?, ?, ?, NULL, NULL, ?, 0.1)", tests)
     shutil.copytree(described[1], folder / "site")
     atlas.build(warehouse, folder / "site")
     return warehouse, folder / "site", latest
@@ -240,6 +242,54 @@ def test_held_out_scores_stand_beside_descriptions(scored):
     assert layer.count("AUROC 0.") == 4
 
 
+def test_a_badge_says_how_far_a_description_can_be_trusted(scored):
+    said, weak, chance, trusted, none = (cells(scored[1] / f"{NET}/conv-1/{place:04d}.html") for place in (0, 5, 6, 7, 8))
+    assert "trusted held-out AUROC 0.83 (0.70 to 0.90), above its floor of 0.65" in said
+    assert "weak held-out AUROC 0.60 (0.40 to 0.90), not above its floor of 0.70" in weak
+    assert "weak held-out AUROC 0.71 (0.40 to 0.90), above its floor of 0.70, but by chance as likely as q 0.06" in chance
+    assert "trusted held-out AUROC 0.90" in trusted
+    assert (
+        "Harder tests: against near misses alone 0.66 (floor 0.60); told which of five clips does not belong (chance 0.20) 0.70 (floor 0.30)."
+        in said
+    )
+    assert "Harder tests" not in weak
+    assert "not scored no run of stage scores has it" in none
+    layer = (scored[1] / f"{NET}/conv-1/index.html").read_text("utf-8")
+    levels = re.findall('<td class="level">(.*?)</td>', layer)
+    assert levels == ["trusted", *["not scored"] * 4, "weak", "weak", "trusted", "not scored", "not scored"]
+    assert re.findall('<option value="(.*?)">', layer) == ["", "trusted", "weak", "not-scored"]
+    assert "<select" not in (scored[1] / f"{NET}/output/index.html").read_text("utf-8")
+
+
+def test_the_network_page_says_how_far_descriptions_can_be_trusted(scored):
+    text = (scored[1] / f"{NET}/index.html").read_text("utf-8")
+    rows = json.loads(re.search(r"AURICLE_ROWS=(\{.*\})</script>", text)[1])
+    tests = {(row["series"], row["value"], row["floor"], row["neurons"]) for row in rows["trust_captions"]}
+    assert tests == {("held out", 0.772, 0.7, 4), ("near misses", 0.66, 0.6, 1), ("intruder", 0.7, 0.3, 1)}
+    assert 'data-rows="trust_judge"' in text
+    assert '<a href="#trust">' in text
+
+
+def test_the_table_and_the_search_are_narrowed_to_what_can_be_trusted(scored, chromium):
+    chromium.open(scored[1] / f"{NET}/conv-1/index.html")
+    shown = "[...document.querySelectorAll('#neurons tbody tr')].filter(r => !r.hidden).map(r => r.cells[0].textContent)"
+    chromium.js("s = document.querySelector('select.filter'); s.value = 'trusted'; s.dispatchEvent(new Event('change'))")
+    assert chromium.js(shown) == ["0", "7"]
+    assert chromium.js("document.getElementById('neurons-count').textContent") == "2 of 10"
+    chromium.open(f"{(scored[1] / f'{NET}/conv-1/index.html').as_uri()}#trust-weak")
+    assert chromium.js(shown) == ["5", "6"]
+    chromium.js("document.getElementById('q').focus()")
+    chromium.type("conv/1 5")
+    found = "[...document.querySelectorAll('#found a')].map(a => a.textContent)"
+    assert any("conv/1 · 5" in text for text in chromium.until(found))
+    button = "[...document.querySelectorAll('#hits button')].find(b => b.textContent.startsWith('Trusted')).click()"
+    chromium.js(button)
+    assert not any("· 5" in text for text in chromium.js(found))
+    assert chromium.js("document.querySelector('#hits [aria-pressed=true]').textContent") == "Trusted neurons only"
+    chromium.js(button)
+    assert any("· 5" in text for text in chromium.js(found))
+
+
 def test_the_search_index_holds_scores(scored, described):
     layers, before = (
         json.loads((site / "search.js").read_text("utf-8").removeprefix("AURICLE_SEARCH=").rstrip(";\n"))["studies"][0]["l"]
@@ -247,6 +297,7 @@ def test_the_search_index_holds_scores(scored, described):
     )
     assert layers[0][5] == [83, None, None, None, None, 60, 71, 90, None, None]
     assert [layer[:5] for layer in layers] == before
+    assert layers[0][6] == "1222211022"  # places in trust.LEVELS
     assert all(len(layer) == 5 for layer in [*before, layers[1]])
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from ingest.stages.ratings import ingest_ratings
 from report.rating import build_rating
+from tests.report import small_warehouse
 from tests.report.conftest import SCRIPT
 from tests.report.test_atlas import Page
 from warehouse.store import UserError
@@ -42,15 +43,58 @@ def test_neurons_are_drawn_evenly_from_layers_and_only_described_ones(described,
     assert len(every) == len(set(every)) == 11
 
 
-def test_the_page_holds_five_sounds_each_and_no_label(kit):
+def test_the_page_holds_five_sounds_each_and_its_lowest_and_no_label(kit):
     page = Page(kit[1])
-    sounds = [a["src"] for tag, a in page.elements if tag == "audio"]
-    assert len(sounds) == 6 * 5
+    played = [(a["src"], a["aria-label"]) for tag, a in page.elements if tag == "audio"]
+    sounds = [path for path, _ in played]
+    assert sum(label.startswith("Sound ") for _, label in played) == 6 * 5
+    assert sum(label.startswith("These move it least") for _, label in played) == 6 * 3
+    assert len(played) == 6 * 8
     assert all((kit[1].parent / path).stat().st_size > 500 for path in sounds)
     assert "rain" not in page.text
     assert "conv" not in page.text
     assert not [a for _, a in page.elements if any(name.startswith("on") for name in a)]
     assert all(not link.startswith(("http", "/")) for link in page.links)
+
+
+def test_clips_of_the_whole_range_are_played_where_descriptions_were_scored(described, tmp_path):
+    """Middle clips and near misses of the first neuron; none stands twice, and those of a run of scores of other descriptions are none."""
+    shutil.copy(described[0], tmp_path / "w.duckdb")
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as con:
+        dataset, network, key = con.execute(
+            "SELECT dataset_sha256, network_sha256, run_key FROM run WHERE run_id = ?", [described[2]["descriptions"]]
+        ).fetchall()[0]
+        run = small_warehouse.add_run(con, "scores", dataset, network, parameters={"descriptions": key})
+        other = small_warehouse.add_run(con, "scores", dataset, network, parameters={"descriptions": "others"})
+        [(neuron, recorded)] = con.execute("SELECT neuron_id, run_id FROM top_clip ORDER BY 1 LIMIT 1").fetchall()
+        ranked = [
+            clip
+            for (clip,) in con.execute(
+                "SELECT clip_id FROM top_clip WHERE run_id = ? AND neuron_id = ? AND side = 'high' AND reduction = 'mean' ORDER BY rank",
+                [recorded, neuron],
+            ).fetchall()
+        ]
+        rows = [
+            (run, "middle", 1, ranked[5]),
+            (run, "near miss", 1, ranked[0]),
+            (run, "near miss", 2, ranked[6]),
+            (other, "middle", 1, ranked[8]),
+        ]
+        con.executemany(f"INSERT INTO range_clip VALUES (?, {neuron}, ?, ?, ?)", rows)
+        [(high,), (middle,), (near,)] = [
+            con.execute("SELECT sha256[:16] FROM clip WHERE clip_id = ?", [clip]).fetchall()[0]
+            for clip in (ranked[0], ranked[5], ranked[6])
+        ]
+    text = build_rating(tmp_path / "w.duckdb", tmp_path / "site", 100).read_text("utf-8")
+    group = next(part for part in text.split("<section") if f'data-neuron="{neuron}"' in part)
+    played = re.findall(r'<audio [^>]*src="[^"]*?([0-9a-f]{16})[^"]*" aria-label="([^"]*)"', group)
+    assert (high, "Sound 1") == played[0]
+    assert (middle, "These move it less and less: sound 1") in played
+    assert (near, "These are much like the first, but leave it cold: sound 1") in played
+    assert len({path for path, _ in played}) == len(played)
+    assert group.index("These move it most") < group.index("less and less") < group.index("leave it cold") < group.index("move it least")
+    assert text.count("leave it cold</h3>") == 1
+    assert "and the others lack" in group
 
 
 def test_concepts_stand_beside_the_description_in_an_order_drawn_anew(kit, described, tmp_path):

@@ -14,13 +14,15 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from analyze import tables
-from ingest.language.judge import draw_clips, judge_prompt, parse_rating
+from ingest.language.judge import detected, draw_clips, draw_ranges, judge_prompt, parse_clips, parse_rating, understood
+from ingest.language.models import Reply
 from ingest.language.text_encoders import load_encoder
 from ingest.networks.audio_text import audio_embeddings
 from ingest.run import run_study
 from ingest.stages import activations, captions, descriptions
 from ingest.stages import scores as scores_stage
 from ingest.stages.recorded import read_recorded
+from ingest.stages.scoring import comparing
 from ingest.study import DatasetChoice, NetworkChoice, Study, check_study
 from tests.language_server import RuleServer
 from tests.small import Silent, write_sounds
@@ -165,7 +167,17 @@ class Server(RuleServer):
         self.left -= 1
         if self.left < 0:
             return None
-        return "It is likely, I suppose." if self.nonsense(prompt) else f"**Rating:** {self.rate(prompt)}"
+        if self.nonsense(prompt):
+            return "It is likely, I suppose."
+        return self.tell(prompt) if "Which of the clips" in prompt else f"**Rating:** {self.rate(prompt)}"
+
+    @staticmethod
+    def tell(prompt):
+        description = json.loads(re.search(r'^Description: (".*")$', prompt, re.MULTILINE)[1])
+        captions = {number: json.loads(text) for number, text in re.findall(r'^(\d+)\. (".*")$', prompt, re.MULTILINE)}
+        words = {"low", "high", "hiss"} & set(re.findall(r"\w+", description))
+        named = [number for number, caption in captions.items() if words & set(re.findall(r"\w+", caption)) and "Ignore" not in caption]
+        return f"Clips: {', '.join(named) or 'none'}"
 
     @staticmethod
     def rate(prompt):
@@ -222,6 +234,63 @@ def test_unusable_ratings_are_failures_until_asked_again(copied, server):
     assert len(rows_of(warehouse, "judge")) == 6
     with store.connect_readonly(warehouse) as con:
         assert con.execute("SELECT count(*) FROM failure WHERE stage = 'scores'").fetchall() == [(0,)]
+
+
+def test_a_model_tells_which_clips_of_the_whole_range_activate_a_neuron(copied, server):
+    warehouse = copied / "w.duckdb"
+    choice = {**server.choice, "scorers": ("judge", "detection")}
+    server.nonsense = lambda prompt: "Which of the clips" in prompt and len(server.asked) % 7 == 0
+    run_study(warehouse, study(copied, **choice), Silent())
+    rows, parts = rows_of(warehouse, "detection"), Parts(warehouse)
+    with store.connect_readonly(warehouse) as con:
+        failed = con.execute("SELECT item, reason FROM failure WHERE stage = 'scores'").fetchall()
+    assert len(rows) + len(failed) == 6
+    assert all(
+        name.startswith("detection, neuron ") and reason == "detection: no line that names clips in the reply" for name, reason in failed
+    )
+    assert len(rows_of(warehouse, "judge")) == 6
+    server.nonsense = lambda prompt: False
+    run_study(warehouse, study(copied, **choice, retry=True), Silent())
+    rows = rows_of(warehouse, "detection")
+    assert len(rows) == 6
+    told = [server.tell(prompt) for prompt in server.asked if "Which of the clips" in prompt]
+    assert len({reply for reply in told}) > 3
+    for neuron, (auroc, _, low, high, floor, clips, positives) in rows.items():
+        assert (clips, positives) == (11, 5)
+        its = [prompt for prompt in server.asked if f"Description: {json.dumps(parts.descriptions[neuron])}" in prompt]
+        assert any("11" not in prompt for prompt in its)  # eleven clips are two prompts, numbered from 1 each
+        assert 0 <= low <= auroc <= high <= 1
+        assert 0.5 <= floor <= 1
+    assert np.median([auroc for auroc, *_ in rows.values()]) > 0.5
+
+
+def test_clips_of_the_whole_range_are_drawn():
+    values = np.arange(100.0)
+    positive, misses = values >= 90, np.array([3, 5, 7, 9, 11, 13])
+    found = draw_ranges(values, positive, misses, 20, (0, 1))
+    assert len(set(found.tolist())) == 20
+    assert positive[found].sum() == 10
+    assert set(misses[:5].tolist()) <= set(found.tolist())
+    rest = sorted(set(found[~positive[found]].tolist()) - set(misses.tolist()))
+    assert rest == [0, 21, 44, 67, 89]
+    assert (found != np.sort(found)).any()
+
+
+@pytest.mark.parametrize(
+    ("reply", "clips"),
+    [
+        ("Clips: 1, 4", {1, 4}), ("**Clips:** 10", {10}), ("clips: none.", set()), ("Clips: 1 and 3", {1, 3}), ("<think>Clips: 2</think>Clip: 3", {3}),
+        ("Clips: 1\nThey are loud.", {1}), ("Clips: 1\nClips: 2", None), ("The clips: 1", None), ("all of them", None), ("", None),
+    ],
+)  # fmt: skip
+def test_clips_named_are_read_strictly(reply, clips):
+    assert parse_clips(reply) == clips
+
+
+def test_numbers_of_clips_that_were_not_asked_about_are_unusable():
+    assert detected(Reply("Clips: 1, 11", "Clips: 1, 11", None)).text is None
+    assert detected(Reply("Clips: 7, 2", "Clips: 7, 2", None)).text == "clips 2 7"
+    assert understood(Reply("Rating: 3", "Rating: 3", None)).text == "3"
 
 
 def test_an_interrupted_judge_is_asked_nothing_twice(copied, server, monkeypatch):
@@ -300,7 +369,7 @@ def test_sounds_are_compared_by_an_audio_text_network(copied, clap):
 def test_of_a_text_too_long_the_beginning_is_compared(made, clap):
     name = sorted(path for path in (made / "sounds").rglob("*.wav"))[0]
     long, short = "a sound of rain " * 60, "a sound"
-    found = scores_stage._by_sound(clap, ["one"], {"one": name}).embed([long, short])
+    found = comparing.by_sound(clap, ["one"], {"one": name}).embed([long, short])
     fitting = []
     for length in range(150, 400):
         with contextlib.suppress(UserError):
@@ -317,6 +386,8 @@ def test_of_a_text_too_long_the_beginning_is_compared(made, clap):
     [
         ({"scorers": ()}, "scorers is empty"),
         ({"scorers": ("judge",)}, "judge needs a language model: give engine"),
+        ({"scorers": ("detection",)}, "detection needs a language model: give engine"),
+        ({"window_s": 0.0}, "window_s is 0, it must be from 0.1 to 60"),
         ({"judge_clips": 2}, "judge_clips is 2, it must be at least 4"),
     ],
 )

@@ -1,0 +1,1 @@
+"""Scores of descriptions that are hard to please."""
