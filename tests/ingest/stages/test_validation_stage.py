@@ -64,6 +64,22 @@ def test_measured_rules_name_what_was_planted_and_leave_noise_alone(table):
     assert counted(table, "measured rules", "no rule", ("noise",)) >= 0.9
 
 
+def test_tuning_comes_out_as_planted_and_noise_is_tuned_to_nothing(table):
+    for measure, kind in (
+        ("best frequency within 1/6 octave", "frequency"), ("bandwidth within 1/2 octave", "frequency"), ("best rate within 1/2 octave", "rate"),
+        ("direction", "direction"), ("level threshold", "level"), ("shortest gap", "gap"), ("pitch within 1/2 octave", "pitch"),
+        ("not tuned", "noise"), ("not tuned", "dead"),
+    ):  # fmt: skip
+        assert counted(table, "tuning", measure, (kind,)) >= 0.95, measure
+
+
+def test_rules_name_single_properties_and_what_tells_a_pair_but_few_second_parts_in_so_few_sounds(table):
+    assert counted(table, "measured rules, pairs", "property named", ("sense", "frequency")) >= 0.9
+    assert counted(table, "measured rules, pairs", "no rule", ("noise",)) >= 0.95
+    assert counted(table, "measured rules, pairs", "the one that tells them named", ("both", "but not")) >= 0.9
+    assert counted(table, "measured rules, pairs", "both named", ("both", "but not")) >= 0.25
+
+
 def test_released_soft_wpmi_is_useless(table):
     assert counted(table, "DB soft_wpmi, as-released", "named", ("class",)) <= 2 / 30  # it says the first concept of every neuron
     assert counted(table, "DB soft_wpmi", "named", ("class",)) > 2 / 30
