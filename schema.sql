@@ -1363,3 +1363,41 @@ COMMENT ON COLUMN tuning_curve.neuron_id IS 'Neuron.';
 COMMENT ON COLUMN tuning_curve.curve IS 'frequency (tones), band (third-octave noise), level, tone and noise with rate, rate at half depth, rate at a quarter of depth, unmodulated; sweep up, sweep down; harmonics, followed by all, no fundamental, jittered; clicks, gap, onset, ripple.';
 COMMENT ON COLUMN tuning_curve.responses IS 'Mean response to each condition, in order of tuning_condition.position.';
 COMMENT ON COLUMN tuning_curve.error IS 'Standard error of such a mean, from repeats.';
+
+CREATE TABLE tuning_sentence (
+    run_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    sentence VARCHAR NOT NULL,
+    PRIMARY KEY (run_id, neuron_id)
+);
+COMMENT ON TABLE tuning_sentence IS 'What a neuron is tuned to, in a sentence: measures of table tuning whose intervals over repeats are narrow enough.';
+COMMENT ON COLUMN tuning_sentence.run_id IS 'Run of stage tuning.';
+COMMENT ON COLUMN tuning_sentence.neuron_id IS 'Neuron; one of which nothing sure can be said has no row.';
+COMMENT ON COLUMN tuning_sentence.sentence IS 'The sentence.';
+
+CREATE VIEW v_tuning AS
+SELECT run.network, run.run_id, layer.name AS layer, neuron.neuron_id, unit,
+       max(value) FILTER (measure = 'frequency_hz') AS frequency_hz, max(value) FILTER (measure = 'bandwidth_octaves') AS bandwidth_octaves,
+       max(value) FILTER (measure = 'level_dbfs') AS level_dbfs, max(value) FILTER (measure = 'monotonicity') AS monotonicity,
+       max(value) FILTER (measure = 'rate_hz') AS rate_hz, bool_or(value = 1) FILTER (measure = 'rate_holds') AS rate_holds,
+       max(value) FILTER (measure = 'direction') AS direction, max(value) FILTER (measure = 'pitch_hz') AS pitch_hz,
+       max(value) FILTER (measure = 'gap_ms') AS gap_ms, any_value(sentence) AS sentence
+FROM v_run AS run JOIN tuning USING (run_id) JOIN neuron USING (neuron_id) JOIN layer USING (layer_id)
+LEFT JOIN tuning_sentence USING (run_id, neuron_id)
+WHERE run.stage = 'tuning' AND is_latest GROUP BY ALL;
+COMMENT ON VIEW v_tuning IS 'What each neuron is tuned to, a row a neuron, of the latest runs of stage tuning; NULL where its responses do not differ beyond chance.';
+COMMENT ON COLUMN v_tuning.network IS 'Network.';
+COMMENT ON COLUMN v_tuning.run_id IS 'Run of stage tuning.';
+COMMENT ON COLUMN v_tuning.layer IS 'Layer.';
+COMMENT ON COLUMN v_tuning.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN v_tuning.unit IS 'Unit within the layer, as in neuron.';
+COMMENT ON COLUMN v_tuning.frequency_hz IS 'Best frequency; see table tuning for this and the following.';
+COMMENT ON COLUMN v_tuning.bandwidth_octaves IS 'Bandwidth.';
+COMMENT ON COLUMN v_tuning.level_dbfs IS 'Level threshold.';
+COMMENT ON COLUMN v_tuning.monotonicity IS 'Monotonicity of level.';
+COMMENT ON COLUMN v_tuning.rate_hz IS 'Best rate of amplitude modulation.';
+COMMENT ON COLUMN v_tuning.rate_holds IS 'Whether it is one for tones and noise.';
+COMMENT ON COLUMN v_tuning.direction IS 'Of sweeps, 1 up to -1 down.';
+COMMENT ON COLUMN v_tuning.pitch_hz IS 'Pitch apart from the spectrum.';
+COMMENT ON COLUMN v_tuning.gap_ms IS 'Shortest gap told.';
+COMMENT ON COLUMN v_tuning.sentence IS 'The same in words, as far as repeats agree.';

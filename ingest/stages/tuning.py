@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from ingest.methods.tuning.measures import Drawn, Tuning, measure
+from ingest.methods.tuning.words import Found, sentence
 from ingest.sounds.stimuli import battery
 from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.recorded import RecordedLayer, read_recorded
@@ -17,7 +18,7 @@ STAGE = "tuning"
 TITLE = "tuning of {network}"
 UNIT = "layers"
 NEEDS: tuple[str, ...] = ()
-CODE_VERSION = 1
+CODE_VERSION = 2
 STIMULI = "what is played"
 
 
@@ -56,7 +57,9 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
         else:
             found = measure(np.asarray(layer.matrix())[:, places], table, heard_hz)
             ids = np.arange(layer.first_neuron_id, layer.first_neuron_id + layer.neurons)
-            run.record([item], {"tuning": measures(found, ids), "tuning_curve": curves(found, ids)})
+            run.record(
+                [item], {"tuning": measures(found, ids), "tuning_curve": curves(found, ids), "tuning_sentence": sentences(found, ids)}
+            )
         worked += 1
     run.finish()
     return Outcome(run, worked, run.failures())
@@ -99,3 +102,17 @@ def curves(tuning: Tuning, neuron_ids: np.ndarray) -> pl.DataFrame:
         )
         for name, (curve, some) in {name: (its.curve, its.curve.mean.any(axis=1)) for name, its in tuning.curves.items()}.items()
     )
+
+
+def sentences(tuning: Tuning, neuron_ids: np.ndarray) -> pl.DataFrame:
+    """Rows of table tuning_sentence, of neurons of which something can be said."""
+    rows = []
+    for unit, neuron_id in enumerate(neuron_ids.tolist()):
+        found = {}
+        for name, its in tuning.measures.items():
+            value, low, high = (None if np.isnan(part[unit]) else float(part[unit]) for part in its[:3])
+            if value is not None:
+                found[name] = Found(value, low, high)
+        if said := sentence(found):
+            rows.append((neuron_id, said))
+    return pl.DataFrame(rows, schema={"neuron_id": pl.Int64, "sentence": pl.String}, orient="row")

@@ -116,7 +116,22 @@ class Receptive(Topic):
                 "SELECT curve, position, clip_id FROM tuning_condition WHERE run_id = ?", [self.run_id]
             ).fetchall()
         }
-        return Parts({n: [Part(self._section(page, its, curves[n], clips), "summary")] for n, its in values.items()}, self.runs)
+        said = dict(
+            self.con.execute(
+                "SELECT neuron_id, sentence FROM tuning_sentence WHERE run_id = ? AND neuron_id BETWEEN ? AND ?",
+                [self.run_id, layer.first, layer.last],
+            ).fetchall()
+        )
+        return Parts(
+            {
+                n: [
+                    Part(Markup('<p class="note">Tuning: {}</p>').format(said[n]) if n in said else Markup(), "lead"),
+                    Part(self._section(page, its, curves[n], clips), "summary"),
+                ]
+                for n, its in values.items()
+            },
+            self.runs,
+        )  # fmt: skip
 
     def _section(self, page: Page, its: dict[str, Value], curves: dict[str, list[float]], clips: dict[tuple[str, int], int]) -> Markup:
         rows = []
