@@ -1401,3 +1401,7 @@ COMMENT ON COLUMN v_tuning.direction IS 'Of sweeps, 1 up to -1 down.';
 COMMENT ON COLUMN v_tuning.pitch_hz IS 'Pitch apart from the spectrum.';
 COMMENT ON COLUMN v_tuning.gap_ms IS 'Shortest gap told.';
 COMMENT ON COLUMN v_tuning.sentence IS 'The same in words, as far as repeats agree.';
+
+ALTER TABLE description_score ADD COLUMN correlation DOUBLE;
+COMMENT ON COLUMN description_score.correlation IS 'Of rule and tuning, which predict responses: Spearman''s correlation of these with the activations on the held-out clips; NULL for other scorers, where either is constant, and in runs made before it was kept.';
+COMMENT ON COLUMN description_score.scorer IS 'How descriptions and clips are compared: captions (cosine of sentence embeddings of description and caption), audio (the same of the sound, by an audio-text network), judge (a language model''s rating), rule (what the measured rule predicts) or tuning (what the neuron''s tuning to known stimuli predicts of the sound, whatever its description says).';

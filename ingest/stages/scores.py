@@ -20,7 +20,7 @@ from ingest.methods import held_out
 from ingest.methods.extremes import is_signed
 from ingest.networks.network import Network
 from ingest.networks.registry import load_audio_text
-from ingest.stages import Context, Outcome, Progress, silent
+from ingest.stages import Context, Outcome, Progress, silent, tuning
 from ingest.stages.captions import read_captions
 from ingest.stages.extraction.recording import padding_parameter
 from ingest.stages.recorded import Recorded, RecordedLayer, clip_groups, read_recorded
@@ -41,14 +41,15 @@ SHORTEST_PROMPT = 40
 @dataclass(frozen=True)
 class Settings:
     """How descriptions are scored on held-out clips. Those of engine measured are scored by what their rules predict and by the scorers named, others
-    by these alone. scorers: captions (texts against captions), audio (texts against sounds, by the audio-text network `audio_network` with its
+    by these alone. scorers: captions (texts against captions), tuning (what the neuron's tuning alone predicts of the sounds, where stage tuning measured the
+    network in the same warehouse; see ingest.methods.tuning.forward), audio (texts against sounds, by the audio-text network `audio_network` with its
     `audio_weights`) and judge (a language model that rates single clips, with `engine`, `model`, `url`,
     `key_variable`, `extra` and `max_tokens` as for descriptions; retry asks it again for replies that could not be used).
 
     judge_neurons: how many neurons a judge judges, judge_clips: by how many clips each. seed: draws these, and a judge's floor.
     """
 
-    scorers: tuple[Literal["captions", "audio", "judge"], ...] = ("captions",)
+    scorers: tuple[Literal["captions", "tuning", "audio", "judge"], ...] = ("captions",)
     audio_network: str = "clap-2022"
     audio_weights: Path | None = None
     engine: Literal["transformers", "vllm", "endpoint"] | None = None
@@ -64,7 +65,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not self.scorers:
-            raise UserError("scores: scorers is empty: name captions, audio or judge")
+            raise UserError("scores: scorers is empty: name captions, tuning, audio or judge")
         if "judge" in self.scorers and self.engine is None:
             raise UserError("scores: judge needs a language model: give engine, one of transformers, vllm, endpoint")
         for name, value, least in (
@@ -107,7 +108,8 @@ def ingest_scores(
     """Score the descriptions of a finished run that held clips out, on these clips; a layer is a unit of work of each scorer.
 
     Scorer rule takes what measured rules predict, which nobody need name (floor: other neurons' rules); captions compares descriptions with captions,
-    audio with the sounds (`paths` by clip name) by the audio-text network `audio`, and `judge` is the language model that rates single clips.
+    tuning takes what the neuron's tuning predicts of the sounds (`paths` by clip name), audio compares descriptions with them by the audio-text
+    network `audio`, and `judge` is the language model that rates single clips.
     Neurons without a description, and those never below 0 with fewer than five held-out clips above it, have no row. Replies of the judge are
     kept as they come; a neuron of which one cannot be used has a failure row instead of a score, and with `retry` its unusable ones are asked
     for again. Raises UserError for what a scorer lacks.
@@ -133,6 +135,8 @@ def ingest_scores(
             raise UserError("scores: audio needs an audio-text network: give audio_network")
         heard = padding_parameter(warehouse, audio, recorded.dataset, recorded.dataset_sha256)
         parameters["audio"] = {"network": audio.name, "sha256": audio.checkpoint_sha256, "clip_s": audio.clip_s, **heard}
+    if "tuning" in scorers:
+        tuned, parameters["tuning"] = tuning.of_network(warehouse, recorded)
     if "judge" in scorers:
         if judge is None:
             raise UserError("scores: judge needs a language model: give engine, model and, for an endpoint, url")
@@ -156,7 +160,10 @@ def ingest_scores(
         for number, scorer in enumerate(scorers):
             tell = lambda done, total, number=number: progress(number * total + done, len(scorers) * total)  # noqa: E731
             if scorer == "rule":
-                worked += work.ruled(description_run, tell)
+                worked += work.predicted(scorer, lambda: work.ruled(description_run), tell)
+            elif scorer == "tuning":
+                names = [recorded.clip_names[place] for place in np.flatnonzero(kept)]
+                worked += work.predicted(scorer, lambda names=names: tuning.forward(recorded, tuned, names, paths or {}), tell)  # type: ignore[misc]
             else:
                 worked += work.judged(asker, retry, tell) if scorer == "judge" and asker else work.compared(scorer, compare[scorer], tell)
         run.finish()
@@ -247,23 +254,29 @@ class _Work:
             progress(number + 1, len(self.recorded.layers))
         return worked
 
-    def ruled(self, description_run: int, progress: Progress) -> int:
-        """Score what rules predict; returns the number of layers done now."""
+    def ruled(self, description_run: int) -> Callable[[RecordedLayer], np.ndarray]:
+        """What rules predict of the held-out clips [neurons, clips], by layer."""
         with store.connect_readonly(self.run.warehouse) as con:
             paths = dict(con.execute("SELECT layer_id, path FROM prediction_file WHERE run_id = ?", [description_run]).fetchall())
-        worked = 0
+        return lambda layer: np.load(self.run.warehouse.parent / paths[layer.layer_id], mmap_mode="r")[:, self.clips.columns]
+
+    def predicted(self, scorer: str, predict: Callable[[], Callable[[RecordedLayer], np.ndarray]], progress: Progress) -> int:
+        """Score predicted responses; returns the number of layers done now."""
+        predictions, worked = None, 0
         for number, layer in enumerate(self.recorded.layers):
-            item = _item("rule", layer)
+            item = _item(scorer, layer)
             if item not in self.done:
+                predictions = predictions or predict()
                 units, positive, usable = self.found(layer)
+                its = predictions(layer)[units][:, usable].astype(np.float32)
+                known: np.ndarray = np.isfinite(its).all(axis=1)
+                units, positive, its = [unit for unit, is_known in zip(units, known, strict=True) if is_known], positive[known], its[known]
                 rows = pl.DataFrame()
                 if units:
-                    predicted = np.load(self.run.warehouse.parent / paths[layer.layer_id], mmap_mode="r")[units][:, self.clips.columns][
-                        :, usable
-                    ]
                     groups = [self.clips.groups[place] for place in np.flatnonzero(usable)]
-                    scores = held_out.score(predicted.astype(np.float32), positive, groups)
-                    rows = self.rows(layer, units, "rule", positive, scores)
+                    scores = held_out.score(its, positive, groups)
+                    values = np.asarray(layer.matrix())[:, self.clips.columns][units][:, usable]
+                    rows = self.rows(layer, units, scorer, positive, scores, held_out.rank_correlation(its, values))
                 self.run.record([item], {"description_score": rows})
                 worked += 1
             progress(number + 1, len(self.recorded.layers))
@@ -342,7 +355,15 @@ class _Work:
             frames.append(self.rows(layer, [unit], "judge", inside, scores))
         return frames, failures
 
-    def rows(self, layer: RecordedLayer, units: list[int], scorer: str, positive: np.ndarray, scores: held_out.Scores) -> pl.DataFrame:
+    def rows(
+        self,
+        layer: RecordedLayer,
+        units: list[int],
+        scorer: str,
+        positive: np.ndarray,
+        scores: held_out.Scores,
+        correlation: np.ndarray | None = None,
+    ) -> pl.DataFrame:
         """Rows of table description_score; none for neurons whose score is undefined."""
         size = len(units)
         frame = pl.DataFrame(
@@ -351,10 +372,11 @@ class _Work:
                 "scorer": pl.Series([scorer] * size, dtype=pl.String), "clips": np.full(size, positive.shape[1]),
                 "positives": positive.sum(axis=1), "auroc": scores.auroc, "low": scores.low, "high": scores.high,
                 "average_precision": scores.average_precision, "floor": scores.floor, "p_value": scores.p_value,
+                "correlation": np.full(size, np.nan) if correlation is None else correlation,
             }
         )  # fmt: skip
         kept = frame.filter(pl.all_horizontal(pl.col("auroc", "average_precision", "floor").is_finite()))
-        return kept.with_columns(pl.col("low", "high").fill_nan(None))
+        return kept.with_columns(pl.col("low", "high", "correlation").fill_nan(None))
 
 
 def _item(scorer: str, layer: RecordedLayer) -> str:

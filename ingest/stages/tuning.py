@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from ingest.methods.tuning.forward import predict
 from ingest.methods.tuning.measures import Drawn, Tuning, measure
 from ingest.methods.tuning.words import Found, sentence
-from ingest.sounds.stimuli import battery
+from ingest.sounds.sound import load
+from ingest.sounds.stimuli import BANDS_HZ, LEVELS_DBFS, MODULATIONS_HZ, battery
+from ingest.sounds.third_octaves import third_octaves
 from ingest.stages import Context, Outcome, Progress, silent
-from ingest.stages.recorded import RecordedLayer, read_recorded
+from ingest.stages.recorded import Recorded, RecordedLayer, read_recorded
+from warehouse import store
 from warehouse.store import UserError
 
 STAGE = "tuning"
@@ -116,3 +122,63 @@ def sentences(tuning: Tuning, neuron_ids: np.ndarray) -> pl.DataFrame:
         if said := sentence(found):
             rows.append((neuron_id, said))
     return pl.DataFrame(rows, schema={"neuron_id": pl.Int64, "sentence": pl.String}, orient="row")
+
+
+PREDICTING = {"band": len(BANDS_HZ), "level": len(LEVELS_DBFS), "noise rate": len(MODULATIONS_HZ), "noise unmodulated": 1}
+"""Curves that responses to other sounds are predicted from, and their conditions."""
+
+
+def of_network(warehouse: Path, recorded: Recorded) -> tuple[int, str]:
+    """Number and key of the latest finished run of the stage on the network that was recorded. Raises UserError without one."""
+    with store.connect_readonly(warehouse) as con:
+        found = con.execute(
+            """SELECT run_id, run_key FROM run WHERE stage = 'tuning' AND status = 'done' AND network_sha256 = ?
+               AND parameters::JSON ->> 'network' = ? AND (parameters::JSON ->> 'clip_s')::DOUBLE = ? ORDER BY run_id DESC LIMIT 1""",
+            [recorded.network_sha256, recorded.network, recorded.clip_s],
+        ).fetchone()
+    if found is None:
+        raise UserError(
+            f"scores: tuning needs the tuning of {recorded.network}, of clips of {recorded.clip_s:g} s: run stage tuning on the data set stimuli first"
+        )
+    return found  # type: ignore[return-value]
+
+
+def forward(recorded: Recorded, run_id: int, names: Sequence[str], paths: Mapping[str, Path]) -> Callable[[RecordedLayer], np.ndarray]:
+    """What tuning predicts of clips by name [neurons, clips], by layer; NaN for neurons of which no measure is defined. Raises UserError for a clip without a
+    file."""
+    with store.connect_readonly(recorded.warehouse) as con:
+        [(rate_hz,)] = con.execute(
+            "SELECT sample_rate_hz FROM network WHERE name = ? AND checkpoint_sha256 = ? AND clip_s = ?",
+            [recorded.network, recorded.network_sha256, recorded.clip_s],
+        ).fetchall()
+    bands, depths = [], []
+    for name in names:
+        if name not in paths:
+            raise UserError(f"scores: tuning needs the sound of {name}, which is not listed")
+        samples, valid_s = load(paths[name], sample_rate_hz=rate_hz, clip_s=recorded.clip_s)
+        levels, rates = third_octaves(samples[: max(1, round(valid_s * rate_hz))], rate_hz)
+        bands.append(levels)
+        depths.append(rates)
+    heard = np.array(BANDS_HZ) <= rate_hz / 2
+
+    def predicted(layer: RecordedLayer) -> np.ndarray:
+        last = layer.first_neuron_id + layer.neurons - 1
+        with store.connect_readonly(recorded.warehouse) as con:
+            rows = con.execute(
+                "SELECT curve, neuron_id, responses FROM tuning_curve WHERE run_id = ? AND neuron_id BETWEEN ? AND ? AND list_contains(?, curve)",
+                [run_id, layer.first_neuron_id, last, list(PREDICTING)],
+            ).fetchall()
+            tuned = con.execute(
+                "SELECT DISTINCT neuron_id FROM tuning WHERE run_id = ? AND neuron_id BETWEEN ? AND ? AND value IS NOT NULL",
+                [run_id, layer.first_neuron_id, last],
+            ).fetchall()
+        curves = {name: np.zeros((layer.neurons, size)) for name, size in PREDICTING.items()}
+        for name, neuron_id, responses in rows:
+            curves[name][neuron_id - layer.first_neuron_id, : len(responses)] = responses  # bands that are not heard are not there
+        curves["band"] = curves["band"][:, heard]
+        found = predict(curves, np.array(LEVELS_DBFS), [levels[heard] for levels in bands], np.array(depths))
+        untuned = np.setdiff1d(np.arange(layer.neurons), [neuron_id - layer.first_neuron_id for (neuron_id,) in tuned])
+        found[untuned] = np.nan
+        return found
+
+    return predicted

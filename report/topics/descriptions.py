@@ -203,6 +203,7 @@ _COMPARED = {
     "rule": "among {clips} clips it was not found on, its rule tells those that activate the neuron most with an AUROC of",
     "captions": "among {clips} clips it was not written from, it tells those that activate the neuron most with an AUROC of",
     "captions beside a rule": "its words, by the captions of {clips} such clips:",
+    "tuning": "by its tuning to known stimuli alone, of the sounds of {clips} such clips:",
     "audio": "by the sound of {clips} such clips, instead of captions:",
     "judge": "by a language model’s ratings of {clips} such clips:",
 }
@@ -212,7 +213,9 @@ def _held_out(scores: list[Score]) -> str:
     """How well a description tells the neuron's clips among those it was not written from."""
     said: list[str] = []
     for score in scores:
-        other = {"judge": "chance", "rule": "other neurons’ rules do"}.get(score.scorer, "other neurons’ descriptions do")
+        other = {"judge": "chance", "rule": "other neurons’ rules do", "tuning": "other neurons’ tuning does"}.get(
+            score.scorer, "other neurons’ descriptions do"
+        )
         interval = f" ({score.low:.2f} to {score.high:.2f})" if score.low is not None and score.high is not None else ""
         verdict = f"{'more' if score.auroc > score.floor else 'no more'} than {other} ({score.floor:.2f})"
         how = "captions beside a rule" if score.scorer == "captions" and said else score.scorer
