@@ -1413,3 +1413,45 @@ COMMENT ON COLUMN range_clip.neuron_id IS 'Neuron.';
 COMMENT ON COLUMN range_clip.range IS 'middle (at the quantiles 90, 75 and 50 % of its values, where these are no positives) or near miss (up to five, as in description_test).';
 COMMENT ON COLUMN range_clip.rank IS 'From 1: of middle clips by falling value, of near misses that of the positive they are like.';
 COMMENT ON COLUMN range_clip.clip_id IS 'Clip.';
+
+CREATE TABLE tuning_sentence (
+    run_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    sentence VARCHAR NOT NULL,
+    PRIMARY KEY (run_id, neuron_id)
+);
+COMMENT ON TABLE tuning_sentence IS 'What a neuron is tuned to, in a sentence: measures of table tuning whose intervals over repeats are narrow enough.';
+COMMENT ON COLUMN tuning_sentence.run_id IS 'Run of stage tuning.';
+COMMENT ON COLUMN tuning_sentence.neuron_id IS 'Neuron; one of which nothing sure can be said has no row.';
+COMMENT ON COLUMN tuning_sentence.sentence IS 'The sentence.';
+
+CREATE VIEW v_tuning AS
+SELECT run.network, run.run_id, layer.name AS layer, neuron.neuron_id, unit,
+       max(value) FILTER (measure = 'frequency_hz') AS frequency_hz, max(value) FILTER (measure = 'bandwidth_octaves') AS bandwidth_octaves,
+       max(value) FILTER (measure = 'level_dbfs') AS level_dbfs, max(value) FILTER (measure = 'monotonicity') AS monotonicity,
+       max(value) FILTER (measure = 'rate_hz') AS rate_hz, bool_or(value = 1) FILTER (measure = 'rate_holds') AS rate_holds,
+       max(value) FILTER (measure = 'direction') AS direction, max(value) FILTER (measure = 'pitch_hz') AS pitch_hz,
+       max(value) FILTER (measure = 'gap_ms') AS gap_ms, any_value(sentence) AS sentence
+FROM v_run AS run JOIN tuning USING (run_id) JOIN neuron USING (neuron_id) JOIN layer USING (layer_id)
+LEFT JOIN tuning_sentence USING (run_id, neuron_id)
+WHERE run.stage = 'tuning' AND is_latest GROUP BY ALL;
+COMMENT ON VIEW v_tuning IS 'What each neuron is tuned to, a row a neuron, of the latest runs of stage tuning; NULL where its responses do not differ beyond chance.';
+COMMENT ON COLUMN v_tuning.network IS 'Network.';
+COMMENT ON COLUMN v_tuning.run_id IS 'Run of stage tuning.';
+COMMENT ON COLUMN v_tuning.layer IS 'Layer.';
+COMMENT ON COLUMN v_tuning.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN v_tuning.unit IS 'Unit within the layer, as in neuron.';
+COMMENT ON COLUMN v_tuning.frequency_hz IS 'Best frequency; see table tuning for this and the following.';
+COMMENT ON COLUMN v_tuning.bandwidth_octaves IS 'Bandwidth.';
+COMMENT ON COLUMN v_tuning.level_dbfs IS 'Level threshold.';
+COMMENT ON COLUMN v_tuning.monotonicity IS 'Monotonicity of level.';
+COMMENT ON COLUMN v_tuning.rate_hz IS 'Best rate of amplitude modulation.';
+COMMENT ON COLUMN v_tuning.rate_holds IS 'Whether it is one for tones and noise.';
+COMMENT ON COLUMN v_tuning.direction IS 'Of sweeps, 1 up to -1 down.';
+COMMENT ON COLUMN v_tuning.pitch_hz IS 'Pitch apart from the spectrum.';
+COMMENT ON COLUMN v_tuning.gap_ms IS 'Shortest gap told.';
+COMMENT ON COLUMN v_tuning.sentence IS 'The same in words, as far as repeats agree.';
+
+ALTER TABLE description_score ADD COLUMN correlation DOUBLE;
+COMMENT ON COLUMN description_score.correlation IS 'Of rule and tuning, which predict responses: Spearman''s correlation of these with the activations on the held-out clips; NULL for other scorers, where either is constant, and in runs made before it was kept.';
+COMMENT ON COLUMN description_score.scorer IS 'How descriptions and clips are compared: captions (cosine of sentence embeddings of description and caption), audio (the same of the sound, by an audio-text network), judge (a language model''s rating), rule (what the measured rule predicts) or tuning (what the neuron''s tuning to known stimuli predicts of the sound, whatever its description says).';

@@ -34,7 +34,7 @@ ELSEWHERE = {"run": ("packages", "git_revision"), "dataset": ("source",), "schem
 """Columns that say where and when a run was made, not what it found."""
 REDONE = ("descriptions", "scores", "dissections", "polysemanticity", "ablations")
 """Stages whose results changed since: equal clips are drawn, and neurons below 0 take part; clouds of words; other words name classes and count."""
-ADDED = {"clip": ("mean_amplitude",), "sentence_cluster": ("captions",), "description_score": ("p_value",)}
+ADDED = {"clip": ("mean_amplitude",), "sentence_cluster": ("captions",), "description_score": ("p_value", "correlation")}
 """Columns that came since."""
 CHANGED = {
     "schema_version", "run", "work_unit", "failure", "summary_point", "concept", "description_score", "description_test", "range_clip",

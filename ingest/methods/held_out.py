@@ -43,6 +43,16 @@ def positives(activations: np.ndarray, signed: np.ndarray | None = None) -> np.n
     return found & (number >= FEWEST_POSITIVES) & (number < values.shape[1])
 
 
+def rank_correlation(predicted: np.ndarray, activations: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of predictions and activations, both [neurons, clips], by neuron; NaN where either is constant."""
+    from scipy.stats import rankdata
+
+    one, other = (rankdata(np.asarray(values, dtype=np.float32), axis=1) for values in (predicted, activations))
+    one, other = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (one, other))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (one * other).sum(axis=1) / np.sqrt(np.square(one).sum(axis=1) * np.square(other).sum(axis=1))
+
+
 @dataclass(frozen=True)
 class Scores:
     """Per neuron [neurons]; NaN for one without positives. `low` to `high` is the 95 % interval of the AUROC (see `interval`), `floor` the 95 %

@@ -34,18 +34,20 @@ class Score:
     high: float
 
 
-class _Counts:
+class Counts:
     """Rights and totals by measure, layer and kind, in the order of their first appearance."""
 
     def __init__(self) -> None:
         self.counts: dict[tuple[str, str, str], list[int]] = {}
 
     def add(self, measure: str, layer: str, kind: str, right: int, total: int = 1) -> None:
+        """Count `right` of `total`."""
         count = self.counts.setdefault((measure, layer, kind), [0, 0])
         count[0] += right
         count[1] += total
 
     def scores(self) -> list[Score]:
+        """What was counted."""
         return [Score(*key, right, total, *wilson(right, total)) for key, (right, total) in self.counts.items() if total]
 
 
@@ -56,7 +58,7 @@ def score_names(found: Mapping[Neuron, Sequence[str]], planted: Sequence[Planted
     right; of a sum, one for either class, while `named in part` asks for one class. Measure `nothing named`: dead neurons and noise without
     a name. Negations are left out: there is no word for one.
     """
-    counts = _Counts()
+    counts = Counts()
     for what in planted:
         names = found.get((what.layer, what.unit))
         if names is None or what.kind == "negation":
@@ -85,7 +87,7 @@ def score_sets(found: Mapping[str, np.ndarray], planted: Sequence[Planted], clas
     `nothing found`: those of them that are specific to no class. Detectors of acoustic properties may well be specific to classes and are in
     no count. Raises ValueError for a matrix of another shape.
     """
-    counts, column = _Counts(), {name: index for index, name in enumerate(classes)}
+    counts, column = Counts(), {name: index for index, name in enumerate(classes)}
     for layer, matrix in found.items():
         of_layer = [what for what in planted if what.layer == layer]
         if matrix.shape != (len(of_layer), len(classes)):
@@ -109,7 +111,7 @@ def score_verdicts(polysemantic: Mapping[Neuron, bool | None], planted: Sequence
 
     Dead neurons have no highest clips, and a negation's are of many classes, though it means one thing: both are left out, as is None.
     """
-    counts = _Counts()
+    counts = Counts()
     for what in planted:
         verdict = polysemantic.get((what.layer, what.unit))
         if verdict is not None and what.kind not in ("dead", "negation"):
@@ -121,7 +123,7 @@ def score_meanings(meanings: Mapping[Neuron, int | None], planted: Sequence[Plan
     """How often the number of a neuron's meanings is right: two or more for sums, none for noise, one for the others but those that
     `score_verdicts` leaves out.
     """
-    counts = _Counts()
+    counts = Counts()
     for what in planted:
         number = meanings.get((what.layer, what.unit))
         if number is not None and what.kind not in ("dead", "negation"):
@@ -136,7 +138,7 @@ def score_clusters(labels: Mapping[Neuron, int], planted: Sequence[Planted]) -> 
     Measure `joined`: duplicates that are with the neuron they copy, and pairs of neurons of one class that are together. `kept apart`: pairs of
     neurons of different classes that are not.
     """
-    counts, of_class = _Counts(), [what for what in planted if what.kind == "class" and (what.layer, what.unit) in labels]
+    counts, of_class = Counts(), [what for what in planted if what.kind == "class" and (what.layer, what.unit) in labels]
     for what in planted:
         if what.partner is not None and (what.layer, what.unit) in labels and (what.layer, what.partner) in labels:
             counts.add("joined", what.layer, what.kind, labels[what.layer, what.unit] == labels[what.layer, what.partner])
@@ -163,7 +165,7 @@ def score_ablation(own: Sequence[float], others: Sequence[float], *, layer: str 
     `own` and `others` [targets] are changes of the mean output, below 0 for a fall, one for each class silenced; targets with a value that is
     not finite are left out. Raises ValueError for different lengths.
     """
-    counts = _Counts()
+    counts = Counts()
     for of_target, of_others in zip(own, others, strict=True):
         if math.isfinite(of_target) and math.isfinite(of_others):
             counts.add("removed", layer, kind, of_target < min(0, of_others))
@@ -182,7 +184,7 @@ def _octaves(*centres: int) -> str:
     return rf"(mean|peak|balance)_({'|'.join(map(str, centres))})_dbf?s?"
 
 
-_RIGHT = {
+RULE_PATTERNS = {
     "loud": (_LOUD, ""), "quiet": ("", _LOUD),
     "noisy": (_NOISY, _TONAL), "tonal": (_TONAL, _NOISY),
     "slow": (_BROKEN, _SHORT), "fast": (_BROKEN, _SHORT), "onsets": (_BROKEN, _SHORT), "impulsive": (_BROKEN, _SHORT),
@@ -195,6 +197,7 @@ _DEEP, _MIDDLE, _HIGH = (
     (rf"middle_share|{_octaves(500, 1000, 2000)}", rf"low_share|high_share|{_octaves(63, 125, 250, 4000, 8000)}|{_HEIGHT}"),
     (rf"high_share|{_HEIGHT}|{_octaves(2000, 4000, 8000)}", rf"low_share|{_octaves(63, 125, 250, 500, 1000)}"),
 )
+OCTAVE_PATTERNS = {"low": _DEEP, "middle": _MIDDLE, "high": _HIGH}
 _BANDS = {DEEP: _DEEP, MIDDLE: _MIDDLE, HIGH: _HIGH, (*DEEP, *MIDDLE): _MIDDLE, (*MIDDLE, *HIGH): _MIDDLE}
 
 
@@ -202,7 +205,7 @@ def right_conditions(what: Planted) -> tuple[str, str] | None:
     """Patterns of the properties that, over and under a threshold, say what a neuron of layer features was made to hear; None for another."""
     for name, sense in SENSES.items():
         if what.words == sense.words:
-            return _RIGHT[name]
+            return RULE_PATTERNS[name]
     return _BANDS.get(what.words)
 
 
@@ -214,7 +217,7 @@ def score_rules(found: Mapping[Neuron, Sequence[tuple[str, bool]]], planted: Seq
     in the right direction; `first named`: the weightiest one does. `no rule`: noise neurons without one. What is planted is measured by another
     program than properties are (ingest.networks.planted_measurements).
     """
-    counts = _Counts()
+    counts = Counts()
     for what in planted:
         conditions = found.get((what.layer, what.unit))
         if conditions is None:

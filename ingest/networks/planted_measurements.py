@@ -58,8 +58,10 @@ def measure(waveforms: torch.Tensor) -> torch.Tensor:
     octave = torch.arange(shares.shape[1], dtype=sound.dtype, device=sound.device) / 3
     centre = (shares * octave).sum(dim=1, keepdim=True)
     bandwidth = (shares * (octave - centre).square()).sum(dim=1).sqrt()
-    scalars = torch.stack([_flatness(sound), *_envelope(sound, length), impulsiveness, bandwidth], dim=1)
-    return torch.cat([sounding, level[:, None], scalars * sounding, shares * sounding, _noise(waveforms).to(sound.dtype)], dim=1)
+    scalars = torch.stack([flatness_db(sound), *_envelope(sound, length), impulsiveness, bandwidth], dim=1)
+    return torch.cat(
+        [sounding, level[:, None], scalars * sounding, shares * sounding, pseudo_random(waveforms, NOISE).to(sound.dtype)], dim=1
+    )
 
 
 def _band_shares(sound: torch.Tensor) -> torch.Tensor:
@@ -72,7 +74,8 @@ def _band_shares(sound: torch.Tensor) -> torch.Tensor:
     return shares / shares.sum(dim=1, keepdim=True).clamp(min=1e-20)
 
 
-def _flatness(sound: torch.Tensor) -> torch.Tensor:
+def flatness_db(sound: torch.Tensor) -> torch.Tensor:
+    """Flatness of the spectrum, see `measure` [clips]."""
     window = torch.hann_window(FLATNESS_FFT, dtype=sound.dtype, device=sound.device)
     spectrum = torch.stft(sound, FLATNESS_FFT, FLATNESS_HOP, window=window, center=False, return_complex=True).abs().square()
     first, last = (round(hertz * FLATNESS_FFT / SAMPLE_RATE_HZ) for hertz in FLATNESS_HZ)
@@ -110,15 +113,15 @@ def _envelope(sound: torch.Tensor, length: torch.Tensor) -> tuple[torch.Tensor, 
     return slow, fast, onsets
 
 
-def _noise(waveforms: torch.Tensor) -> torch.Tensor:
-    """Pseudo-random numbers [clips, NOISE] from 0 to below 1 that depend on every sample at 16 bits; 0.5 for silence.
+def pseudo_random(waveforms: torch.Tensor, count: int) -> torch.Tensor:
+    """Pseudo-random numbers [clips, count] from 0 to below 1 that depend on every sample at 16 bits; 0.5 for silence.
 
     Integer arithmetic modulo 2^64 does not round, so that neither the batch nor the device matters.
     """
     steps = torch.round(waveforms.double() * 32768).long()
     position = torch.arange(1, waveforms.shape[1] + 1, device=waveforms.device)
     total = (steps * (position * 0x5851F42D4C957F2D ^ position << 17)).sum(dim=1, keepdim=True)
-    mixed = total * (2 * torch.arange(NOISE, device=waveforms.device) + 1) * 0x2545F4914F6CDD1D
+    mixed = total * (2 * torch.arange(count, device=waveforms.device) + 1) * 0x2545F4914F6CDD1D
     for factor in (0x3F58476D1CE4E5B9, 0x14D049BB133111EB):  # as in splitmix64 (Steele et al. 2014), in signed numbers
         mixed = (mixed ^ (mixed >> 30 & 0x3FFFFFFFF)) * factor
     return ((mixed >> 40 & 0xFFFFFF).double() / 2**24 + 0.5) % 1

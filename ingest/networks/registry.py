@@ -27,6 +27,7 @@ BUILT_IN = {
     "yamnet": ("ingest.networks.yamnet", "load_yamnet"),
     "m2d": ("ingest.networks.m2d", "load_m2d"),
     "planted": ("ingest.networks.planted", "load_planted"),
+    "planted-tuning": ("ingest.networks.tuned.planted", "load_tuned"),
     "whisper-tiny.en": ("ingest.networks.whisper", "load_whisper"),
     "clap-2022": ("ingest.networks.clap", "load_clap_2022"),
     "clap-2023": ("ingest.networks.clap", "load_clap_2023"),

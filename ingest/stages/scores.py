@@ -17,12 +17,12 @@ from ingest.language.text_encoders import TextEncoder, load_encoder
 from ingest.methods import held_out
 from ingest.networks.network import Network
 from ingest.networks.registry import load_audio_text
-from ingest.stages import Context, Outcome, Progress, silent
+from ingest.stages import Context, Outcome, Progress, silent, tuning
 from ingest.stages.captions import read_captions
 from ingest.stages.extraction.recording import padding_parameter
 from ingest.stages.recorded import clip_groups, read_recorded
 from ingest.stages.scoring.asking import Asking
-from ingest.stages.scoring.comparing import Comparing, Comparison, alike, by_sound
+from ingest.stages.scoring.comparing import Comparing, Comparison, alike, by_sound, ruled
 from ingest.stages.scoring.moments import Moments
 from ingest.stages.scoring.work import Clips, Work
 from warehouse import ledger, store
@@ -41,7 +41,8 @@ BOUNDS = {"window_s": (0.1, 60.0)}
 @dataclass(frozen=True)
 class Settings:
     """How descriptions are scored on held-out clips. Those of engine measured are scored by what their rules predict and by the scorers named, others
-    by these alone. scorers: captions (texts against captions), audio (texts against sounds, by the audio-text network `audio_network` with its
+    by these alone. scorers: captions (texts against captions), tuning (what the neuron's tuning alone predicts of the sounds, where stage tuning measured
+    the network in the same warehouse; see ingest.methods.tuning.forward), audio (texts against sounds, by the audio-text network `audio_network` with its
     `audio_weights`), judge (a language model that rates single clips, with `engine`, `model`, `url`,
     `key_variable`, `extra` and `max_tokens` as for descriptions; retry asks it again for replies that could not be used) and detection (the same model
     tells which of ten clips of a neuron's whole range, near misses among them, activate it).
@@ -50,7 +51,7 @@ class Settings:
     window_s: seconds of the windows of sound by which rules are asked when in a clip the neuron is active.
     """
 
-    scorers: tuple[Literal["captions", "audio", "judge", "detection"], ...] = ("captions",)
+    scorers: tuple[Literal["captions", "tuning", "audio", "judge", "detection"], ...] = ("captions",)
     audio_network: str = "clap-2022"
     audio_weights: Path | None = None
     engine: Literal["transformers", "vllm", "endpoint"] | None = None
@@ -67,7 +68,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not self.scorers:
-            raise UserError("scores: scorers is empty: name captions, audio, judge or detection")
+            raise UserError("scores: scorers is empty: name captions, tuning, audio, judge or detection")
         if (asked := next((scorer for scorer in ASKED if scorer in self.scorers), None)) and self.engine is None:
             raise UserError(f"scores: {asked} needs a language model: give engine, one of transformers, vllm, endpoint")
         for name, value, least in (
@@ -110,7 +111,8 @@ def ingest_scores(
     """Score the descriptions of a finished run that held clips out, on these clips; a layer is a unit of work of each scorer.
 
     Scorer rule takes what measured rules predict, which nobody need name (floor: other neurons' rules); captions compares descriptions with captions,
-    audio with the sounds (`paths` by clip name) by the audio-text network `audio`. These three are also tried on near misses and intruders
+    tuning takes what the neuron's tuning predicts of the sounds (`paths` by clip name), audio compares descriptions with these by the audio-text
+    network `audio`. These four are also tried on near misses and intruders
     (ingest.methods.scoring.trials), and rules on when in a clip the neuron is active (ingest.methods.scoring.moments). `judge` is the language model that
     rates single clips, or detects.
     Neurons without a description, and those never below 0 with fewer than five held-out clips above it, have no row. Replies of the judge are
@@ -146,6 +148,8 @@ def ingest_scores(
                 **identity(warehouse, STAGE, judge, understood), "prompt": read_prompt(scorer).sha256, "neurons": settings.judge_neurons,
                 "clips": settings.judge_clips,
             }  # fmt: skip
+    if "tuning" in scorers:
+        tuned, parameters["tuning"] = tuning.of_network(warehouse, recorded)
     if "rule" in scorers and settings.window_s != Settings.window_s:
         parameters["window_s"] = settings.window_s
     run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=settings.seed)
@@ -169,7 +173,10 @@ def ingest_scores(
             if scorer == "rule":
                 assert measured is not None
                 moments = Moments(work, description_run, measured, ~held, paths or {}, settings.window_s)
-                worked += comparing.ruled(description_run, moments, tell)
+                worked += comparing.predicted(scorer, lambda: ruled(warehouse, description_run, kept), tell, moments)
+            elif scorer == "tuning":
+                names = [recorded.clip_names[place] for place in np.flatnonzero(kept)]
+                worked += comparing.predicted(scorer, lambda names=names: tuning.forward(recorded, tuned, names, paths or {}), tell)  # type: ignore[misc]
             elif scorer in ASKED:
                 assert judge is not None
                 asker = Asker(run, judge, judge=ASKED[scorer], retry=retry)

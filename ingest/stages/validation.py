@@ -1,19 +1,23 @@
-"""Stage `validation`: how often each method finds what was planted, for the planted network only (`auricle validate`)."""
+"""Stage `validation`: how often each method finds what was planted, for planted networks only (`auricle validate`)."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
+from sklearn.metrics import roc_auc_score
 
-from ingest.methods import validation
+from ingest.methods import held_out, validation
+from ingest.methods.tuning import judged
 from ingest.networks import planted
+from ingest.networks.tuned.planted import NAME, TunedNetwork
+from ingest.networks.tuned.planted import truth as tuned_truth
 from ingest.stages import Context, Outcome, Progress, silent
-from ingest.stages.recorded import read_recorded
+from ingest.stages.recorded import Recorded, read_recorded
 from warehouse import ledger, store
 
 STAGE = "validation"
@@ -29,7 +33,15 @@ NEEDS = ("descriptions", "dissections", "polysemanticity", "specificity", "clust
 
 @dataclass(frozen=True)
 class Settings:
-    """Nothing to choose; for the planted network only."""
+    """What is put to the test (`of`): methods, on the planted network; tuning (data set stimuli) or measured rules over pairs of properties, on the
+    network planted-tuning."""
+
+    of: Literal["methods", "tuning", "rules"] = "methods"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Stages to be done before."""
+        return {"methods": NEEDS, "tuning": ("tuning",), "rules": ("descriptions",)}[self.of]
 
 
 def studies(captioner: str = "acoustic") -> tuple[dict[str, Any], ...]:
@@ -38,6 +50,7 @@ def studies(captioner: str = "acoustic") -> tuple[dict[str, Any], ...]:
 
     In the planted network more neurons are specific than AAPE's usual share of 2 %, and short captions of measurements are told apart by
     more clusters than those of a language model. Its layers have one moment a clip, active above zero, so shares would say nothing more.
+    Behind it the network whose tuning is known hears the stimuli, and the starter sounds for rules.
     """
     base = {
         "dataset": [{"reader": "starter"}], "network": [{"name": "planted"}], "captions": {"captioner": captioner},
@@ -51,18 +64,28 @@ def studies(captioner: str = "acoustic") -> tuple[dict[str, Any], ...]:
     ]
     measured = {"stages": ["descriptions"], "descriptions": {"engine": "measured"}}
     full = {"stages": ["validation"], "dissections": {"concepts": "classes"}}
-    return base | released, *[base | each for each in published], base | measured, base | full
+    tuned = {
+        "network": [{"name": NAME}], "stages": ["validation"], "captions": {"captioner": "acoustic"}, "activations": {"shares": False},
+        "descriptions": {"engine": "measured"},
+    }  # fmt: skip
+    return (
+        base | released, *[base | each for each in published], base | measured, base | full,
+        tuned | {"dataset": [{"reader": "stimuli"}], "validation": {"of": "tuning"}},
+        tuned | {"dataset": [{"reader": "starter"}], "validation": {"of": "rules"}},
+    )  # fmt: skip
 
 
 def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
-    """Score the finished runs of the stages named in NEEDS on the planted network, one unit of work. Raises UserError for another network.
+    """Score the finished runs of the stages needed on a planted network, one unit of work. Raises UserError for another network.
 
     Methods: open concepts (a neuron's acoustic adjectives and nouns), and the same shuffled between neurons as a control; the first concept
     by each method of dissection and similarity function in every mode that the activations were dissected in; each measure of specificity,
     and AAPE by every other share and rule of ties that they were measured with; the finest and the chosen clusters; measured rules, where the
     activations were described by them; polysemanticity of 5 clips, all of which must agree; the number of meanings; ablations by the ways of
-    choosing neurons.
+    choosing neurons. For `of` tuning and rules see ingest.methods.tuning.judged.
     """
+    if settings.of != "methods":
+        return _tuned(context, settings, progress)
     warehouse, runs, truth = context.warehouse, context.runs, planted.truth(context.network)
     recorded = read_recorded(warehouse, runs["activations"])
     keys: dict[str, object] = {stage: ledger.finished(warehouse, runs[stage], stage)[0] for stage in NEEDS}
@@ -81,6 +104,13 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
     found += [*_groups(warehouse, runs, neuron, truth), *_ablations(warehouse, runs)]
     if ruled:
         found.append(("measured rules", validation.score_rules(_conditions(warehouse, ruled[0], neuron), truth)))
+    return _finish(run, found, progress)
+
+
+Found = list[tuple[str, list[validation.Score]]]
+
+
+def _finish(run: ledger.Run, found: Found, progress: Progress) -> Outcome:
     rows = [(method, s.measure, s.layer, s.kind, s.right, s.total) for method, scores in found for s in scores]
     columns = ("method", "measure", "layer", "kind", "correct", "total")
     run.record(["scores"], {"validation": pl.DataFrame(rows, schema=columns, orient="row")})
@@ -89,7 +119,42 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
     return Outcome(run, 1, run.failures())
 
 
-Found = list[tuple[str, list[validation.Score]]]
+def _tuned(context: Context, settings: Settings, progress: Progress) -> Outcome:
+    """Score the tuning, or the measured rules, of the network whose tuning is known."""
+    warehouse, runs, truth = context.warehouse, context.runs, tuned_truth(context.network)
+    recorded = read_recorded(warehouse, runs["activations"])
+    [needed] = settings.needs
+    run = recorded.begin(STAGE, CODE_VERSION, {"of": settings.of, needed: ledger.finished(warehouse, runs[needed], needed)[0]}, seed=SEED)
+    if run.finished:
+        return Outcome(run, 0, run.failures())
+    neuron = {layer.first_neuron_id + unit: (layer.name, unit) for layer in recorded.layers for unit in range(layer.neurons)}
+    if settings.of == "rules":
+        assert isinstance(context.network, TunedNetwork)
+        conditions = _conditions(warehouse, runs[needed], neuron)
+        return _finish(
+            run, [("measured rules, pairs", judged.score_properties(conditions, truth, _alone(recorded, context.network)))], progress
+        )
+    measured: dict[validation.Neuron, dict[str, float]] = {place: {} for place in neuron.values()}
+    with store.connect_readonly(warehouse) as con:
+        rows = con.execute("SELECT neuron_id, measure, value FROM tuning WHERE run_id = ? AND value IS NOT NULL", [runs[needed]]).fetchall()
+    for neuron_id, measure, value in rows:
+        measured[neuron[neuron_id]][measure] = value
+    return _finish(run, [("tuning", judged.score_tuning(measured, truth))], progress)
+
+
+def _alone(recorded: Recorded, network: TunedNetwork) -> dict[validation.Neuron, float]:
+    """AUROC with which the better of a pair's parts alone tells the pair's clips; none of a pair that is never active."""
+    values = {layer.name: np.asarray(layer.matrix(), dtype=np.float32) for layer in recorded.layers}
+    heard = np.isfinite(values["tuned"]).all(axis=0)
+    positive = held_out.positives(values["pairs"][:, heard])
+    return {
+        ("pairs", unit): max(
+            roc_auc_score(positive[unit], values["tuned"][one, heard]),
+            roc_auc_score(positive[unit], (-1 if without else 1) * values["tuned"][other, heard]),
+        )
+        for unit, (one, other, without) in enumerate(network.pairs)
+        if positive[unit].any()
+    }
 
 
 def _names(warehouse: Path, runs: dict[str, int], neuron: dict[int, validation.Neuron], truth: list[planted.Planted]) -> Found:

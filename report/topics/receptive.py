@@ -11,7 +11,7 @@ from markupsafe import Markup
 from report.contents import Layer
 from report.parts import svg
 from report.parts.page import Page
-from report.topics.topic import Part, Parts, Topic
+from report.topics.topic import Part, Parts, Topic, runs_of
 
 RIPPLE_DENSITIES = 6
 
@@ -48,6 +48,8 @@ SHOWN = {
     "ripple_rate_hz": Shown("Best ripple, above 0 falling", "Hz", ("ripple",), "ripples: −32 to 32 Hz across, 0.25 to 8 cycles/octave up"),
     "ripple_density": Shown("Its density", "cycles/octave"),
 }
+FAST_HZ = 50.0
+"""Best rates from which on a network of a hundred frames a second may follow aliases."""
 LAYERS = {"frequency_hz": "Best frequency, Hz", "bandwidth_octaves": "Bandwidth, octaves", "rate_hz": "Best modulation rate, Hz"}
 
 
@@ -55,7 +57,7 @@ class Receptive(Topic):
     """The latest finished run of the network's tuning; every study of the network shows it, whatever data set it is of."""
 
     stage = "tuning"
-    tables = ("tuning",)
+    tables = ("tuning", "tonotopy", "description_scores")
 
     def read(self) -> None:
         """Find the run, and the study whose clips were played."""
@@ -90,7 +92,44 @@ class Receptive(Topic):
         }  # fmt: skip
         found = [(by_name[name], its) for name, its in layers.items()]
         found.sort(key=lambda row: row[0].position)
-        yield Part(page.draw("receptive", layers=found, rows=rows, measures=LAYERS), "top", rows=rows, link=("tuning", "tuning"))
+        fast = any(row["high"] >= FAST_HZ for row in rows["tuning_rate_hz"])
+        places = self._places(by_name, page)
+        rows |= {f"tonotopy_{layer.layer_id}": its for layer, _, its in places}
+        predicted = self._predicted(by_name)
+        yield Part(
+            page.draw("receptive", layers=found, rows=rows, measures=LAYERS, fast=fast, places=places, predicted=predicted),
+            "top", [self.scored] if predicted and self.scored else [], rows=rows, link=("tuning", "tuning"),
+        )  # fmt: skip
+
+    def _places(self, by_name: dict[str, Layer], page: Page) -> list[tuple[Layer, float | None, list[dict]]]:
+        """Layers whose neurons are positions along a frequency axis: Spearman's correlation of place and best frequency, and rows of a chart."""
+        found: dict[str, list[dict]] = defaultdict(list)
+        for row in self.table("tonotopy"):
+            if row["run_id"] == self.run_id and row["layer"] in by_name:
+                found[row["layer"]].append(row)
+        return [
+            (
+                by_name[name], its[0]["correlation"],
+                [
+                    {
+                        "layer": f"place {row['frequency_position']}", "position": row["frequency_position"], "value": row["median"],
+                        "low": row["quantile_25"], "high": row["quantile_75"], "tuned": row["tuned"], "href": page.root + by_name[name].page,
+                    }
+                    for row in its if row["median"] is not None
+                ],
+            )
+            for name, its in found.items()
+        ]  # fmt: skip
+
+    def _predicted(self, by_name: dict[str, Layer]) -> list[tuple[Layer, dict[str, dict]]]:
+        """How well tuning, and rules, tell held-out clips of the study's data set, by layer and scorer; none where tuning was not scored."""
+        scored = runs_of(self.con, self.study, "scores")
+        self.scored = scored[0] if scored else None
+        found: dict[str, dict[str, dict]] = defaultdict(dict)
+        for row in self.table("description_scores"):
+            if row["run_id"] == self.scored and row["scorer"] in ("tuning", "rule") and row["layer"] in by_name:
+                found[row["layer"]][row["scorer"]] = row
+        return [(by_name[name], its) for name, its in found.items() if any("tuning" in each for each in found.values())]
 
     def neurons(self, page: Page, layer: Layer) -> Parts:
         """A neuron's measures, each with its curve and the stimulus it is highest for."""
@@ -116,7 +155,22 @@ class Receptive(Topic):
                 "SELECT curve, position, clip_id FROM tuning_condition WHERE run_id = ?", [self.run_id]
             ).fetchall()
         }
-        return Parts({n: [Part(self._section(page, its, curves[n], clips), "summary")] for n, its in values.items()}, self.runs)
+        said = dict(
+            self.con.execute(
+                "SELECT neuron_id, sentence FROM tuning_sentence WHERE run_id = ? AND neuron_id BETWEEN ? AND ?",
+                [self.run_id, layer.first, layer.last],
+            ).fetchall()
+        )
+        return Parts(
+            {
+                n: [
+                    Part(Markup('<p class="note">Tuning: {}</p>').format(said[n]) if n in said else Markup(), "lead"),
+                    Part(self._section(page, its, curves[n], clips), "summary"),
+                ]
+                for n, its in values.items()
+            },
+            self.runs,
+        )  # fmt: skip
 
     def _section(self, page: Page, its: dict[str, Value], curves: dict[str, list[float]], clips: dict[tuple[str, int], int]) -> Markup:
         rows = []

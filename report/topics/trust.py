@@ -17,6 +17,7 @@ COMPARED = {
     "rule": "among {clips} clips it was not found on, its rule tells those that activate the neuron most with an AUROC of",
     "captions": "among {clips} clips it was not written from, it tells those that activate the neuron most with an AUROC of",
     "captions beside a rule": "its words, by the captions of {clips} such clips:",
+    "tuning": "by its tuning to known stimuli alone, of the sounds of {clips} such clips:",
     "audio": "by the sound of {clips} such clips, instead of captions:",
     "judge": "by a language model’s ratings of {clips} such clips:",
     "detection": "by which of {clips} clips of its whole range a language model names:",
@@ -152,7 +153,7 @@ def _held_out(scores: list[Score], tests: list[tuple[str, str, float, float]]) -
     """How well a description tells the neuron's clips among those it was not written from, and what harder tests say of the scorer shown first."""
     said: list[str] = []
     for score in scores:
-        other = {"judge": "chance", "detection": "chance", "rule": "other neurons’ rules do"}.get(
+        other = {"judge": "chance", "detection": "chance", "rule": "other neurons’ rules do", "tuning": "other neurons’ tuning does"}.get(
             score.scorer, "other neurons’ descriptions do"
         )
         verdict = f"{'more' if score.auroc > score.floor else 'no more'} than {other} ({score.floor:.2f})"

@@ -22,6 +22,8 @@ from ingest.stages.scoring.work import Found, Work, item
 from warehouse import store
 from warehouse.store import UserError
 
+Predictions = Callable[[RecordedLayer], np.ndarray]
+"""What is predicted of the held-out clips [neurons, clips], by layer; NaN for a neuron of which nothing is."""
 BATCH = 32
 SHORTEST_PROMPT = 40
 """Characters below which it is not for its length that an audio-text network refuses a text."""
@@ -72,6 +74,13 @@ def by_sound(network: Network | None, names: Sequence[str], paths: Mapping[str, 
     return Comparison(_unit(audio_embeddings(network, names, paths)), embed)
 
 
+def ruled(warehouse: Path, description_run: int, columns: np.ndarray) -> Predictions:
+    """What rules predict of the clips of `columns` (bool)."""
+    with store.connect_readonly(warehouse) as con:
+        paths = dict(con.execute("SELECT layer_id, path FROM prediction_file WHERE run_id = ?", [description_run]).fetchall())
+    return lambda layer: np.load(warehouse.parent / paths[layer.layer_id], mmap_mode="r")[:, columns]
+
+
 def alike(
     warehouse: Path, property_run: int | None, clip_ids: Sequence[int], captions: Sequence[str], encoder: TextEncoder
 ) -> tuple[np.ndarray, str]:
@@ -103,30 +112,33 @@ class Comparing:
             progress(number + 1, len(layers))
         return worked
 
-    def ruled(self, description_run: int, moments: Moments, progress: Progress) -> int:
-        """Score what rules predict; returns the number of layers done now."""
-        warehouse = self.work.run.warehouse
-        with store.connect_readonly(warehouse) as con:
-            paths = dict(con.execute("SELECT layer_id, path FROM prediction_file WHERE run_id = ?", [description_run]).fetchall())
+    def predicted(self, scorer: str, predict: Callable[[], Predictions], progress: Progress, moments: Moments | None = None) -> int:
+        """Score predicted responses; returns the number of layers done now."""
+        predictions = None
         worked, layers = 0, self.work.recorded.layers
         for number, layer in enumerate(layers):
-            if item("rule", layer) not in self.work.done:
+            if item(scorer, layer) not in self.work.done:
+                predictions = predictions or predict()
                 found = self.work.found(layer)
-                predicted = np.load(warehouse.parent / paths[layer.layer_id], mmap_mode="r")[found.units][:, self.work.clips.columns]
-                tables = self.scored(layer, "rule", found, predicted[:, found.usable].astype(np.float32))
-                if "description_test" in tables:
+                its = predictions(layer)[found.units][:, found.usable].astype(np.float32)
+                known = np.asarray(np.isfinite(its).all(axis=1))
+                found, its = found.of(known), its[known]
+                tables = self.scored(layer, scorer, found, its, held_out.rank_correlation(its, found.values))
+                if moments and "description_test" in tables:
                     tables["description_test"] = pl.concat([tables["description_test"], moments.rows(layer)])
-                self.work.run.record([item("rule", layer)], tables)
+                self.work.run.record([item(scorer, layer)], tables)
                 worked += 1
             progress(number + 1, len(layers))
         return worked
 
-    def scored(self, layer: RecordedLayer, scorer: str, found: Found, similarity: np.ndarray) -> dict[str, pl.DataFrame]:
+    def scored(
+        self, layer: RecordedLayer, scorer: str, found: Found, similarity: np.ndarray, correlation: np.ndarray | None = None
+    ) -> dict[str, pl.DataFrame]:
         """Rows of a layer's neurons by table, from the similarity of each text to each usable clip."""
         if not found.units:
             return {}
         groups, clips = self.work.groups(found.usable), self.work.clips
-        rows = self.work.rows(layer, found.units, scorer, found.positive, held_out.score(similarity, found.positive, groups))
+        rows = self.work.rows(layer, found.units, scorer, found.positive, held_out.score(similarity, found.positive, groups), correlation)
         places = clips.places[found.usable]
         tests, misses = tried(layer, scorer, found, similarity, (places, clips.metric), groups, self.work.seed)
         tables = {"description_score": rows, "description_test": tests}

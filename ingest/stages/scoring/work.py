@@ -36,6 +36,12 @@ class Found:
     positive: np.ndarray
     usable: np.ndarray
 
+    def of(self, known: np.ndarray) -> Found:
+        """The same of some units (bool)."""
+        return Found(
+            [unit for unit, its in zip(self.units, known, strict=True) if its], self.values[known], self.positive[known], self.usable
+        )
+
 
 @dataclass
 class Work:
@@ -67,7 +73,15 @@ class Work:
         """What the usable ones of the held-out clips were cut from."""
         return [self.clips.groups[place] for place in np.flatnonzero(usable)]
 
-    def rows(self, layer: RecordedLayer, units: Sequence[int], scorer: str, positive: np.ndarray, scores: held_out.Scores) -> pl.DataFrame:
+    def rows(
+        self,
+        layer: RecordedLayer,
+        units: Sequence[int],
+        scorer: str,
+        positive: np.ndarray,
+        scores: held_out.Scores,
+        correlation: np.ndarray | None = None,
+    ) -> pl.DataFrame:
         """Rows of table description_score; none for neurons whose score is undefined."""
         size = len(units)
         frame = pl.DataFrame(
@@ -76,10 +90,11 @@ class Work:
                 "scorer": pl.Series([scorer] * size, dtype=pl.String), "clips": np.full(size, positive.shape[1]),
                 "positives": positive.sum(axis=1), "auroc": scores.auroc, "low": scores.low, "high": scores.high,
                 "average_precision": scores.average_precision, "floor": scores.floor, "p_value": scores.p_value,
+                "correlation": np.full(size, np.nan) if correlation is None else correlation,
             }
         )  # fmt: skip
         kept = frame.filter(pl.all_horizontal(pl.col("auroc", "average_precision", "floor").is_finite()))
-        return kept.with_columns(pl.col("low", "high").fill_nan(None))
+        return kept.with_columns(pl.col("low", "high", "correlation").fill_nan(None))
 
 
 def item(scorer: str, layer: RecordedLayer) -> str:

@@ -3,12 +3,14 @@
 import duckdb
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from analyze import tables
 from ingest.methods.tuning import measures
 from ingest.run import run_study
 from ingest.sounds.stimuli import battery
 from ingest.stages import tuning
+from ingest.stages.recorded import read_recorded
 from ingest.study import make_study
 from tests.small import Silent, write_sounds
 from warehouse.check import check
@@ -99,6 +101,41 @@ def test_the_derived_table_is_by_layer_and_measure(made):
     bands = its["bands", "frequency_hz"]
     assert (bands["neurons"], bands["quantile_25"] <= bands["median"] <= bands["quantile_75"]) == (24, True)
     assert 8 / 24 <= bands["tuned"] <= 1
+
+
+def test_what_is_sure_is_said_and_stands_in_a_row_with_the_measures(made):
+    said = rows(made, "SELECT layer, unit, frequency_hz, sentence FROM v_tuning WHERE layer = 'bands' AND unit < 4 ORDER BY unit")
+    assert [row[1] for row in said] == [0, 1, 2, 3]
+    assert all(128 < hz < 256 and sentence.startswith(f"Best at {hz:.0f} Hz") for _, _, hz, sentence in said)
+    assert rows(made, "SELECT count(*) FROM tuning_sentence JOIN tuning USING (run_id, neuron_id) WHERE value IS NOT NULL")[0][0] > 0
+
+
+def test_scores_by_tuning_need_one(made, tmp_path):
+    write_sounds(tmp_path / "sounds")
+    run_study(tmp_path / "w.duckdb", make_study({
+        "dataset": [{"reader": "folder", "source": "sounds"}], "network": [{"name": f"{SMALL}:planted_network"}], "activations": {"device": "cpu"},
+    }, "study", tmp_path), Silent())  # fmt: skip
+    with pytest.raises(
+        UserError, match=r"tuning needs the tuning of planted, of clips of 1 s: run stage tuning on the data set stimuli first"
+    ):
+        tuning.of_network(tmp_path / "w.duckdb", read_recorded(tmp_path / "w.duckdb", 2))
+
+
+def test_best_frequencies_of_positions_rise_along_the_axis(made, tmp_path):
+    (tmp_path / "sounds").symlink_to(made / "sounds")
+    network = {"name": f"{SMALL}:small_network", "layers": ["conv1"], "positions": True}
+    table = {"stages": ["tuning"], "dataset": [{"reader": "stimuli", "source": "sounds"}], "network": [network]}
+    run_study(tmp_path / "w.duckdb", make_study(table, "study", tmp_path), Silent())
+    with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as con:
+        places = tables.table(con, "tonotopy").to_dicts()
+        hertz = con.execute(
+            "SELECT frequency_position, value FROM tuning JOIN neuron USING (neuron_id) WHERE measure = 'frequency_hz' AND value IS NOT NULL"
+        ).fetchall()
+    assert [row["frequency_position"] for row in places] == list(range(16))
+    assert {row["neurons"] for row in places} == {5 * 32}
+    assert places[0]["correlation"] == places[-1]["correlation"] == pytest.approx(spearmanr(*zip(*hertz, strict=True)).statistic)
+    assert places[0]["correlation"] > 0.8  # bands are 128 Hz apart
+    assert places[2]["median"] < places[8]["median"] < places[14]["median"]
 
 
 def test_done_is_not_done_again_and_continued_is_the_same(made, tmp_path, monkeypatch):
