@@ -71,6 +71,7 @@ def ingest(
     weights: Annotated[Path | None, typer.Option(**PATH, help="Checkpoint to use in place of the fetched one.")] = None,
     clip_s: Annotated[float | None, typer.Option("--clip-seconds", help="Seconds of each clip the network hears.")] = None,
     layers: Annotated[list[str] | None, typer.Option("--layer", help="Layer to record, all by default; repeatable.")] = None,
+    saes: Annotated[list[str] | None, typer.Option("--sae", help="Sparse autoencoder whose latents are a layer, repeatable.")] = None,
     positions: Annotated[
         bool, typer.Option("--positions", help="Take every position of the convolutions as a neuron, beside single units.")
     ] = False,
@@ -116,6 +117,7 @@ def ingest(
         if not dataset:
             raise UserError("no data set is named: give --dataset and --source, or a study file")
         heard = {"weights": weights, "clip_s": clip_s, "layers": layers or None, "positions": positions}
+        heard["saes"] = [{"file": file} for file in saes or ()]
         table = {
             "dataset": [_given(reader=dataset, source=source, name=name)],
             "network": [_given(name=spec, **heard) for spec in network or []],
@@ -142,8 +144,8 @@ def _ingest(warehouse: Path, study: Study) -> int:
 
 @app.command()
 def train(
-    base: Annotated[str, typer.Argument(help="cnn, yamnet, whisper-tiny.en, ast or beats.")],
-    way: Annotated[str, typer.Argument(help="scratch (cnn), frozen (a new classifier on what is published) or fine-tuned (all of it).")],
+    base: Annotated[str, typer.Argument(help="cnn, yamnet, whisper-tiny.en, ast or beats; or sae, a sparse autoencoder.")],
+    way: Annotated[str, typer.Argument(help="scratch (cnn), frozen (a new classifier alone) or fine-tuned (all of it); of sae the layer.")],
     study: Annotated[
         Path | None,
         typer.Argument(
@@ -154,21 +156,38 @@ def train(
     source: Annotated[Path | None, typer.Option(**PATH, help="Folder of the data set.")] = None,
     folds: Annotated[int | None, typer.Option(help="Draw so many folds; say the same in the study then.", show_default=False)] = None,
     fold: Annotated[int | None, typer.Option(help="Fold to leave out and test on, the last by default.", show_default=False)] = None,
-    weights: Annotated[str | None, typer.Option(help="Of ast a folder or hub name, of beats a checkpoint.", show_default=False)] = None,
-    clip_s: Annotated[float, typer.Option("--clip-seconds", help="Seconds of a clip, for ast and beats.")] = 5.0,
+    weights: Annotated[str | None, typer.Option(help="Of ast a folder or hub name, else a checkpoint.", show_default=False)] = None,
+    clip_s: Annotated[
+        float | None, typer.Option("--clip-seconds", help="Seconds of a clip: ast and beats 5, sae the network's own.", show_default=False)
+    ] = None,
+    network: Annotated[str | None, typer.Option(help="Of sae: the network, unless the study names one.", show_default=False)] = None,
+    latents: Annotated[int | None, typer.Option(help="Of sae: how many; by default four a neuron.", show_default=False)] = None,
+    k: Annotated[int, typer.Option("--k", help="Of sae: latents kept of every vector.")] = 32,
     epochs: Annotated[int | None, typer.Option(help="Passes over the clips, by default the recipe's.", show_default=False)] = None,
     seed: Annotated[int, typer.Option(help="Of all that is drawn in training.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     out: Annotated[Path, typer.Option(**PATH, help="Folder of the network's file.")] = Path("targets"),
 ) -> None:
-    """Train a network on a data set's own classes, to be dissected: BASE-WAY.safetensors, which a study can name."""
+    """Train a network on a data set's own classes, to be dissected, or with `sae` a sparse autoencoder of a layer: a file that a study can name."""
     from ingest.networks.network import pick_device
-    from ingest.run import train_target
+    from ingest.run import train_autoencoder, train_target
     from ingest.study import make_study, read_study
 
     if (study is None) == (dataset is None) or (study and (source or folds)):
         raise UserError("give the data set by a study file, or by --dataset and --source")
-    plan = read_study(study) if study else make_study({"dataset": [_given(reader=dataset, source=source, folds=folds)]}, "train")
+    table: dict[str, object] = {"dataset": [_given(reader=dataset, source=source, folds=folds)]}
+    if base == "sae":
+        if (study is None) == (network is None) or (study and (weights or clip_s)):
+            raise UserError("give the network by a study file, or by --network, --weights and --clip-seconds")
+        table |= {"network": [_given(name=network, weights=weights, clip_s=clip_s)]} if network else {}
+        recipe = {"latents": latents, "k": k, "seed": seed, **_given(epochs=epochs)}
+        plan = read_study(study) if study else make_study(table, "train")
+        print(train_autoencoder(plan, way, out, Bars(), recipe=recipe, fold=fold, device=pick_device(device)))
+        return
+    if network or latents:
+        raise UserError("--network and --latents go with sae: auricle train sae LAYER --network NAME")
+    plan = read_study(study) if study else make_study(table, "train")
+    clip_s = 5.0 if clip_s is None else clip_s
     options = {"fold": fold, "seed": seed, "epochs": epochs, "weights": weights, "clip_s": clip_s, "device": pick_device(device)}
     print(train_target(plan, base, way, out, Bars(), **options))
 

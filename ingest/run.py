@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ingest import stages
 from ingest.methods.probes import wilson
@@ -13,9 +15,12 @@ from ingest.sounds.draws import draw
 from ingest.sounds.listing import Listing
 from ingest.sounds.readers import read_dataset
 from ingest.stages import Context, Progress
-from ingest.study import DatasetChoice, Study
+from ingest.study import DatasetChoice, NetworkChoice, Study
 from warehouse import store
 from warehouse.store import UserError
+
+if TYPE_CHECKING:
+    from ingest.networks.network import Network
 
 
 class Reporter(Protocol):
@@ -38,12 +43,19 @@ def run_study(warehouse: Path, study: Study, reporter: Reporter) -> int:
             heard = Context(warehouse, listing, study.of, planned=tuple(planned))
             failures += _run(planned[0], heard, reporter)
             for choice in study.network if planned[1:] else ():
-                from ingest.networks.registry import load_network, name_outputs
-
-                network = name_outputs(load_network(choice.name, weights=choice.weights, clip_s=choice.clip_s), choice.names)
+                network = loaded(choice)
                 context = replace(heard, network=network, layers=choice.layers, positions=choice.positions, runs=dict(heard.runs))
                 failures += sum([_run(name, context, reporter) for name in planned[1:]])
     return failures
+
+
+def loaded(choice: NetworkChoice) -> Network:
+    """A network of a study, its outputs named and the latents of its autoencoders among its layers."""
+    from ingest.networks.autoencoders.latents import attach
+    from ingest.networks.registry import load_network, name_outputs
+
+    network = name_outputs(load_network(choice.name, weights=choice.weights, clip_s=choice.clip_s), choice.names)
+    return attach(network, [vars(sae) for sae in choice.saes], choice.layers)
 
 
 def train_target(study: Study, base: str, way: str, out: Path, reporter: Reporter, **options: Any) -> str:
@@ -62,6 +74,37 @@ def train_target(study: Study, base: str, way: str, out: Path, reporter: Reporte
     return (
         f"{path}: {correct} of {total} clips of fold {trained.fold} of {listing.name} right, {100 * correct / total:.1f} % "
         f"(95 % interval {100 * low:.1f} to {100 * high:.1f})"
+    )
+
+
+def train_autoencoder(
+    study: Study, layer: str, out: Path, reporter: Reporter, *, recipe: Mapping[str, Any], fold: int | None, device: str
+) -> str:
+    """Train a sparse autoencoder on a layer of a study's one network over its one data set (`recipe` as in autoencoders.training.Recipe, of
+    the `latents` None for four times the layer's neurons) and write NETWORK-LAYER-sae.safetensors to the folder `out`; returns what it is worth, in lines."""
+    from ingest.networks.autoencoders.clips import train_sae
+    from ingest.networks.autoencoders.latents import find_layer
+    from ingest.networks.autoencoders.training import Recipe
+
+    if len(study.dataset) != 1 or len(study.network) != 1:
+        raise UserError(
+            f"the study names {len(study.dataset)} data sets and {len(study.network)} networks: an autoencoder is trained on one of each"
+        )
+    listing, network = listed(study.dataset[0], out, reporter), loaded(study.network[0])
+    latents = recipe["latents"] or 4 * find_layer(network, layer).neurons
+    name = re.sub(r"[^\w.-]+", "-", f"{Path(network.name).name}-{layer}-sae")
+    path, unfinished = out / f"{name}.safetensors", out / f"{name}.unfinished"
+    with reporter.stage(f"training an autoencoder of {layer} of {network.name}") as progress:
+        trained = train_sae(
+            network, layer, listing, Recipe(**{**recipe, "latents": latents}), fold=fold, unfinished=unfinished, device=device, progress=progress
+        )  # fmt: skip
+    trained.save(path)
+    unfinished.unlink(missing_ok=True)
+    said, worth = trained.said, trained.said["held_out"]
+    recovered = "" if worth["output_recovered"] is None else f", {100 * worth['output_recovered']:.1f} % of the output's loss recovered"
+    return (
+        f"{path}: {latents} latents of {layer}, {said['k']} a vector, {said['dead']} dead; on {worth['clips']} clips of fold {said['fold']} of "
+        f"{listing.name} {100 * worth['variance_explained']:.1f} % of the variance explained{recovered}"
     )
 
 

@@ -48,9 +48,25 @@ class DatasetChoice:
 
 
 @dataclass(frozen=True)
+class SaeChoice:
+    """A sparse autoencoder whose latents are a layer: its `file`, or the folder that holds it; the `layer` that it sees, which a file of `auricle
+    train sae` says itself; the `name` that the latents' layer has behind that; and the `activation` of a file that does not say it."""
+
+    file: Path
+    layer: str | None = None
+    name: str = "sae"
+    activation: Literal["topk", "batchtopk"] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise UserError(f"saes: name is {_shown(self.name)}, it must be of letters, digits and underscores")
+
+
+@dataclass(frozen=True)
 class NetworkChoice:
     """A network: `name` as for `auricle networks`, and optionally its checkpoint, seconds of a clip, layers, whether every position of a
-    convolution is a neuron, beside single units, and the names of its outputs in their order, or a text file with one a line."""
+    convolution is a neuron, beside single units, the names of its outputs in their order, or a text file with one a line, and sparse
+    autoencoders whose latents are layers, too."""
 
     name: str
     weights: Path | None = None
@@ -58,6 +74,7 @@ class NetworkChoice:
     layers: tuple[str, ...] | None = None
     positions: bool = False
     names: tuple[str, ...] | Path | None = None
+    saes: tuple[SaeChoice, ...] = ()
 
     def __post_init__(self) -> None:
         if self.clip_s is not None and not self.clip_s <= LONGEST_CLIP_S:
@@ -135,6 +152,9 @@ def check_study(study: Study, where: str) -> Study:
         _one_of(dataset.reader, tuple(READERS), f"{where}: reader")
         if dataset.source is None and dataset.reader not in SYNTHESISED:
             raise UserError(f"{where}: reader {dataset.reader} needs the folder of the data set: give its source")
+    for network in study.network:
+        for sae in network.saes:
+            _check_choices(sae, f"{where}: network: saes")
     if not study.dataset:
         raise UserError(f"{where}: no data set is named, nothing to do")
     names = [dataset.name or dataset.reader for dataset in study.dataset]

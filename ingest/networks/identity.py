@@ -23,7 +23,7 @@ OPENED_ELSEWHERE = (*AUDIO_ENDINGS, ".h5", ".hdf5", ".safetensors", ".parquet", 
 WATCHED: dict[str, set[Path] | None] = {}
 """Folders of which opened files are told, with what was opened; None when that is over."""
 SAID = {"tensors": "its tensors", "file": "its Python code", "config": "its configuration", "preprocessor": "its preprocessor",
-        "output_names": "its label names"}  # fmt: skip
+        "output_names": "its label names", "saes": "its sparse autoencoders"}  # fmt: skip
 OURS = {"analyze", "auricle", "ingest", "report", "warehouse"}
 
 

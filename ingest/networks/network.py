@@ -27,6 +27,7 @@ class Layer:
     `shape` is the module's output for one window, without the batch dimension, and `axes` says what its dimensions mean. For `token,unit`
     layers `token_times` gives each token's time index, -1 for a token that stands for no moment (CLS, distillation); None means that
     token i is time step i. Where a `unit` layer is the mean over tokens of what another module puts out, `token_module` is that module.
+    `latents_of` names the layer of which a layer holds an autoencoder's latents.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Layer:
     non_negative: bool = False
     token_times: tuple[int, ...] | None = None
     token_module: str | None = None
+    latents_of: str | None = None
 
     @property
     def neurons(self) -> int:
@@ -91,7 +93,7 @@ class Network:
     `output` names the network's output where the module returns several: a dict's key, a tuple's index. `checkpoint_sha256` is by default the
     hash of the tensors; `shaped_by` has the hashes of what else shapes the values, by what it is. `held_out` says what it did not see
     of the data set that it was trained on, where that is known. `checked` says that the description was found to hold
-    (registry.check_network).
+    (registry.check_network). `streams` are layers that are had where they are named only: the residual stream behind each block.
     Subclasses override `prepare`, and `tail` where they know a shorter way than the two general forms; or both are given as functions.
     """
 
@@ -126,6 +128,7 @@ class Network:
         self.checkpoint_sha256 = checkpoint_sha256 if checkpoint_sha256 is not None else tensor_sha256(self.tensors())
         self.shaped_by: dict[str, Any] = {}
         self.held_out: HeldOut | None = None
+        self.streams: list[Layer] = []
         self.checked = False
         self.windows = windows
         self.window_s = window_s if window_s is not None else clip_s
@@ -184,7 +187,7 @@ class Network:
 
     def tail_form(self, layer: Layer) -> TailForm:
         """How `tail` comes to its result: the network's own way, from the layer on through a sequence, or by a whole pass."""
-        if self._tail is not None or type(self).tail is not Network.tail:
+        if (self._tail is not None or type(self).tail is not Network.tail) and not layer.latents_of:
             return "own"
         return "whole pass" if self._after(layer) is None else "sequence"
 
@@ -199,7 +202,7 @@ class Network:
         the value replaced, which is right for any module; of several outputs of the layer's module the first is replaced. A network with
         another structure and its own short way gives `tail` when it is made. `activation` stays as it is.
         """
-        if self._tail is not None:
+        if self._tail is not None and not layer.latents_of:
             return self._tail(layer, activation, inputs)
         after = self._after(layer)
         if after is not None:
@@ -312,6 +315,17 @@ def frame_times(network: Network, layer: Layer) -> np.ndarray:
     windows = network.window_start_s + np.arange(network.windows) * network.window_hop_s
     starts = windows[:, None] + np.arange(steps)[None, :] * network.window_s / steps
     return np.stack([starts.ravel(), starts.ravel() + network.window_s / steps], axis=1)
+
+
+def counted_frames(network: Network, layer: Layer, valid_s: torch.Tensor, frames: int) -> torch.Tensor | None:
+    """Which of a clip's first `frames` frames count, of clips with so many seconds of sound [clips]: [clips, frames]; None: all of them."""
+    if network.padding and (layer.time_steps or network.windows > 1):
+        steps = network.padding.steps(layer, network.valid_samples(valid_s))
+        return torch.arange(frames, device=steps.device) < steps[:, None]
+    if network.counts_padding or not layer.time_steps:
+        return None
+    starts = torch.tensor(frame_times(network, layer)[:frames, 0], device=valid_s.device, dtype=torch.float32)
+    return starts < valid_s[:, None].clamp(min=1e-6)
 
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h

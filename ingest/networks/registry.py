@@ -193,7 +193,7 @@ def check_network(network: Network, origin: str) -> None:
         raise UserError(f"{origin} has two layers called {repeated[0]}: give every layer its own name")
     modules = dict(network.module.named_modules())
     for layer in network.layers:
-        if layer.module not in modules:
+        if layer.module not in modules and not layer.latents_of:
             raise UserError(f"{origin}: layer {layer.name} names the module {layer.module!r}, which the network does not have")
         if layer.axes not in get_args(Axes):
             raise UserError(f"{origin}: layer {layer.name} has the axes {layer.axes!r}: they must be one of {'; '.join(get_args(Axes))}")
@@ -208,8 +208,11 @@ def check_network(network: Network, origin: str) -> None:
     seconds = torch.tensor([network.clip_s, network.clip_s / 2])
     noise[1, network.valid_samples(seconds)[1] if network.padding else network.samples :] = 0
     first, second, both = (_values(network, (noise[part], seconds[part]), origin) for part in (slice(0, 1), slice(1, 2), slice(0, 2)))
+    latents = {
+        layer.name for layer in network.layers if layer.latents_of
+    }  # of vectors one by one: rounding decides which of two equals is kept
     for name, together in both.items():
-        if not _same(torch.cat([first[name], second[name]]), together):
+        if name not in latents and not _same(torch.cat([first[name], second[name]]), together):
             chance = not _same(first[name], _values(network, (noise[:1], seconds[:1]), origin)[name])
             raise UserError(
                 f"{origin}: {f'layer {name}' if name else 'the output'} has other values for the same clip "

@@ -7,7 +7,7 @@ import inspect
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +191,8 @@ def build_network(
 
     `prepare` takes waveforms [clips, samples] to the model's input; `prepare_padded` takes beside them how many samples of each are sound,
     where the model is to hear those alone (see Padding). `input_s` is the fixed length that it pads every clip to, if it does:
-    then only what lies within a clip counts. Layers: per block `attention`, `mlp_in` and `mlp_out`, then `classifier` [classes].
+    then only what lies within a clip counts. Layers: per block `attention`, `mlp_in` and `mlp_out`, then `classifier` [classes]; where it is named,
+    `residual`, what the block puts out.
     Raises UserError when the structure is not found.
     """
     module = FirstOutput(model).eval().requires_grad_(False)
@@ -204,6 +205,7 @@ def build_network(
     ran = {call.path for call in calls}
     blocks = [block for block in find_blocks(module) if block in ran]
     layers: list[Layer] = []
+    streams: list[Layer] = []
     window_s, stride = input_s, 0.0
     for number, block in enumerate(blocks, start=1):
         seen: Counter = Counter()
@@ -218,6 +220,8 @@ def build_network(
                 stride = patches[1]
             label = f"block{number}/{role}" + (f"_{seen[role]}" if seen[role] > 1 else "")
             layers.append(Layer(label, call.path, shape, "token,unit", token_times=patches[0] if patches else None))
+        streams += [replace(layers[-1], name=f"block{number}/residual", module=call.path, shape=tuple(call.result.shape[1:]))
+                    for call in calls if call.path == block and call.result is not None and call.result.dim() == 3]  # fmt: skip
     if output_names is not None:
         layers.append(_classifier(name, blocks, calls, outputs, len(output_names)))
     padding = None
@@ -241,6 +245,7 @@ def build_network(
         padding=padding,
         prepare=prepare,
     )
+    network.streams = streams
     return refuse_unequal(network) if module.masking else network
 
 

@@ -194,7 +194,10 @@ class Yamnet(Network):
 
     @torch.inference_mode()
     def tail(self, layer: Layer, activation: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-        """Probabilities [clips * windows, 521] when `layer` puts out `activation`; `inputs` is not needed, the network being a sequence."""
+        """Probabilities [clips * windows, 521] when `layer` puts out `activation`; `inputs` is needed for latents alone, the network being a
+        sequence."""
+        if layer.latents_of:
+            return super().tail(layer, activation, inputs)
         value = activation.contiguous(memory_format=torch.channels_last) if activation.dim() == 4 else activation
         position = [name for name, _ in self._sequence].index(layer.module)
         for _, module in self._sequence[position + 1 :]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ingest.networks.network import Layer, Network, check_attributed, course_steps, frame_times
+from ingest.networks.network import Layer, Network, check_attributed, counted_frames, course_steps, frame_times
 from ingest.sounds.sound import MARGIN_S, sought_amiss
 from warehouse import ledger, store
 from warehouse.store import UserError
@@ -181,15 +181,8 @@ class Recorder:
 
     def _valid(self, layer: Layer, frames: int) -> torch.Tensor | None:
         """Which of that many frames hold a clip [clips, frames, 1]; None: all of them."""
-        if self.valid_s is None:
-            return None
-        if (padding := self.network.padding) and (layer.time_steps or self.network.windows > 1):
-            steps = padding.steps(layer, self.network.valid_samples(self.valid_s))
-            return (torch.arange(frames, device=steps.device) < steps[:, None])[:, :, None]
-        if self.network.counts_padding or not layer.time_steps:
-            return None
-        starts = self._starts[layer.name][None, :frames]
-        return (starts < self.valid_s[:, None].clamp(min=1e-6))[:, :, None]
+        counted = None if self.valid_s is None else counted_frames(self.network, layer, self.valid_s, frames)
+        return None if counted is None else counted[:, :, None]
 
     def _course(self, layer: Layer, frames: torch.Tensor) -> torch.Tensor | None:
         if layer.name not in self._courses:

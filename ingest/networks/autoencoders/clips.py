@@ -1,0 +1,192 @@
+"""An autoencoder of a network's layer, trained on the frames of a data set's clips, and what it is worth on those of a fold left out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from ingest.networks.autoencoders.autoencoder import Autoencoder
+from ingest.networks.autoencoders.latents import find_layer, lay_out, vectors
+from ingest.networks.autoencoders.layouts import HEADER
+from ingest.networks.autoencoders.training import Progress, Recipe, fit
+from ingest.networks.network import Layer, Network, counted_frames
+from ingest.networks.passes import prepared, read_waveforms
+from ingest.sounds.listing import Listing
+from warehouse.store import UserError, sha256_file, sha256_json
+
+BUFFER_BYTES = 256 << 20
+RECOVERED_CLIPS = 64
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What an autoencoder is worth on clips that it was not trained on: the share of the variance of their vectors that it explains; active latents of
+    a vector, on average; and how much of what the network's output loses when the layer holds its mean everywhere comes back with what
+    the autoencoder says instead (1: all; mean squared differences), on at most 64 of the clips, None where the output does not depend on the layer."""
+
+    variance_explained: float
+    active: float
+    output_recovered: float | None
+    clips: int
+
+
+@dataclass(frozen=True)
+class TrainedSae:
+    """An autoencoder, how it came about (`said`, the file's header), and its dead latents: those active on no vector of the last epoch."""
+
+    sae: Autoencoder
+    said: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write the safetensors file that read_autoencoder reads, whole or not at all."""
+        sae = self.sae
+        tensors = {
+            "encoder.weight": sae.encoder,
+            "encoder.bias": sae.bias,
+            "decoder.weight": sae.decoder.T,
+            "b_dec": sae.shift,
+            "k": torch.tensor(sae.k),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, {HEADER: json.dumps(self.said)})
+        part.replace(path)
+
+
+def train_sae(
+    network: Network,
+    layer: str,
+    listing: Listing,
+    recipe: Recipe,
+    *,
+    fold: int | None = None,
+    unfinished: Path | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> TrainedSae:
+    """Train on the frames of a layer (every position of a map) that hold sound, over the clips of all folds but `fold` (None: the last).
+
+    Clips are read anew in every epoch, in another order, as many at a time as fit in 256 MB of vectors; killed, training goes on from the last of these
+    (see fit). Raises UserError for a layer that is not there, a data set without that fold, and clips that cannot be read.
+    """
+    base = find_layer(network, layer)
+    recipe.check(base.neurons)
+    fold = fold if fold is not None else max((entry.fold for entry in listing.entries if entry.fold is not None), default=0)
+    held_out = sorted(entry.name for entry in listing.entries if entry.fold == fold)
+    seen = sorted(entry.name for entry in listing.entries if entry.fold is not None and entry.fold != fold)
+    if not held_out or not seen:
+        raise UserError(
+            f"data set {listing.name} has no fold {fold} beside others to leave out: draw some, --folds 5, or folds = 5 in a study"
+        )
+    paths = {entry.name: entry.path for entry in listing.entries}
+    network.module.to(device)
+    rows = network.windows * math.prod(base.shape) // base.neurons
+    at_once = max(1, BUFFER_BYTES // (4 * base.neurons * rows))
+    blocks = -(-len(seen) // at_once)
+
+    def read(epoch: int, block: int) -> torch.Tensor:
+        order = np.random.default_rng([recipe.seed, epoch]).permutation(len(seen))
+        names = [seen[index] for index in np.array_split(order, blocks)[block]]
+        return torch.cat([found for _, found in frames(network, base, names, paths)])
+
+    inputs = [network.checkpoint_sha256, network.clip_s, layer, fold, [[name, sha256_file(paths[name])] for name in seen]]
+    fitted = fit(base.neurons, blocks, read, recipe, unfinished=unfinished, inputs=inputs, progress=progress, device=device)
+    worth = worth_of(network, base, fitted.sae, held_out, paths)
+    said = {
+        "network": network.name, "network_sha256": network.checkpoint_sha256, "layer": layer, "dataset": listing.name, "fold": fold,
+        "held_out_clips": sha256_json(held_out), "clips": len(seen), "vectors": fitted.vectors, "dead": int((~fitted.alive).sum()),
+        **asdict(recipe), "held_out": asdict(worth),
+    }  # fmt: skip
+    return TrainedSae(fitted.sae, said)
+
+
+@torch.inference_mode()
+def frames(network: Network, layer: Layer, names: Sequence[str], paths: dict[str, Path]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """For batches of clips the network's prepared input, and the vectors [n, width] (float32) of all frames of a layer that hold sound; tokens that stand for
+    no moment are left out."""
+    found: list[torch.Tensor] = []
+
+    def keep(_module: torch.nn.Module, _given: object, output: Any) -> None:
+        found.append((output[0] if isinstance(output, tuple) else output).detach().float())
+
+    handle = network.module.get_submodule(layer.module).register_forward_hook(keep)
+    try:
+        for sounds in read_waveforms(network, names, paths):
+            inputs = prepared(network, sounds)
+            network.forward(inputs)
+            yield inputs, sounding(network, layer, found.pop(), sounds[1].to(inputs.device)).cpu().clone()
+    finally:
+        handle.remove()
+
+
+def sounding(network: Network, layer: Layer, output: torch.Tensor, valid_s: torch.Tensor) -> torch.Tensor:
+    """The vectors [n, width] of a layer's output [clips * windows, *layer.shape] at the moments that count of clips with so many seconds of sound."""
+    rows = vectors(layer, output)
+    if layer.axes == "unit":
+        rows = rows[:, None, None]
+    elif layer.axes == "token,unit":
+        times = torch.tensor(layer.token_times or range(layer.shape[0]), device=rows.device)
+        order = times.argsort(stable=True)[(times < 0).sum() :]
+        rows = rows[:, order].unflatten(1, (layer.time_steps, -1))
+    elif layer.axes == "channel,time":
+        rows = rows[:, :, None]
+    by_clip = rows.unflatten(0, (-1, network.windows)).flatten(1, 2)  # clips, windows x time, places, width
+    counted = counted_frames(network, layer, valid_s, by_clip.shape[1])
+    return by_clip.flatten(0, 2) if counted is None else by_clip[counted].flatten(0, 1)
+
+
+def worth_of(network: Network, layer: Layer, sae: Autoencoder, names: Sequence[str], paths: dict[str, Path]) -> Worth:
+    """See Worth."""
+    count, active, left = 0, 0, 0.0
+    total, squares = torch.zeros(layer.neurons, dtype=torch.float64), 0.0
+    for _, found in frames(network, layer, names, paths):
+        count += len(found)
+        active += int((sae.encode(found) > 0).sum())
+        left += float((found - sae.reconstruct(found)).double().square().sum())
+        total += found.double().sum(dim=0)
+        squares += float(found.double().square().sum())
+    variance = squares - float(total.square().sum()) / count
+    mean = (total / count).float()
+    few = [names[index] for index in np.unique(np.linspace(0, len(names) - 1, RECOVERED_CLIPS).round().astype(int))]
+    return Worth(1 - left / variance, active / count, _recovered(network, layer, sae, mean, few, paths), len(names))
+
+
+@torch.inference_mode()
+def _recovered(
+    network: Network, layer: Layer, sae: Autoencoder, mean: torch.Tensor, names: Sequence[str], paths: dict[str, Path]
+) -> float | None:
+    lost = with_sae = 0.0
+    module = network.module.get_submodule(layer.module)
+    for sounds in read_waveforms(network, names, paths):
+        inputs = prepared(network, sounds)
+        here, centre = sae.to(inputs.device), mean.to(inputs.device)
+        own = network.forward(inputs)
+
+        def said(_module: object, _given: object, output: Any, here: Autoencoder = here) -> Any:
+            return _put(output, lay_out(layer, here.reconstruct(vectors(layer, output[0] if isinstance(output, tuple) else output))))
+
+        def mean_of_all(_module: object, _given: object, output: Any, centre: torch.Tensor = centre) -> Any:
+            first = output[0] if isinstance(output, tuple) else output
+            return _put(output, lay_out(layer, centre.expand(vectors(layer, first).shape)).clone().masked_fill(first.isnan(), torch.nan))
+
+        differences = []
+        for hook in (said, mean_of_all):
+            handle = module.register_forward_hook(hook)
+            try:
+                differences.append(float((network.forward(inputs) - own).double().square().nansum()))
+            finally:
+                handle.remove()
+        with_sae, lost = with_sae + differences[0], lost + differences[1]
+    return 1 - with_sae / lost if lost > 0 else None
+
+
+def _put(output: Any, first: torch.Tensor) -> Any:
+    return (first, *output[1:]) if isinstance(output, tuple) else first
