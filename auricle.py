@@ -317,6 +317,27 @@ def report(
 
 
 @app.command()
+def serve(
+    site: Annotated[Path, typer.Option(**PATH, help="Folder of the atlas.")] = SITE,
+    host: Annotated[str, typer.Option(help="Address to listen on; whoever reaches it and has the token is let in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any that is free.")] = 8765,
+    query_s: Annotated[float, typer.Option("--query-seconds", min=0.1, max=45, help="Longest query of the console.")] = 20,
+    upload_mb: Annotated[float, typer.Option("--upload-mb", min=0.001, max=1000, help="Largest sound that may be sent.")] = 50,
+    network: Annotated[
+        list[str] | None,
+        typer.Option(help="What a network of the warehouse was ingested from, where its name does not say it; repeatable."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    warehouse: Warehouse = WAREHOUSE,
+) -> None:
+    """Serve the atlas on this machine, with an SQL console, networks to silence and listen with, lists and votes."""
+    from report.live import load
+
+    Serving, run = load()
+    run(Serving(warehouse, site, None, query_s, int(upload_mb * 1e6)), host, port)
+
+
+@app.command()
 def check(warehouse: Warehouse = WAREHOUSE) -> None:
     """Verify the warehouse's references, counts and activation files; exit with 1 when something is wrong."""
     from warehouse.check import check as faults
