@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import json
 import sys
-import tempfile
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +12,7 @@ import typer
 
 from warehouse import ending, store
 from warehouse.store import UserError
-from warehouse.terminal import Bars, print_table
+from warehouse.terminal import Bars, Format, print_frame, print_table
 
 if TYPE_CHECKING:
     from ingest.study import Study
@@ -39,13 +36,7 @@ WAREHOUSE = Path("warehouse/auricle.duckdb")
 SITE = Path("site")
 
 
-class Format(StrEnum):
-    """Output formats of `query`."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
-    parquet = "parquet"
+ERRORS = Bars(sys.stderr)
 
 
 @app.command()
@@ -208,24 +199,48 @@ def query(
             frame = relation.to_arrow_table()
         except duckdb.Error as error:
             raise UserError(f"the query failed: {' '.join(str(error).split())}") from None
+    print_frame(frame, format)
+
+
+@app.command()
+def listen(
+    files: Annotated[list[Path], typer.Argument(parser=store.given_path, metavar="FILE...", help="Sound files, or folders of them.")],
+    against: Annotated[
+        list[Path] | None, typer.Option(**PATH, help="Sounds, or a folder, to tell the others apart from; repeatable.")
+    ] = None,
+    network: Annotated[
+        str | None, typer.Option(help="A network of the warehouse by its name, or what it was ingested from.", show_default=False)
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="Data set whose clips the sounds are compared with.", show_default=False)] = None,
+    run: Annotated[int | None, typer.Option(help="A run of activations, in place of the latest.", show_default=False)] = None,
+    reduction: Annotated[str | None, typer.Option(help="mean, max or active, as recorded; mean by default.", show_default=False)] = None,
+    weights: Annotated[Path | None, typer.Option(**PATH, help="Checkpoint, where the network was ingested with one.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    top: Annotated[int | None, typer.Option(min=1, help="Neurons shown, by default 3 a layer; with --against 20 in all.")] = None,
+    format: Annotated[Format, typer.Option(help="Table of the first neurons, or all of them as csv, json or parquet.")] = Format.table,
+    page: Annotated[Path | None, typer.Option(**PATH, help="Write a page, FILE.html, or index.html in a folder.")] = None,
+    site: Annotated[Path | None, typer.Option(**PATH, help="Folder of an atlas of the warehouse, for the page's links.")] = None,
+    keep: Annotated[str | None, typer.Option(help="Keep the folder in the warehouse, as a data set of this name.")] = None,
+    warehouse: Warehouse = WAREHOUSE,
+) -> None:
+    """Which neurons do these sounds move? Percentiles among a data set's clips; nothing is kept, unless by --keep."""
+    from ingest.listening import answers
+
+    if keep is not None:
+        answers.check_keeps(files, against or [])
+    choice = {"network": network, "dataset": dataset, "run_id": run, "reduction": reduction, "weights": weights, "device": device}
+    answer = answers.ask(warehouse, files, against or [], ERRORS.say, **choice)
     if format is Format.table:
-        print_table(frame.column_names, store.rows(frame))
-    elif format is Format.json:
-        json.dump(
-            [dict(zip(frame.column_names, row, strict=True)) for row in store.rows(frame)],
-            sys.stdout,
-            ensure_ascii=sys.stdout.encoding.lower() != "utf-8",
-            default=str,
-            indent=1,
-        )
-        print()
+        print(answer.heading)
+        print_table(*answer.table(top))
     else:
-        with tempfile.TemporaryDirectory() as folder, duckdb.connect() as memory:
-            path = Path(folder) / "result"
-            memory.register("frame", frame)
-            memory.execute(f"COPY frame TO '{path}' (FORMAT {format.value})")
-            sys.stdout.flush()
-            sys.stdout.buffer.write(path.read_bytes())
+        print_frame(answer.neurons.to_arrow(), format)
+    if page:
+        from report.listening import Listening, build_page
+
+        ERRORS.say(f"page {build_page(warehouse, page, Listening.of(**answer.shown(top)), site)}")
+    if keep is not None:
+        answers.keep(answer.ear, files[0], keep, ERRORS)
 
 
 @app.command()

@@ -135,16 +135,21 @@ def _make_clip(root: Path, clip: Clip, source: Path, todo: dict[str, View | None
     return sizes
 
 
-def mp3(source: Path) -> bytes:
-    """A sound file, mixed to mono by the mean, as MP3 at its own rate or the nearest higher one MP3 has (48 kHz at most)."""
+def mp3(source: Path, start_s: float = 0.0, length_s: float | None = None) -> bytes:
+    """A sound file, or so many seconds of it, mixed to mono by the mean, as MP3 at its own rate or the nearest higher one MP3 has (48 kHz at most)."""
     encoded = io.BytesIO()
     with sf.SoundFile(source) as file:
         rate = next((r for r in MP3_RATES_HZ if r >= file.samplerate), MP3_RATES_HZ[-1])
         resampler = soxr.ResampleStream(file.samplerate, rate, 1, dtype="float32") if rate != file.samplerate else None
+        left = None if length_s is None else round(length_s * file.samplerate)
+        if start_s:
+            file.seek(round(start_s * file.samplerate))
         with sf.SoundFile(encoded, "w", rate, 1, format="MP3", subtype="MPEG_LAYER_III", compression_level=0.6) as out:
             block = file.samplerate * BLOCK_S
             while True:
-                wave = file.read(block, dtype="float32", always_2d=True).mean(axis=1)
+                size = block if left is None else min(block, left)
+                wave = file.read(size, dtype="float32", always_2d=True).mean(axis=1)
+                left = None if left is None else left - len(wave)
                 last = len(wave) < block
                 if resampler:
                     wave = resampler.resample_chunk(wave, last=last)

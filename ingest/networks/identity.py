@@ -135,9 +135,17 @@ def shape(network: Network) -> dict[str, object]:
 
 
 def settle(warehouse: Path, network: Network) -> None:
-    """Give a network another hash where the warehouse has one of this name and hash that was shaped by something else: another file of the
-    user's, other label names, another configuration. Nothing is known of runs made before this was recorded but their label names, nor of the
-    files that a network read in those recorded without: these are now taken to be the same."""
+    """Give a network the hash by which a warehouse knows it (see `known_as`), and note what it read beside runs recorded without."""
+    network.checkpoint_sha256, unnoted = known_as(warehouse, network)
+    for folder in unnoted:
+        record(folder, network)
+
+
+def known_as(warehouse: Path, network: Network) -> tuple[str, list[Path]]:
+    """The hash by which a warehouse knows a network, or would: another than its own where there is one of this name and hash that was shaped
+    by something else: another file of the user's, other label names, another configuration. Nothing is known of runs made before this was
+    recorded but their label names, nor of the files that a network read in those recorded without, whose folders are given: these are now
+    taken to be the same. Writes nothing."""
     with connect_readonly(warehouse) as con:
         named = con.execute(
             "SELECT output_names FROM network WHERE name = ? AND checkpoint_sha256 = ?", [network.name, network.checkpoint_sha256]
@@ -148,14 +156,14 @@ def settle(warehouse: Path, network: Network) -> None:
         ).fetchall()
     now = written(network)
     other = any((json.loads(names) if names else []) != now["output_names"] for (names,) in named)
+    unnoted = []
     for (run_id,) in () if other else runs:
         folder = run_folder(warehouse, run_id, continued=False)
         if before := _read(folder):
             other |= before | {FILES: before.get(FILES, now[FILES])} != now
             if not other and FILES not in before:
-                record(folder, network)
-    if other:
-        network.checkpoint_sha256 = sha256_json([network.checkpoint_sha256, shape(network)])
+                unnoted.append(folder)
+    return (sha256_json([network.checkpoint_sha256, shape(network)]) if other else network.checkpoint_sha256), unnoted
 
 
 def written(network: Network) -> dict[str, object]:

@@ -87,6 +87,12 @@ def load(path: Path, *, sample_rate_hz: int, clip_s: float) -> tuple[np.ndarray,
     return fit(mono, rate_hz, sample_rate_hz=sample_rate_hz, clip_s=clip_s)
 
 
+def length_s(path: Path) -> float:
+    """Seconds of a sound file, of which no more is decoded than that takes. Raises SoundError as `decode` does for what its header shows."""
+    with _opened(path) as file:
+        return file.frames / file.samplerate
+
+
 def measure(mono: np.ndarray, rate_hz: int) -> dict[str, float | None]:
     """Measure mono sound [samples] at `rate_hz`: the columns of table clip that describe the signal.
 
