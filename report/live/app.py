@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import os
+import re
 import secrets
 import socket
 import tempfile
@@ -12,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import duckdb
 import uvicorn
@@ -19,9 +22,10 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from report.listening import Listening, build_page
 from report.live import keeping, site_files, subjects
 from report.live.console import FILE_ROWS, ROWS, Console
 from report.live.door import Door
@@ -46,8 +50,8 @@ class Ears(Protocol):
     def silence(self, run: int, layer: int, units: str, sound: int | Path, *, draws: int, seed: int) -> dict:
         """What silencing neurons of a layer does to a network's outputs on a clip or a file."""
 
-    def listen(self, run: int, sound: Path, name: str) -> str:
-        """A page about the neurons that a file moves."""
+    def listen(self, run: int, sound: Path) -> dict[str, Any]:
+        """What a file's neurons do, as fields of report.listening.Listening."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +205,8 @@ class Server:
             upload = form.get("file")
             if upload is not None and not isinstance(upload, str) and upload.size:
                 return await self._heard(upload, lambda path: silence(*chosen, path))
+            if not form.get("clip"):
+                raise UserError("no sound: choose a clip, or a file that is not empty")
             return await self._hear(functools.partial(silence, *chosen, _number(form.get("clip"))))
 
     async def listen(self, request: Request) -> Any:
@@ -210,9 +216,16 @@ class Server:
             upload, run = form.get("file"), _number(form.get("run"))
             if upload is None or isinstance(upload, str) or not upload.size:
                 raise UserError("no sound was sent: choose a file, or record one")
-            name = Path(upload.filename or "sound").name[:80]
-            text = await self._heard(upload, lambda path: ears.listen(run, path, name))
-        return site_files.page(text)
+            return HTMLResponse(await self._heard(upload, lambda path: self._page(path, ears.listen(run, path))))
+
+    def _page(self, path: Path, heard: dict[str, Any]) -> str:
+        """The page about a sound, its links those of the site as it is served."""
+        page = path.with_name("page.html")
+        try:
+            build_page(self.serving.warehouse, page, Listening.of(**heard), self.serving.site)
+        except UserError:  # the site is older than the run
+            build_page(self.serving.warehouse, page, Listening.of(**heard))
+        return page.read_text("utf-8").replace(f'href="{quote(os.path.relpath(self.serving.site, page.parent))}/', 'href="/')
 
     def _ears(self) -> Ears:
         if self.serving.ears is None:
@@ -222,7 +235,7 @@ class Server:
     async def _heard(self, upload: Any, work: Callable[[Path], Any]) -> Any:
         """What is done with an uploaded file, which is kept no longer."""
         with tempfile.TemporaryDirectory(prefix="auricle-") as folder:
-            path = Path(folder) / "sound"
+            path = Path(folder) / (re.sub(r"[^\w.() -]+", "_", Path(upload.filename or "").name)[-80:].lstrip(". ") or "sound")
             path.write_bytes(await upload.read())
             return await self._hear(functools.partial(work, path))
 
@@ -272,8 +285,9 @@ def _number(text: object) -> int:
         raise UserError(f"{str(text)[:40]!r} is no whole number") from None
 
 
-def serve(serving: Serving, host: str, port: int) -> None:
-    """Serve until a signal ends it; the address, with its token, is printed first. Raises UserError where nothing can be served."""
+def serve(warehouse: Path, site: Path, ears: Ears | None, query_s: float, most_bytes: int, host: str, port: int) -> None:
+    """Serve a site and the warehouse it shows (see Serving) until a signal ends it; the address, with its token, is printed first. Raises UserError where nothing can be served."""
+    serving = Serving(warehouse, site, ears, query_s, most_bytes)
     if not (serving.site / "index.html").is_file():
         raise UserError(f"there is no site at {serving.site}: make one with `auricle report`, or name another with --site")
     store.connect_readonly(serving.warehouse).close()
