@@ -90,13 +90,19 @@ class Ears:
             "heard": f"{heard.name}, {heard.part}",
             "draws": draws,
             "outputs": [
-                {"name": named[i], "intact": float(found.intact[i]), "silenced": float(found.silenced[i]), "mean": float(found.random[:, i].mean(dtype=np.float64)),
-                 "low": float(found.random[:, i].min()), "high": float(found.random[:, i].max())}
+                {
+                    "name": named[i],
+                    "intact": float(found.intact[i]),
+                    "silenced": float(found.silenced[i]),
+                    "mean": float(found.random[:, i].mean(dtype=np.float64)),
+                    "low": float(found.random[:, i].min()),
+                    "high": float(found.random[:, i].max()),
+                }
                 for i in order
             ],
             "note": f"{len(order)} of {len(named)} outputs: those that change most, and the highest. All outputs move by {found.change:.4g} "
             f"(Euclidean), when random ones are silenced by {low:.4g} to {high:.4g}; these are drawn from neurons that answer to some clip.",
-        }  # fmt: skip
+        }
 
     def _living(self, run: int, layer: int) -> tuple[int, np.ndarray]:
         """The number of a layer's first neuron, and places in it of those that are not 0 on every clip of the run."""

@@ -286,7 +286,7 @@ def _number(text: object) -> int:
 
 
 def serve(warehouse: Path, site: Path, ears: Ears | None, query_s: float, most_bytes: int, host: str, port: int) -> None:
-    """Serve a site and the warehouse it shows (see Serving) until a signal ends it; the address, with its token, is printed first. Raises UserError where nothing can be served."""
+    """Serve (see Serving) until a signal ends it; the address, with its token, is printed first. Raises UserError where nothing can be served."""
     serving = Serving(warehouse, site, ears, query_s, most_bytes)
     if not (serving.site / "index.html").is_file():
         raise UserError(f"there is no site at {serving.site}: make one with `auricle report`, or name another with --site")

@@ -90,7 +90,7 @@ def served(tmp_path_factory):
 
 
 def test_a_query_gives_its_rows_and_stops_at_the_most(served):
-    found = served.query("SELECT name, 2.5 AS half, NULL AS nothing, [1] AS list FROM class ORDER BY name")
+    found = served.query("SELECT name, 2.5 AS half, NULL::INTEGER AS nothing, [1] AS list FROM class ORDER BY name")
     assert [column[0] for column in found["columns"]] == ["name", "half", "nothing", "list"]
     assert [column[2] for column in found["columns"]] == [False, True, True, False]
     assert found["rows"][0] == ["high", 2.5, None, "[1]"]
