@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import duckdb
 import typer
 
 from warehouse import ending, store
@@ -34,8 +33,6 @@ Warehouse = Annotated[
 PATH: dict[str, Any] = {"parser": store.given_path, "metavar": "PATH"}
 WAREHOUSE = Path("warehouse/auricle.duckdb")
 SITE = Path("site")
-
-
 ERRORS = Bars(sys.stderr)
 
 
@@ -209,16 +206,8 @@ def query(
     warehouse: Warehouse = WAREHOUSE,
 ) -> None:
     """Run SQL on the warehouse."""
-    with store.connect_readonly(warehouse) as con:
-        con.execute("SET enable_progress_bar = false")  # it would stand among the results
-        try:
-            relation = con.sql(sql)
-            if relation is None:
-                return
-            frame = relation.to_arrow_table()
-        except duckdb.Error as error:
-            raise UserError(f"the query failed: {' '.join(str(error).split())}") from None
-    print_frame(frame, format)
+    if (frame := store.ask(warehouse, sql)) is not None:
+        print_frame(frame, format)
 
 
 @app.command()
@@ -348,6 +337,23 @@ def report(
     with bars.stage("atlas") as progress:
         built = build(warehouse, site, progress=lambda part, done, total: progress(done, total))
     print(f"{site}: {built.written} pages written, {built.unchanged} unchanged, {built.media} media files written, {built.seconds:.1f} s")
+
+
+@app.command()
+def serve(
+    site: Annotated[Path, typer.Option(**PATH, help="Folder of the atlas.")] = SITE,
+    host: Annotated[str, typer.Option(help="Address to listen on; whoever reaches it and has the token is let in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any that is free.")] = 8765,
+    query_s: Annotated[float, typer.Option("--query-seconds", min=0.1, max=45, help="Longest query of the console.")] = 20,
+    upload_mb: Annotated[float, typer.Option("--upload-mb", min=0.001, max=1000, help="Largest sound that may be sent.")] = 50,
+    network: Annotated[list[str] | None, typer.Option(help="As for listen, where a network's name does not say it; repeatable.")] = None,
+    warehouse: Warehouse = WAREHOUSE,
+) -> None:
+    """Serve the atlas on this machine, with an SQL console, networks to silence and listen with, lists and votes."""
+    from ingest.listening.served import Ears
+    from report.live import load
+
+    load()(warehouse, site, Ears(warehouse, network or ()), query_s, int(upload_mb * 1e6), host, port)
 
 
 @app.command()

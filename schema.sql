@@ -938,7 +938,7 @@ COMMENT ON COLUMN meaning_clip.meaning IS 'Number within the neuron, as in meani
 COMMENT ON COLUMN meaning_clip.clip_id IS 'Clip.';
 COMMENT ON COLUMN unlearning.chosen_by IS 'How neurons were chosen: open (a noun of the description is a word of the class name), a method of dissection and its similarity function such as DB wpmi (class among the first three concepts), ICL, or random (as many as the way that chose most).';
 
--- Since version 6: runs beside each other, zero-shot classification, pairs of classes, concepts rated, word clouds, measured rules, near-copies, tuning.
+-- Since version 6: runs beside each other, zero-shot classification, pairs of classes, concepts rated, word clouds, measured rules, near-copies, tuning, lists and votes.
 
 CREATE TABLE zero_shot (
     run_id INTEGER NOT NULL,
@@ -1363,6 +1363,44 @@ COMMENT ON COLUMN tuning_curve.neuron_id IS 'Neuron.';
 COMMENT ON COLUMN tuning_curve.curve IS 'frequency (tones), band (third-octave noise), level, tone and noise with rate, rate at half depth, rate at a quarter of depth, unmodulated; sweep up, sweep down; harmonics, followed by all, no fundamental, jittered; clicks, gap, onset, ripple.';
 COMMENT ON COLUMN tuning_curve.responses IS 'Mean response to each condition, in order of tuning_condition.position.';
 COMMENT ON COLUMN tuning_curve.error IS 'Standard error of such a mean, from repeats.';
+
+CREATE TABLE neuron_list (
+    neuron_list_id INTEGER PRIMARY KEY,
+    name VARCHAR NOT NULL UNIQUE,
+    created_at TIMESTAMPTZ NOT NULL
+);
+COMMENT ON TABLE neuron_list IS 'Lists of neurons that people keep in `auricle serve`.';
+COMMENT ON COLUMN neuron_list.neuron_list_id IS 'Number of the list.';
+COMMENT ON COLUMN neuron_list.name IS 'What it is called.';
+COMMENT ON COLUMN neuron_list.created_at IS 'When it was begun.';
+
+CREATE TABLE listed_neuron (
+    neuron_list_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    note VARCHAR,
+    added_at TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (neuron_list_id, neuron_id)
+);
+COMMENT ON TABLE listed_neuron IS 'Which neurons stand on a list.';
+COMMENT ON COLUMN listed_neuron.neuron_list_id IS 'List.';
+COMMENT ON COLUMN listed_neuron.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN listed_neuron.note IS 'What was noted of it; NULL when nothing was.';
+COMMENT ON COLUMN listed_neuron.added_at IS 'When it was added.';
+
+CREATE TABLE vote (
+    neuron_id INTEGER NOT NULL,
+    description_run_id INTEGER NOT NULL,
+    voter VARCHAR NOT NULL,
+    fits BOOLEAN NOT NULL,
+    voted_at TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (neuron_id, description_run_id, voter)
+);
+COMMENT ON TABLE vote IS 'Whether a description fits its neuron, as people say who look at the neuron''s page in `auricle serve`; they know whose description it is, unlike raters (table rating).';
+COMMENT ON COLUMN vote.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN vote.description_run_id IS 'Run of stage descriptions whose description was meant.';
+COMMENT ON COLUMN vote.voter IS 'Who voted: a name or a code of their own.';
+COMMENT ON COLUMN vote.fits IS 'Whether it fits; the last vote counts.';
+COMMENT ON COLUMN vote.voted_at IS 'When.';
 
 -- Ends of the 95 % interval of a share of `total` that are independent: Wilson's score (Wilson 1927, J. Am. Stat. Assoc. 22).
 CREATE MACRO wilson_low(share, total) AS

@@ -31,7 +31,7 @@ def pages(press: Press) -> Iterator[tuple[str, str]]:
     """All three."""
     provenance = _count(press.con)
     yield press.page("runs.html").write("runs", title="Runs", provenance=provenance, runs=_runs(press))
-    yield press.page("schema.html").write("schema", title="Schema", provenance=provenance, tables=_tables(press.con))
+    yield press.page("schema.html").write("schema", title="Schema", provenance=provenance, tables=tables_of(press.con))
     yield press.page("cookbook.html").write("cookbook", title="SQL cookbook", provenance=provenance, recipes=_results(press.con))
 
 
@@ -53,7 +53,7 @@ def _runs(press: Press) -> list[dict]:
     return found
 
 
-def _tables(con: duckdb.DuckDBPyConnection) -> list[dict]:
+def tables_of(con: duckdb.DuckDBPyConnection) -> list[dict]:
     """Every table, view and column with its comment."""
     columns: dict[str, list[tuple]] = {}
     for table, *column in con.execute(

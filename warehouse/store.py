@@ -166,6 +166,17 @@ def connect_readonly(path: Path, patience_s: float = PATIENCE_S) -> duckdb.DuckD
     return con
 
 
+def ask(path: Path, sql: str) -> pyarrow.Table | None:
+    """The result of a statement on a warehouse that is open for reading only; None of one that has none. Raises UserError where it fails."""
+    with connect_readonly(path) as con:
+        con.execute("SET enable_progress_bar = false")  # it would stand among the results
+        try:
+            relation = con.sql(sql)
+            return None if relation is None else relation.to_arrow_table()
+        except duckdb.Error as error:
+            raise UserError(f"the query failed: {' '.join(str(error).split())}") from None
+
+
 @contextlib.contextmanager
 def transaction(path: Path, patience_s: float = PATIENCE_S) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the warehouse for one transaction: commit at the end, nothing at all on an exception. Waits while readers have it open."""

@@ -63,7 +63,7 @@ def _layer(press: Press, known: Known, layer: Layer, turns: Iterator[tuple], car
         fact = facts[neuron_id - layer.first]
         best = dataset.class_of(fact.class_id)
         text = template.render(
-            constant, title=layer.title(neuron_id), unit=layer.units[neuron_id - layer.first], fact=fact,
+            constant, neuron_id=neuron_id, title=layer.title(neuron_id), unit=layer.units[neuron_id - layer.first], fact=fact,
             best=best, chance=best and chance[best.class_id], previous=previous and f"../{previous}",
             following=following and f"../{following}", summary=summaries.get(neuron_id), top=tops.get(neuron_id, _NO_TOPS),
             others=others.get(neuron_id, ()), at=by_place([part for parts in said for part in parts.of.get(neuron_id, ())], *PLACES),

@@ -91,8 +91,9 @@
     all("th[aria-sort]", row).forEach(function (other) { other.removeAttribute("aria-sort"); });
     head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
   }
-  all("table.sortable thead button").forEach(function (button) {
-    button.addEventListener("click", function () { sort(button.closest("th")); });
+  document.addEventListener("click", function (event) {
+    var button = event.target.closest("table.sortable thead button");
+    if (button) { sort(button.closest("th")); }
   });
   function said(row) { var cell = row.querySelector(".find"); return cell ? " " + cell.textContent : ""; }
   all("input.filter").forEach(function (input) {

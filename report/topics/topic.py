@@ -187,9 +187,15 @@ class Known:
         for topic in self.topics:
             every, drawn = self.beside(topic), 0
             for its in every:
-                parts = list(draw(its))
+                parts = [_of_tables(part, topic) for part in draw(its)]
                 yield from parts if len(every) == 1 else (_of_run(part, its, self.latest, is_first=not drawn) for part in parts)
                 drawn += len(parts)
+
+
+def _of_tables(part: Part, topic: type[Topic]) -> Part:
+    """A part whose heading names the derived tables that its topic shows, for who serves the page."""
+    known = [name for name in topic.tables if name not in topic.sql]
+    return part._replace(html=Markup(str(part.html).replace("<h2", f'<h2 data-derived="{" ".join(known)}"', 1))) if known else part
 
 
 def _of_run(part: Part, topic: Topic, said: Mapping[int, str | None], *, is_first: bool) -> Part:
