@@ -93,7 +93,7 @@ def ingest(
     warehouse: Warehouse = WAREHOUSE,
 ) -> None:
     """Bring sounds and networks into the warehouse. Interrupted work is continued, finished work is not done again."""
-    from ingest.study import make_study, read_study
+    from ingest.study import given, make_study, read_study
 
     if study == Path("ratings"):
         from ingest.stages.ratings import ingest_ratings
@@ -116,18 +116,13 @@ def ingest(
         heard = {"weights": weights, "clip_s": clip_s, "layers": layers or None, "positions": positions}
         heard["saes"] = [{"file": file} for file in saes or ()]
         table = {
-            "dataset": [_given(reader=dataset, source=source, name=name)],
-            "network": [_given(name=spec, **heard) for spec in network or []],
-            "activations": _given(dtype=dtype, precision=precision, top_k=top_k, device=device, batch=batch),
+            "dataset": [given(reader=dataset, source=source, name=name)],
+            "network": [given(name=spec, **heard) for spec in network or []],
+            "activations": given(dtype=dtype, precision=precision, top_k=top_k, device=device, batch=batch),
         }
-        plan = make_study(table | _given(stages=stages or None), "ingest")
+        plan = make_study(table | given(stages=stages or None), "ingest")
     if _ingest(warehouse, plan) and strict:
         raise typer.Exit(1)
-
-
-def _given(**values: object) -> dict[str, object]:
-    """A table of a study file from flags: what was given, paths as the file has them."""
-    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items() if value is not None}
 
 
 def _ingest(warehouse: Path, study: Study) -> int:
@@ -167,26 +162,13 @@ def train(
 ) -> None:
     """Train a network on a data set's own classes, to be dissected, or with `sae` a sparse autoencoder of a layer: a file that a study can name."""
     from ingest.networks.network import pick_device
-    from ingest.run import train_autoencoder, train_target
-    from ingest.study import make_study, read_study
+    from ingest.run import trained
+    from ingest.study import given
 
-    if (study is None) == (dataset is None) or (study and (source or folds)):
-        raise UserError("give the data set by a study file, or by --dataset and --source")
-    table: dict[str, object] = {"dataset": [_given(reader=dataset, source=source, folds=folds)]}
-    if base == "sae":
-        if (study is None) == (network is None) or (study and (weights or clip_s)):
-            raise UserError("give the network by a study file, or by --network, --weights and --clip-seconds")
-        table |= {"network": [_given(name=network, weights=weights, clip_s=clip_s)]} if network else {}
-        recipe = {"latents": latents, "k": k, "seed": seed, **_given(epochs=epochs)}
-        plan = read_study(study) if study else make_study(table, "train")
-        print(train_autoencoder(plan, way, out, Bars(), recipe=recipe, fold=fold, device=pick_device(device)))
-        return
-    if network or latents:
-        raise UserError("--network and --latents go with sae: auricle train sae LAYER --network NAME")
-    plan = read_study(study) if study else make_study(table, "train")
-    clip_s = 5.0 if clip_s is None else clip_s
-    options = {"fold": fold, "seed": seed, "epochs": epochs, "weights": weights, "clip_s": clip_s, "device": pick_device(device)}
-    print(train_target(plan, base, way, out, Bars(), **options))
+    dataset_table = given(reader=dataset, source=source, folds=folds)
+    network_table = given(name=network, weights=weights, clip_s=clip_s)
+    options = {"fold": fold, "seed": seed, "epochs": epochs, "latents": latents, "k": k, "device": pick_device(device)}
+    print(trained(study, dataset_table, network_table, base, way, out, Bars(), options))
 
 
 @app.command()
@@ -213,9 +195,7 @@ def query(
 @app.command()
 def listen(
     files: Annotated[list[Path], typer.Argument(parser=store.given_path, metavar="FILE...", help="Sound files, or folders of them.")],
-    against: Annotated[
-        list[Path] | None, typer.Option(**PATH, help="Sounds, or a folder, to tell the others apart from; repeatable.")
-    ] = None,
+    against: Annotated[list[Path] | None, typer.Option(**PATH, help="Sounds, or a folder, to compare them with; repeatable.")] = None,
     network: Annotated[
         str | None, typer.Option(help="A network of the warehouse by its name, or what it was ingested from.", show_default=False)
     ] = None,

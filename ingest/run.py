@@ -15,7 +15,7 @@ from ingest.sounds.draws import draw
 from ingest.sounds.listing import Listing
 from ingest.sounds.readers import read_dataset
 from ingest.stages import Context, Progress
-from ingest.study import DatasetChoice, NetworkChoice, Study
+from ingest.study import DatasetChoice, NetworkChoice, Study, make_study, read_study
 from warehouse import store
 from warehouse.store import UserError
 
@@ -56,6 +56,35 @@ def loaded(choice: NetworkChoice) -> Network:
 
     network = name_outputs(load_network(choice.name, weights=choice.weights, clip_s=choice.clip_s), choice.names)
     return attach(network, [vars(sae) for sae in choice.saes], choice.layers)
+
+
+def trained(
+    file: Path | None,
+    dataset: dict[str, Any],
+    network: dict[str, Any],
+    base: str,
+    way: str,
+    out: Path,
+    reporter: Reporter,
+    options: dict[str, Any],
+) -> str:
+    """Train what `auricle train` is asked for, on the data set of a study file or of a table, the network of an autoencoder likewise; returns what
+    came of it, in a line."""
+    if (file is None) == ("reader" not in dataset) or (file and len(dataset)):
+        raise UserError("give the data set by a study file, or by --dataset and --source")
+    table: dict[str, object] = {"dataset": [dataset]}
+    epochs, k, latents = options.pop("epochs"), options.pop("k"), options.pop("latents")
+    if base == "sae":
+        if (file is None) == ("name" not in network) or (file and network):
+            raise UserError("give the network by a study file, or by --network, --weights and --clip-seconds")
+        study = read_study(file) if file else make_study(table | {"network": [network]}, "train")
+        recipe = {"latents": latents, "k": k, "seed": options["seed"]} | ({} if epochs is None else {"epochs": epochs})
+        return train_autoencoder(study, way, out, reporter, recipe=recipe, fold=options["fold"], device=options["device"])
+    if "name" in network or latents:
+        raise UserError("--network and --latents go with sae: auricle train sae LAYER --network NAME")
+    study = read_study(file) if file else make_study(table, "train")
+    clip_s = network.get("clip_s", 5.0)
+    return train_target(study, base, way, out, reporter, epochs=epochs, weights=network.get("weights"), clip_s=clip_s, **options)
 
 
 def train_target(study: Study, base: str, way: str, out: Path, reporter: Reporter, **options: Any) -> str:

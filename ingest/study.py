@@ -268,3 +268,8 @@ def _parse(kind: type, value: Any, where: str, folder: Path) -> Any:
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise UserError(f"{where}: {kind.__name__} is expected, not {_shown(value)}")
     return value
+
+
+def given(**values: object) -> dict[str, object]:
+    """A table of a study file from flags: what was given of them, paths as the file has them."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items() if value is not None}
