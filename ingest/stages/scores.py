@@ -269,7 +269,7 @@ class _Work:
                 predictions = predictions or predict()
                 units, positive, usable = self.found(layer)
                 its = predictions(layer)[units][:, usable].astype(np.float32)
-                known: np.ndarray = np.isfinite(its).all(axis=1)
+                known = np.atleast_1d(np.isfinite(its).all(axis=1))
                 units, positive, its = [unit for unit, is_known in zip(units, known, strict=True) if is_known], positive[known], its[known]
                 rows = pl.DataFrame()
                 if units:
