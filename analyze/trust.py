@@ -22,5 +22,5 @@ def why(auroc: float, floor: float, q_value: float | None) -> str:
     if auroc <= floor:
         return f"not above its floor of {floor:.2f}"
     surely = level(auroc, floor, q_value) == LEVELS[0]
-    unsure = "" if surely else ", but no test tells it from chance" if q_value is None else f", but by chance as likely as q {q_value:.2f}"
+    unsure = "" if surely else ", but no test tells it from chance" if q_value is None else f", but with a q-value of {q_value:.2g}"
     return f"above its floor of {floor:.2f}{unsure}"
