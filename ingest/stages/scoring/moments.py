@@ -69,10 +69,13 @@ class Moments:
         courses = self._courses(layer, conditions)
         if not courses:
             return pl.DataFrame(schema=TEST)
-        predicted = self._predicted(list(conditions.values()))
+        predicted, defined = self._predicted(list(conditions.values()))
         place = {neuron: row for row, neuron in enumerate(conditions)}
         clips = [np.array(its, dtype=np.int64) for its, _ in courses.values()]
-        lines = [windowed(np.array(its, dtype=np.float64), self.work.recorded.clip_s, self.window_s) for _, its in courses.values()]
+        lines = []
+        for neuron, (its, course) in courses.items():  # pauses have no depth in a window of silence: there the rule says nothing
+            line = windowed(np.array(course, dtype=np.float64), self.work.recorded.clip_s, self.window_s)
+            lines.append(np.where(defined[place[neuron], its], line, np.nan))
         trials = fuzz(predicted, lines, clips, [place[neuron] for neuron in courses], self.work.clips.groups)
         return test_rows(np.array(list(courses)), "rule", "fuzz", trials)
 
@@ -110,17 +113,19 @@ class Moments:
                 its[1].append([np.nan if value is None else value for value in course])
         return out
 
-    def _predicted(self, every: list[list[tuple[int, int, float, float]]]) -> np.ndarray:
-        """What rules, given by their conditions, predict of windows: [rules, held-out clips, windows], NaN beyond a sound's end."""
+    def _predicted(self, every: list[list[tuple[int, int, float, float]]]) -> tuple[np.ndarray, np.ndarray]:
+        """What rules, given by their conditions, predict of windows: [rules, held-out clips, windows], NaN beyond a sound's end; and whether all
+        properties that a rule names are defined there."""
         windows, (_, values) = self.windows, self.known
         there = np.isfinite(windows).any(axis=2)
         degrees: dict[tuple[int, int, float], np.ndarray] = {}
-        out = np.zeros((len(every), *there.shape), dtype=np.float32)
+        out, defined = np.zeros((len(every), *there.shape), dtype=np.float32), np.ones((len(every), *there.shape), dtype=bool)
         for row, conditions in enumerate(every):
             for column, sign, at, weight in conditions:
                 key = (column, sign, at)
                 if key not in degrees:
                     degrees[key] = rules.degree(windows[:, :, column], values[self.written, column], sign, at)
                 out[row] += (weight * degrees[key]).astype(np.float32)
+                defined[row] &= np.isfinite(windows[:, :, column])
         out[:, ~there] = np.nan
-        return out
+        return out, defined

@@ -133,6 +133,10 @@ def test_a_text_that_says_when_is_told_from_one_that_says_which_clip(bursts):
     assert found.low[0] > 0.6
     assert found.floor[0] < 0.7
     assert found.clips.tolist() == [12, 12, 12]
+    partly = np.where(rng.random(bursts.shape) < 0.2, np.nan, bursts)  # windows in which a text says nothing are left out
+    wrong = np.where(np.isnan(partly), -bursts, bursts)
+    assert moments.fuzz(np.stack([wrong, which]), [partly], [np.arange(12)], [0], groups).value[0] == 1
+    assert moments.fuzz(np.stack([wrong, which]), [bursts], [np.arange(12)], [0], groups).value[0] < 1
     inside = bursts[0] >= (bursts[0].min() + bursts[0].max()) / 2
     assert moments.areas(predicted, bursts)[5, 0] == pytest.approx(roc_auc_score(inside, predicted[5, 0].round(6)))
 
