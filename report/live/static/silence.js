@@ -65,7 +65,7 @@
     return svg;
   }
   function key(name, tag, attributes) {
-    var svg = shape("svg", {viewBox: "0 0 40 16", "class": "outcome"});
+    var svg = shape("svg", {viewBox: "0 0 40 16"});
     svg.append(shape(tag, Object.assign({"class": name}, attributes)));
     return svg;
   }
@@ -76,7 +76,7 @@
     result.append(
       make("h2", {text: found.title}),
       make("p", {text: found.heard}),
-      make("p", {"class": "keys outcome"}, [
+      make("p", {"class": "keys"}, [
         make("span", {}, [key("intact", "circle", {cx: 20, cy: 8, r: 4}), " intact"]), make("span", {}, [key("silenced", "circle", {cx: 20, cy: 8, r: 4}), " silenced"]),
         make("span", {}, [key("spread", "line", {x1: 8, x2: 32, y1: 8, y2: 8}), " " + found.draws + " draws of as many random neurons"])
       ])
