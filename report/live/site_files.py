@@ -8,12 +8,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse, Response
 
 STATIC = Path(__file__).parent / "static"
-LIVE = '<link rel="stylesheet" href="/live/static/live.css">\n<script defer src="/live/static/live.js"></script>\n</head>'
+STYLE = '<link rel="stylesheet" href="/live/static/live.css">\n</head>'
+SCRIPT = '<head>\n<script defer src="/live/static/live.js"></script>'
+"""Before the page's own scripts, some of which need it."""
 
 
 def page(text: str) -> Response:
-    """A page with the server's script."""
-    return HTMLResponse(text.replace("</head>", LIVE, 1))
+    """A page with the server's script and style."""
+    return HTMLResponse(text.replace("<head>", SCRIPT, 1).replace("</head>", STYLE, 1))
 
 
 def file(root: Path, path: str) -> Response:

@@ -57,16 +57,16 @@
   function mark(output, low, high) {
     var svg = shape("svg", {viewBox: "0 0 300 16", preserveAspectRatio: "none", role: "img", "aria-label": "intact " + number(output.intact) + ", silenced " + number(output.silenced) + ", random " + number(output.low) + " to " + number(output.high)});
     function x(value) { return 8 + 284 * (high > low ? (value - low) / (high - low) : 0.5); }
-    svg.append(
-      shape("line", {"class": "spread", x1: x(output.low), x2: x(output.high) + 0.01, y1: 8, y2: 8}),
-      shape("line", {"class": "went", x1: x(output.intact), x2: x(output.silenced), y1: 8, y2: 8}),
-      shape("ellipse", {"class": "intact", cx: x(output.intact), cy: 8, rx: 4, ry: 4}), shape("ellipse", {"class": "silenced", cx: x(output.silenced), cy: 8, rx: 4, ry: 4})
-    );
+    function line(name, from, to) { svg.append(shape("line", {"class": name, x1: x(from), x2: x(to) + 0.01, y1: 8, y2: 8})); }
+    line("spread", output.low, output.high);
+    line("went", output.intact, output.silenced);
+    ["intact", "inside"].forEach(function (name) { line(name, output.intact, output.intact); });
+    line("silenced", output.silenced, output.silenced);
     return svg;
   }
-  function key(name, tag, attributes) {
-    var svg = shape("svg", {viewBox: "0 0 40 16", "class": "outcome"});
-    svg.append(shape(tag, Object.assign({"class": name}, attributes)));
+  function key(names, length) {
+    var svg = shape("svg", {viewBox: "0 0 40 16"});
+    names.forEach(function (name) { svg.append(shape("line", {"class": name, x1: 20 - length, x2: 20.01 + length, y1: 8, y2: 8})); });
     return svg;
   }
   function draw(found) {
@@ -76,9 +76,9 @@
     result.append(
       make("h2", {text: found.title}),
       make("p", {text: found.heard}),
-      make("p", {"class": "keys outcome"}, [
-        make("span", {}, [key("intact", "circle", {cx: 20, cy: 8, r: 4}), " intact"]), make("span", {}, [key("silenced", "circle", {cx: 20, cy: 8, r: 4}), " silenced"]),
-        make("span", {}, [key("spread", "line", {x1: 8, x2: 32, y1: 8, y2: 8}), " " + found.draws + " draws of as many random neurons"])
+      make("p", {"class": "keys"}, [
+        make("span", {}, [key(["intact", "inside"], 0), " intact"]), make("span", {}, [key(["silenced"], 0), " silenced"]),
+        make("span", {}, [key(["spread"], 12), " " + found.draws + " draws of as many random neurons"])
       ])
     );
     var rows = found.outputs.map(function (its) {
