@@ -18,6 +18,7 @@ from ingest.networks.network import Layer, Network, keep_freed_memory, pick_devi
 from ingest.networks.registry import BUILT_IN, load_network
 from ingest.stages import activations
 from ingest.stages.extraction.recording import Recorder, padding_parameter
+from ingest.stages.extraction.shards import shard_clips
 from warehouse import store
 from warehouse.store import UserError
 
@@ -77,7 +78,7 @@ class Heard:
 
 class Ear:
     """A network as one run recorded it. `hear` gives what an ingest stores for the same sounds: the same layers, reduction and types, in batches of the same
-    size, by which libraries round; a run on another device, or with another number of threads, may differ in a last digit."""
+    size, by which libraries round (see `_seated`); a run on another device, in other batches or with another number of threads may differ in a last digit."""
 
     def __init__(self, warehouse: Path, run: Candidate, loaded: Loaded, places: list[Place], device: str) -> None:
         network = loaded.network
@@ -108,23 +109,50 @@ class Ear:
     def hear(self, sounds: Sequence[Sound], *, courses: bool = True) -> Heard:
         """What the neurons do while the network hears the sounds. Raises UserError where layers do not give what the run recorded."""
         values = np.empty((self.neurons, len(sounds)), dtype=np.float32)
-        found: dict[int, list[np.ndarray]] = {}
-        for start in range(0, len(sounds), BATCH):
-            batch = sounds[start : start + BATCH]
-            # Filled up, for libraries take other ways for single clips, which round otherwise.
-            full = [*batch, *[batch[-1]] * (BATCH - len(batch))]
-            self._forward(full)
-            columns = slice(start, start + len(batch))
+        found: dict[int, np.ndarray] = {}
+        for seats in self._seated(sounds):
+            taken = [(seat, at) for seat, at in enumerate(seats) if at is not None]
+            rows, columns = [seat for seat, _ in taken], [at for _, at in taken]
+            # Filled up, for libraries take other ways for other sizes, which round otherwise.
+            self._forward([sounds[columns[0] if at is None else at] for at in seats])
             for number, place in enumerate(self.places):
                 recorded = self.recorder.batch.pop(place.layer.name, None)
                 if recorded is None:
                     raise UserError(f"layer {place.layer.name} of {self.network.name} never ran")
                 reduced = recorded.reductions[place.recorded_as].float().cpu()
                 reduced = reduced.masked_fill(~reduced.isfinite(), torch.nan).to(getattr(torch, place.dtype)).float()
-                values[place.first : place.first + place.neurons, columns] = reduced[: len(batch)].T.numpy()
+                values[place.first : place.first + place.neurons, columns] = reduced[rows].T.numpy()
                 if courses and recorded.course is not None:
-                    found.setdefault(number, []).append(recorded.course[: len(batch)].cpu().half().float().numpy())
-        return Heard(values, {number: np.concatenate(parts) for number, parts in found.items()})
+                    course = recorded.course[rows].cpu().half().float().numpy()
+                    found.setdefault(number, np.empty((len(sounds), *course.shape[1:]), dtype=np.float32))[columns] = course
+        return Heard(values, found)
+
+    def _seated(self, sounds: Sequence[Sound]) -> list[list[int | None]]:
+        """Batches, each a list of the sound in each place, or None. A clip of the run's data set, known by its content, gets the place that it had in a batch
+        of that size: what is last is rounded otherwise by vectorised functions. Others go where there is room."""
+        by_sound = {at: store.sha256_file(sound.path) for at, sound in enumerate(sounds) if sound.path}
+        with store.connect_readonly(self.warehouse) as con:
+            columns = dict(
+                con.execute(
+                    """SELECT sha256, min(column_index) FROM activation_clip JOIN clip USING (clip_id)
+                    WHERE run_id = ? AND list_contains(?, sha256) GROUP BY sha256""",
+                    [self.run.run_id, list(by_sound.values())],
+                ).fetchall()
+            )
+        itemsize = 2 if self.run.parameters.get("dtype") == "float16" else 4
+        shard = shard_clips(self.neurons * len(self.recorder.reductions) * itemsize)
+        batches: list[list[int | None]] = []
+        known = {at: columns[digest] for at, digest in by_sound.items() if digest in columns}
+        for at, column in known.items():
+            first = column // shard * shard
+            place = (column - first) % BATCH
+            size = min(BATCH, min(shard, self.run.clips - first) - (column - first - place))
+            _free(batches, size, place)[place] = at
+        for at in range(len(sounds)):
+            if at not in known:
+                batch = _free(batches, BATCH, None)
+                batch[batch.index(None)] = at
+        return batches
 
     def _forward(self, batch: Sequence[Sound]) -> None:
         autocast = (
@@ -136,6 +164,15 @@ class Ear:
             waveforms = torch.from_numpy(np.stack([sound.samples for sound in batch])).to(self.device)
             self.recorder.valid_s = torch.tensor([sound.heard_s for sound in batch], dtype=torch.float64).to(self.device)
             self.network.forward(self.network.prepare_padded(waveforms, self.recorder.valid_s))
+
+
+def _free(batches: list[list[int | None]], size: int, place: int | None) -> list[int | None]:
+    """The first batch of a size with a place free, None for any; a new one where there is none."""
+    for batch in batches:
+        if len(batch) == size and (None in batch if place is None else batch[place] is None):
+            return batch
+    batches.append([None] * size)
+    return batches[-1]
 
 
 def open_ear(

@@ -92,7 +92,7 @@ class Extraction:
             ).fetchall()
         self.top_k = min(settings.top_k, max(1, len(self.clips)))  # there are no more to be ranked
         clip_bytes = sum(self.rows) * len(self.recorder.reductions) * self.dtype.itemsize
-        self.shard = max(min(SHARD_CLIPS, SHARD_BYTES // clip_bytes), 8)
+        self.shard = shard_clips(clip_bytes)
         self.batch = min(self.batch, self.shard)
         self.shards = [self.clips[start : start + self.shard] for start in range(0, len(self.clips), self.shard)]
         needed = 2.2 * clip_bytes * len(self.clips) + 1e8
@@ -249,6 +249,11 @@ class Extraction:
             else:
                 np.savez(file, **arrays)  # type: ignore[arg-type]
         store.publish(temporary, path)
+
+
+def shard_clips(clip_bytes: int) -> int:
+    """Clips of a shard, where the values of each take so many bytes."""
+    return max(min(SHARD_CLIPS, SHARD_BYTES // clip_bytes), 8)
 
 
 def new_extremes(recorder: Recorder, top_k: int, batch: int) -> list[Extremes]:
