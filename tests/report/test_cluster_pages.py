@@ -258,3 +258,9 @@ def test_positions_specific_to_a_class_have_no_page_to_link_to(clustered, tmp_pa
     atlas.build(warehouse, tmp_path / "site")
     for page in (tmp_path / "site" / "datasets").glob("*/classes/*/*.html"):
         assert "Specific by" not in page.read_text("utf-8")
+
+
+def test_headings_name_the_derived_tables_that_a_served_page_opens(clustered):
+    text = (clustered[1] / "networks" / "toy-net" / "index.html").read_text()
+    for name in ("probes", "entropies", "interventions intervention_classes"):
+        assert f'data-derived="{name}"' in text

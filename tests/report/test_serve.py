@@ -391,7 +391,7 @@ def test_silencing_in_the_browser_names_the_output(served, tab):
     tab.js("document.getElementById('units').value = '0-3'; document.getElementById('clip').value = 'low/000.wav'")
     tab.click("#silencing .main")
     tab.until("document.querySelector('#result [data-output=low]') !== null", 120)
-    assert tab.js("document.querySelector('#result [data-output=low] .silenced').textContent") == "−3"
+    assert tab.js("document.querySelector('#result [data-output=low] td.silenced').textContent") == "−3"
     assert tab.js("document.documentElement.scrollWidth <= innerWidth")
 
 
