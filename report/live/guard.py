@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import ipaddress
 import time
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 SENDING_S = 60.0
 """Seconds in which a request must have been sent."""
+DISCARDING_S = 10.0
 HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -57,6 +59,7 @@ class Guard:
             return
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self.most_bytes:
+            await _discard(receive)
             await PlainTextResponse(self._too_large + "\n", 413, {"connection": "close"})(scope, receive, _with_headers(send))
             return
         await self.app(scope, self._counted(receive), _with_headers(send))
@@ -119,10 +122,20 @@ class Guard:
             count += len(message.get("body", b""))
             is_done = not message.get("more_body", False)
             if count > self.most_bytes:
+                if not is_done:
+                    await _discard(receive)
                 raise HTTPException(413, self._too_large, {"connection": "close"})
             return message
 
         return counted
+
+
+async def _discard(receive: Receive) -> None:
+    """Take what is still sent, for some seconds: who is sending would not read an answer before the end, and take a closed connection for a fault."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DISCARDING_S):
+            while (await receive()).get("more_body", False):
+                pass
 
 
 def _with_headers(send: Send) -> Send:
