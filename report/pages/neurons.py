@@ -29,7 +29,7 @@ STATISTICS = {
     "mean": "Mean", "deviation": "Deviation", "minimum": "Minimum", "quantile_05": "5 %", "quantile_25": "25 %", "median": "Median",
     "quantile_75": "75 %", "quantile_95": "95 %", "maximum": "Maximum", "share_active": "Share of clips above 0",
 }  # fmt: skip
-PLACES = ("lead", "summary", "words", "closed", "classes")
+PLACES = ("lead", "told", "summary", "words", "closed", "classes")
 
 
 def neurons(press: Press, known: Known) -> Iterator[tuple[str, str]]:

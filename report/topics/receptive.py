@@ -164,7 +164,7 @@ class Receptive(Topic):
         return Parts(
             {
                 n: [
-                    Part(Markup('<p class="note">Tuning: {}</p>').format(said[n]) if n in said else Markup(), "lead"),
+                    Part(Markup('<p class="note">Tuning: {}</p>').format(said[n]) if n in said else Markup(), "told"),
                     Part(self._section(page, its, curves[n], clips), "summary"),
                 ]
                 for n, its in values.items()

@@ -73,7 +73,7 @@ class Topic:
     """What is known of one study on one subject, by all its stage's runs or by one. A topic overrides what it has something for.
 
     Markup stands in the place it names, or after all others, in `more`. Pages have these places. Network: `top`, `numbers`, `words`; layer:
-    `top`, then `above` and `below` the chart of neurons; neuron: `lead`, `summary`, `words`, `closed`, `classes`; class: `detectors`;
+    `top`, then `above` and `below` the chart of neurons; neuron: `lead`, `told` (behind it), `summary`, `words`, `closed`, `classes`; class: `detectors`;
     clip: `captions`; overview: `glossary`. `Part.rows` serves on a network's page, `Part.link` there and on a layer's.
     """
 
