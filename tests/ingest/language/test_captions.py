@@ -196,7 +196,7 @@ def test_scores_of_outputs():
     assert last_activation(small_network()) == "softmax"
     waveforms = [np.array([1, -2, 0.5, np.nan, *[0] * 996], dtype=np.float32)]
     for activation, expected in (("none", [1, -2, 0.5]), ("sigmoid", [1 / (1 + np.exp(-1)), 1 / (1 + np.exp(2)), 1 / (1 + np.exp(-0.5))])):
-        scores = Tags(scoring_network(NAMES), activation=activation).scores(waveforms, [1.0])
+        scores = Tags(scoring_network(NAMES), activation=activation).scores(waveforms, [1 / 8])
         np.testing.assert_allclose(scores[0, :3], expected, rtol=1e-6)
         assert np.isnan(scores[0, 3])
     assert Tags(scoring_network(NAMES)).scores([], []).shape == (0, 4)
