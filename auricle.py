@@ -333,7 +333,8 @@ def serve(
     from ingest.listening.served import Ears
     from report.live import load
 
-    load()(warehouse, site, Ears(warehouse, network or ()), query_s, int(upload_mb * 1e6), host, port)
+    live = load()
+    live.serve(live.Serving(warehouse, site, Ears(warehouse, network or ()), query_s, int(upload_mb * 1e6)), host, port)
 
 
 @app.command()

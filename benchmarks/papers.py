@@ -74,7 +74,7 @@ STUDIES: dict[str, tuple[str, str, list[Command]]] = {
         "and_language",
         "the outputs of the same CNN, described by SmolLM2-135M-Instruct as published. So small a model seldom answers what is asked.",
         [
-            ("SELECT layer, unit, description FROM v_description ORDER BY neuron_id", "", "Section 3.2"),
+            ("SELECT neuron_id, description FROM v_description ORDER BY neuron_id", "", "Section 3.2"),
             ("SELECT prompt FROM reply WHERE prompt LIKE 'You have a set%' LIMIT 1", "", "Table 5"),
             ("dissections", "", "Section 3.3, Tables 2 and 7: DB and ICL"),
             ("FROM summary_point ORDER BY ALL", "", "Section 3.4"),

@@ -176,7 +176,7 @@ def test_adjectives_and_medians_of_scores_count_near_copies_once(con):
     assert (row["adjectives"], row["neurons"]) == (0.3, 40)
     assert {end: row[end] for end in ("low", "high")} == pytest.approx(intervals.mean(np.arange(40) < 12, FAMILY))
     con.execute(
-        "INSERT INTO description_score SELECT 3, i, 'captions', 60, 6, .5 + i // 3 * .02, .4, .9, .3, .6, (i + 1) / 40 FROM range(40) t(i)"
+        "INSERT INTO description_score SELECT 3, i, 'captions', 60, 6, .5 + i // 3 * .02, .4, .9, .3, .6, (i + 1) / 40, NULL FROM range(40) t(i)"
     )
     [row] = tables.table(con, "description_scores").to_dicts()
     assert {end: row[end] for end in ("low", "high")} == pytest.approx(intervals.median(0.5 + np.arange(40) // 3 * 0.02, FAMILY))

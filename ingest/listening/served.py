@@ -59,23 +59,25 @@ class Ears:
         heard = self._sent(ear, sound)
         return Answer(ear, [heard], [], (heard.name, ""), listen(ear, [heard])).shown()
 
-    def silence(self, run: int, layer: int, units: str, sound: int | Path, *, draws: int, seed: int) -> dict[str, Any]:
-        """What silencing neurons of a layer (by its number) does to the outputs on a clip (by its number) or a file, as the page draws it.
+    def silence(self, place: tuple[int, int], units: str, sound: int | Path, draws: tuple[int, int]) -> dict[str, Any]:
+        """What silencing neurons of a run's layer (both by number) does to the outputs on a clip (by its number) or a file, as the page draws it,
+        beside random ones (`draws`: how many times, and their seed).
 
         `units` are numbers within the layer, of single positions neuron_ids.
         """
         from ingest.listening.silencing import read_units, silence
 
+        run, number = place
         ear = self.ear(run)
-        place = next((place for place in ear.places if place.layer_id == layer), None)
-        if place is None:
-            raise UserError(f"run {run} has no layer of number {layer}")
+        layer = next((its for its in ear.places if its.layer_id == number), None)
+        if layer is None:
+            raise UserError(f"run {run} has no layer of number {number}")
         heard = self._sent(ear, sound) if isinstance(sound, Path) else self._clip(ear, sound)
         positions = bool(ear.run.parameters.get("positions"))
-        first, live = self._living(run, layer)
+        first, live = self._living(run, number)
         chosen = read_units(units) - (first if positions else 0)
         found = silence(
-            ear.network, place.layer, chosen, live, heard.samples, heard.heard_s, draws=draws, seed=seed, positions=positions
+            ear.network, layer.layer, chosen, live, heard.samples, heard.heard_s, draws=draws[0], seed=draws[1], positions=positions
         )  # fmt: skip
         names = ear.network.output_names or []
         named = [str(name) for name in names] if len(names) == len(found.intact) else [str(number) for number in range(len(found.intact))]
@@ -86,9 +88,9 @@ class Ears:
         low, high = found.random_changes.min(), found.random_changes.max()
         of = "position" if positions else "neuron"
         return {
-            "title": f"{ear.network.name}, {place.layer.name}: {len(chosen)} {of}{'' if len(chosen) == 1 else 's'} silenced",
+            "title": f"{ear.network.name}, {layer.layer.name}: {len(chosen)} {of}{'' if len(chosen) == 1 else 's'} silenced",
             "heard": f"{heard.name}, {heard.part}",
-            "draws": draws,
+            "draws": draws[0],
             "outputs": [
                 {
                     "name": named[i],

@@ -126,7 +126,8 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
         worked += 1
     run.finish()
     recording = context.settings("activations")
-    if worked and unit == "clip" and not context.positions and recording.shares is None and recording.token == "all":
+    by_default = recording is not None and recording.shares is None and recording.token == "all"
+    if worked and unit == "clip" and not context.positions and by_default:
         run = replace(run, why="; ".join(filter(None, (run.why, CLIPS_COUNTED))))
     return Outcome(run, worked, run.failures())
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from types import ModuleType
 
 from warehouse.store import UserError
 
 
-def load() -> Callable[..., None]:
-    """What serves: app.serve. Raises UserError where the packages for it are missing."""
+def load() -> ModuleType:
+    """What serves: module app. Raises UserError where the packages for it are missing."""
     try:
         import python_multipart  # noqa: F401  # which starlette needs for forms, and says so only when one comes
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ModuleNotFoundError as error:
         raise UserError(f"serving needs the package {error.name}, which is not installed: pip install 'auricle[serve]'") from None
-    from report.live.app import serve
+    from report.live import app
 
-    return serve
+    return app

@@ -47,8 +47,8 @@ ANY = ("0.0.0.0", "::")
 class Ears(Protocol):
     """What runs networks for the server, in the packages that have them; both raise UserError."""
 
-    def silence(self, run: int, layer: int, units: str, sound: int | Path, *, draws: int, seed: int) -> dict:
-        """What silencing neurons of a layer does to a network's outputs on a clip or a file."""
+    def silence(self, place: tuple[int, int], units: str, sound: int | Path, draws: tuple[int, int]) -> dict:
+        """What silencing neurons of a run's layer (draws: how many, and their seed) does to a network's outputs on a clip or a file."""
 
     def listen(self, run: int, sound: Path) -> dict[str, Any]:
         """What a file's neurons do, as fields of report.listening.Listening."""
@@ -200,14 +200,15 @@ class Server:
         """Silence neurons on a clip, or on a sound that is sent with the request."""
         ears = self._ears()
         async with request.form(max_files=1, max_fields=20, max_part_size=SMALL) as form:
-            chosen = (_number(form.get("run")), _number(form.get("layer")), str(form.get("units") or ""))
-            silence = functools.partial(ears.silence, draws=_number(form.get("draws") or "10"), seed=_number(form.get("seed") or "0"))
+            place, units = (_number(form.get("run")), _number(form.get("layer"))), str(form.get("units") or "")
+            draws = (_number(form.get("draws") or "10"), _number(form.get("seed") or "0"))
+            silence = functools.partial(ears.silence, place, units, draws=draws)
             upload = form.get("file")
             if upload is not None and not isinstance(upload, str) and upload.size:
-                return await self._heard(upload, lambda path: silence(*chosen, path))
+                return await self._heard(upload, silence)
             if not form.get("clip"):
                 raise UserError("no sound: choose a clip, or a file that is not empty")
-            return await self._hear(functools.partial(silence, *chosen, _number(form.get("clip"))))
+            return await self._hear(functools.partial(silence, _number(form.get("clip"))))
 
     async def listen(self, request: Request) -> Any:
         """A page about the neurons that a sound moves that is sent with the request."""
@@ -285,9 +286,8 @@ def _number(text: object) -> int:
         raise UserError(f"{str(text)[:40]!r} is no whole number") from None
 
 
-def serve(warehouse: Path, site: Path, ears: Ears | None, query_s: float, most_bytes: int, host: str, port: int) -> None:
-    """Serve (see Serving) until a signal ends it; the address, with its token, is printed first. Raises UserError where nothing can be served."""
-    serving = Serving(warehouse, site, ears, query_s, most_bytes)
+def serve(serving: Serving, host: str, port: int) -> None:
+    """Serve until a signal ends it; the address, with its token, is printed first. Raises UserError where nothing can be served."""
     if not (serving.site / "index.html").is_file():
         raise UserError(f"there is no site at {serving.site}: make one with `auricle report`, or name another with --site")
     store.connect_readonly(serving.warehouse).close()

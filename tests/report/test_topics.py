@@ -99,7 +99,7 @@ def test_a_topic_of_a_package_is_on_every_kind_of_page(built, folder, tmp_path):
     [overview] = texts(site, "index.html")
     assert "<p>toy on the overview of 3</p>" in overview
     for text in texts(site, "networks/*/index.html"):
-        assert '<h2 id="toy">toy on a network of ' in text
+        assert 'id="toy">toy on a network of ' in text
         assert '<a href="#toy">a toy</a>' in text
         assert '"toy":[{"x":1}]' in text
     for text in texts(site, "networks/*/*/index.html"):
