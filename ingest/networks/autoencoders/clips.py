@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,8 @@ RECOVERED_CLIPS = 64
 @dataclass(frozen=True)
 class Worth:
     """What an autoencoder is worth on clips that it was not trained on: the share of the variance of their vectors that it explains; active latents of
-    a vector, on average; and how much of what the network's output loses when the layer holds its mean everywhere comes back with what
-    the autoencoder says instead (1: all; mean squared differences), on at most 64 of the clips, None where the output does not depend on the layer."""
+    a vector, on average; and how much of what the network's output loses when the layer holds its mean at all frames that hold sound comes back with
+    what the autoencoder says there instead (1: all; mean squared differences), on at most 64 of the clips, None where the output does not depend on it."""
 
     variance_explained: float
     active: float
@@ -95,7 +95,7 @@ def train_sae(
     def read(epoch: int, block: int) -> torch.Tensor:
         order = np.random.default_rng([recipe.seed, epoch]).permutation(len(seen))
         names = [seen[index] for index in np.array_split(order, blocks)[block]]
-        return torch.cat([found for _, found in frames(network, base, names, paths)])
+        return torch.cat(list(frames(network, base, names, paths)))
 
     inputs = [network.checkpoint_sha256, network.clip_s, layer, fold, [[name, sha256_file(paths[name])] for name in seen]]
     fitted = fit(base.neurons, blocks, read, recipe, unfinished=unfinished, inputs=inputs, progress=progress, device=device)
@@ -109,9 +109,9 @@ def train_sae(
 
 
 @torch.inference_mode()
-def frames(network: Network, layer: Layer, names: Sequence[str], paths: dict[str, Path]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """For batches of clips the network's prepared input, and the vectors [n, width] (float32) of all frames of a layer that hold sound; tokens that stand for
-    no moment are left out."""
+def frames(network: Network, layer: Layer, names: Sequence[str], paths: dict[str, Path]) -> Iterator[torch.Tensor]:
+    """For batches of clips the vectors [n, width] (float32) of all frames of a layer that hold sound; tokens that stand for no moment are left
+    out."""
     found: list[torch.Tensor] = []
 
     def keep(_module: torch.nn.Module, _given: object, output: Any) -> None:
@@ -122,7 +122,7 @@ def frames(network: Network, layer: Layer, names: Sequence[str], paths: dict[str
         for sounds in read_waveforms(network, names, paths):
             inputs = prepared(network, sounds)
             network.forward(inputs)
-            yield inputs, sounding(network, layer, found.pop(), sounds[1].to(inputs.device)).cpu().clone()
+            yield sounding(network, layer, found.pop(), sounds[1].to(inputs.device)).cpu().clone()
     finally:
         handle.remove()
 
@@ -147,7 +147,7 @@ def worth_of(network: Network, layer: Layer, sae: Autoencoder, names: Sequence[s
     """See Worth."""
     count, active, left = 0, 0, 0.0
     total, squares = torch.zeros(layer.neurons, dtype=torch.float64), 0.0
-    for _, found in frames(network, layer, names, paths):
+    for found in frames(network, layer, names, paths):
         count += len(found)
         active += int((sae.encode(found) > 0).sum())
         left += float((found - sae.reconstruct(found)).double().square().sum())
@@ -167,26 +167,27 @@ def _recovered(
     module = network.module.get_submodule(layer.module)
     for sounds in read_waveforms(network, names, paths):
         inputs = prepared(network, sounds)
-        here, centre = sae.to(inputs.device), mean.to(inputs.device)
+        here, centre, valid_s = sae.to(inputs.device), mean.to(inputs.device), sounds[1].to(inputs.device)
         own = network.forward(inputs)
 
-        def said(_module: object, _given: object, output: Any, here: Autoencoder = here) -> Any:
-            return _put(output, lay_out(layer, here.reconstruct(vectors(layer, output[0] if isinstance(output, tuple) else output))))
+        def loss(instead: Callable[[torch.Tensor], torch.Tensor], own: torch.Tensor = own, inputs: torch.Tensor = inputs,
+                 valid_s: torch.Tensor = valid_s) -> float:  # fmt: skip
+            def hook(_module: object, _given: object, output: Any) -> Any:
+                first = output[0] if isinstance(output, tuple) else output
+                given = vectors(layer, first)
+                places = torch.arange(given[..., 0].numel(), device=given.device).view(given.shape[:-1])
+                chosen = sounding(network, layer, lay_out(layer, places[..., None]), valid_s).flatten()
+                flat = given.reshape(-1, layer.neurons).clone()
+                flat[chosen] = instead(flat[chosen]).to(flat.dtype)
+                changed = lay_out(layer, flat.view(given.shape))
+                return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
-        def mean_of_all(_module: object, _given: object, output: Any, centre: torch.Tensor = centre) -> Any:
-            first = output[0] if isinstance(output, tuple) else output
-            return _put(output, lay_out(layer, centre.expand(vectors(layer, first).shape)).clone().masked_fill(first.isnan(), torch.nan))
-
-        differences = []
-        for hook in (said, mean_of_all):
             handle = module.register_forward_hook(hook)
             try:
-                differences.append(float((network.forward(inputs) - own).double().square().nansum()))
+                return float((network.forward(inputs) - own).double().square().nansum())
             finally:
                 handle.remove()
-        with_sae, lost = with_sae + differences[0], lost + differences[1]
+
+        with_sae += loss(here.reconstruct)
+        lost += loss(lambda given, centre=centre: centre.expand(given.shape))  # type: ignore[misc]
     return 1 - with_sae / lost if lost > 0 else None
-
-
-def _put(output: Any, first: torch.Tensor) -> Any:
-    return (first, *output[1:]) if isinstance(output, tuple) else first
