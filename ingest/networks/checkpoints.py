@@ -317,7 +317,7 @@ def quiet() -> Iterator[None]:
     from transformers.utils import logging as messages
 
     verbosity, hub = messages.get_verbosity(), logging.getLogger("huggingface_hub")
-    level = hub.level
+    level, bars = hub.level, messages.is_progress_bar_enabled()
     messages.set_verbosity(messages.CRITICAL)
     messages.disable_progress_bar()
     hub.setLevel(logging.CRITICAL)
@@ -325,5 +325,6 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         messages.set_verbosity(verbosity)
-        messages.enable_progress_bar()
+        if bars:
+            messages.enable_progress_bar()
         hub.setLevel(level)
