@@ -92,15 +92,13 @@ class Answer:
             numbers = ["percentile", "lowest", "highest"]
         course = ["course"] if "course" in found.columns and found["course"].count() else []
         lines = [
-            (row["layer"], unit(row), *(row[name] for name in numbers), *(_bars(row[name]) for name in course), _said(row))
+            (row["layer"], _unit(row), *(row[name] for name in numbers), *(_bars(row[name]) for name in course), _said(row))
             for row in found.iter_rows(named=True)
         ]
         return ["layer", "unit", *numbers, *course, "what is known of it"], lines
 
 
-def ask(
-    warehouse: Path, files: Sequence[Path], against: Sequence[Path], say: Callable[[str], None], *, courses: bool = True, **choice: Any
-) -> Answer:
+def ask(warehouse: Path, files: Sequence[Path], against: Sequence[Path], say: Callable[[str], None], **choice: Any) -> Answer:
     """Listen to files and folders, or compare them with others; `choice` as of ear.open_ear. What is left out is said. Raises UserError."""
     found = [find_files(paths, say) for paths in (files, against)]
     from ingest.listening.ear import open_ear
@@ -112,7 +110,7 @@ def ask(
     if others:
         apart = tell_apart(ear, sounds, others)
         return Answer(ear, sounds, others, titles, apart.neurons, apart.test)
-    return Answer(ear, sounds, [], titles, listen(ear, sounds, courses=courses))
+    return Answer(ear, sounds, [], titles, listen(ear, sounds))
 
 
 def check_keeps(files: Sequence[Path], against: Sequence[Path]) -> None:
@@ -143,7 +141,7 @@ def keep(ear: Ear, folder: Path, name: str, reporter: Reporter) -> int:
     return run_study(ear.warehouse, study, reporter)
 
 
-def unit(row: dict[str, Any]) -> str:
+def _unit(row: dict[str, Any]) -> str:
     """A neuron within its layer: number, and position or name where it has one."""
     place = "" if row["time_position"] is None else f" ({row['time_position']}, {row['frequency_position']})"
     return f"{row['unit']}{place}" + (f" ({row['neuron']})" if row["neuron"] is not None else "")
@@ -152,7 +150,7 @@ def unit(row: dict[str, Any]) -> str:
 def _read(ear: Ear, files: list[File], named: Sequence[Path], say: Callable[[str], None]) -> list[Sound]:
     network = ear.network
     return read_sounds(
-        files, sample_rate_hz=network.sample_rate_hz, clip_s=network.clip_s, shortest_s=ear.shortest_s, named=named, say=say
+        files, sample_rate_hz=network.sample_rate_hz, clip_s=network.clip_s, shortest_s=network.shortest_s, named=named, say=say
     ) if files else []  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ingest.listening.sounds import Sound
-from ingest.networks.identity import known_as
+from ingest.networks.identity import differences, known_as
 from ingest.networks.network import Layer, Network, keep_freed_memory, pick_device
 from ingest.networks.registry import BUILT_IN, load_network
 from ingest.stages import activations
@@ -100,11 +100,6 @@ class Ear:
     def neurons(self) -> int:
         """Neurons of all layers."""
         return sum(place.neurons for place in self.places)
-
-    @property
-    def shortest_s(self) -> float:
-        """Seconds that a sound must have."""
-        return self.network.padding.shortest / self.network.sample_rate_hz if self.network.padding else 0.0
 
     def hear(self, sounds: Sequence[Sound], *, courses: bool = True) -> Heard:
         """What the neurons do while the network hears the sounds. Raises UserError where layers do not give what the run recorded."""
@@ -255,9 +250,10 @@ def check_same(warehouse: Path, row: Candidate, loaded: Loaded) -> Loaded:
         loaded = replace(loaded, names=tuple(names))
     known, _ = known_as(warehouse, network)
     if known != row.checkpoint_sha256:
+        other = differences(store.run_folder(warehouse, row.run_id, continued=False), network)
         raise UserError(
             f"network {network.name} here is not the one that run {row.run_id} of {warehouse} recorded (checkpoint {known[:8]}, there "
-            f"{row.checkpoint_sha256[:8]}): give that one with --network or --weights, or ingest this one"
+            f"{row.checkpoint_sha256[:8]}{other and f'; other: {other}'}): give that one with --network or --weights, or ingest this one"
         )
     padding = padding_parameter(warehouse, network, row.dataset, row.content_sha256)
     if row.code_version != activations.CODE_VERSION or padding.get("padding") != row.parameters.get("padding"):

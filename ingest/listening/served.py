@@ -146,7 +146,7 @@ class Ears:
         network = ear.network
         try:
             [sound] = read_sounds(
-                [file], sample_rate_hz=network.sample_rate_hz, clip_s=network.clip_s, shortest_s=ear.shortest_s, named=[file.path],
+                [file], sample_rate_hz=network.sample_rate_hz, clip_s=network.clip_s, shortest_s=network.shortest_s, named=[file.path],
                 say=lambda line: None,
             )  # fmt: skip
         except UserError as error:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from ingest.sounds.datasets import METADATA_ENDINGS
-from ingest.sounds.listing import Listing
 from ingest.sounds.readers import read_dataset
 from ingest.sounds.sound import SoundError, fit, length_s, load
 from warehouse.store import UserError
@@ -61,7 +60,7 @@ def find_files(given: Iterable[Path], say: Callable[[str], None]) -> list[File]:
     files: list[File] = []
     for path in given:
         if path.is_dir():
-            listing = list_folder(path)
+            listing = read_dataset(reader_of(path), path, None)
             for line in (*listing.notes, *(f"{item.item}: {item.reason}" for item in listing.rejected)):
                 say(f"{path}: {line}")
             files += [File(entry.name, entry.path) for entry in listing.entries]
@@ -74,11 +73,6 @@ def find_files(given: Iterable[Path], say: Callable[[str], None]) -> list[File]:
         if (other := named.setdefault(file.name, file.path)) is not file.path:
             raise UserError(f"two sounds are called {file.name}: {other} and {file.path}; rename one")
     return files
-
-
-def list_folder(folder: Path, name: str | None = None) -> Listing:
-    """A folder as the data set that an ingest makes of it."""
-    return read_dataset(reader_of(folder), folder, name)
 
 
 def reader_of(folder: Path) -> str:

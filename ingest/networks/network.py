@@ -151,6 +151,11 @@ class Network:
         """Samples of one prepared clip."""
         return round(self.clip_s * self.sample_rate_hz)
 
+    @property
+    def shortest_s(self) -> float:
+        """Seconds that a sound must have."""
+        return self.padding.shortest / self.sample_rate_hz if self.padding else 0.0
+
     def prepare(self, waveforms: torch.Tensor) -> torch.Tensor:
         """Turn waveforms [clips, samples] (float32, mono, full scale 1) into the module's input [clips * windows, ...]."""
         return self._prepare(waveforms) if self._prepare else waveforms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from types import ModuleType
 
 from warehouse.store import UserError
@@ -10,9 +11,8 @@ from warehouse.store import UserError
 def load() -> ModuleType:
     """What serves: module app. Raises UserError where the packages for it are missing."""
     try:
-        import python_multipart  # noqa: F401  # which starlette needs for forms, and says so only when one comes
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
+        for package in ("python_multipart", "starlette", "uvicorn"):  # starlette needs the first for forms, and says so only when one comes
+            import_module(package)
     except ModuleNotFoundError as error:
         raise UserError(f"serving needs the package {error.name}, which is not installed: pip install 'auricle[serve]'") from None
     from report.live import app

@@ -37,7 +37,7 @@ from warehouse.store import UserError
 PATIENCE_S = 30.0
 """Seconds that a page waits for the warehouse while another process commits."""
 HEAR_S = 120.0
-"""Seconds that a network may take over a sound."""
+"""Seconds that a sound waits for its turn with a network."""
 SMALL = 200_000
 """Bytes of a request that brings no sound."""
 PAGES = {"console": "SQL console", "silence": "Silence neurons", "listen": "Listen", "lists": "Lists and votes"}
@@ -241,12 +241,14 @@ class Server:
             return await self._hear(functools.partial(work, path))
 
     async def _hear(self, work: Callable[[], Any]) -> Any:
-        """Run a network: one at a time, and reading the warehouse meanwhile."""
+        """Run a network: one at a time, and reading the warehouse meanwhile. What has begun is waited for, since no thread can be ended, and two in one
+        network would mix what they record."""
         try:
-            async with asyncio.timeout(HEAR_S), self.hearing, self.door.reading():
+            async with asyncio.timeout(HEAR_S) as turn, self.hearing, self.door.reading():
+                turn.reschedule(None)
                 return await run_in_threadpool(work)
         except TimeoutError:
-            raise UserError(f"this took more than {HEAR_S:g} s: try again when less is going on") from None
+            raise UserError(f"networks were busy with other sounds for {HEAR_S:g} s: try again when less is going on") from None
 
 
 def _told(handler: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Awaitable[Response]]:
@@ -280,10 +282,9 @@ async def _json(request: Request) -> dict:
 
 
 def _number(text: object) -> int:
-    try:
-        return int(str(text))
-    except ValueError:
-        raise UserError(f"{str(text)[:40]!r} is no whole number") from None
+    if not re.fullmatch(r"-?\d{1,18}", str(text).strip()):  # more digits than the warehouse has
+        raise UserError(f"{str(text)[:40]!r} is no whole number of at most 18 digits")
+    return int(str(text))
 
 
 def serve(serving: Serving, host: str, port: int) -> None:

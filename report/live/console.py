@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from report.live.door import Door
-from report.live.query import OPEN, READY, Asked, too_long
+from report.live.query import OPEN, READY, Asked, FileFormat, too_long
 from warehouse.store import PATIENCE_S
 
 ROWS, FILE_ROWS = 5_000, 1_000_000
@@ -37,14 +37,14 @@ class Console:
         self._filling = asyncio.Lock()
         self._spare: Process | None = None
 
-    async def run(self, number: str, sql: str, file: Path | None = None, format: str = "csv") -> dict:
+    async def run(self, number: str, sql: str, file: Path | None = None, format: FileFormat = "csv") -> dict:
         """The answer to a query, as of query.Answer; `number` is what it can be cancelled by, `file` takes the result instead."""
         if len(sql) > LONGEST_SQL:
             return {"error": f"the query has {len(sql)} characters, more than {LONGEST_SQL}"}
         if number in self.processes:
             return {"error": "this query runs already"}
         self.processes[number] = None
-        asked = Asked(str(self.warehouse), sql, FILE_ROWS if file else ROWS, self.limit_s, MEMORY, str(file) if file else None, format)  # type: ignore[arg-type]
+        asked = Asked(str(self.warehouse), sql, FILE_ROWS if file else ROWS, self.limit_s, MEMORY, str(file) if file else None, format)
         process = said = None
         try:
             async with self._turn, self.door.reading():
@@ -53,7 +53,7 @@ class Console:
                     return {"error": CANCELLED}
                 self.processes[number] = process
                 said = await self._ask(process, asked)
-        except (OSError, EOFError, TimeoutError):
+        except (OSError, EOFError, TimeoutError, ValueError):  # ValueError: half an answer, of a process that was ended meanwhile
             said = None
         finally:
             cancelled = self.processes.pop(number, CANCELLED) == CANCELLED

@@ -29,6 +29,7 @@ from warehouse import store
 from warehouse.store import UserError
 
 READY, OPEN = b"ready\n", b"open\n"
+FileFormat = Literal["csv", "parquet"]
 CELL = 2000
 """Characters of a value that are shown; files have all of it."""
 EXACT = 2**53
@@ -47,7 +48,7 @@ class Asked:
     limit_s: float
     memory: str
     file: str | None = None
-    format: Literal["csv", "parquet"] = "csv"
+    format: FileFormat = "csv"
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """`auricle serve` as a process, asked over its socket and by headless Chromium, with a network whose neurons are known."""
 
+import asyncio
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import pytest
 
 from ingest.run import run_study
 from ingest.study import make_study
+from report.live import load
 from report.live.query import Asked, answer
 from report.site import build
 from tests.report.chromium import Chromium
@@ -327,6 +329,34 @@ def test_an_ingest_beside_readers_that_never_stop_commits(served, tmp_path):
 
 
 # --- In a browser -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_that_no_table_can_have_are_refused_in_one_line(served):
+    for address in ("clips.json?run=", "runs.json?neuron="):
+        answer = served.client.get(f"/live/{address}{'9' * 60}")
+        assert (answer.status_code, "no whole number" in answer.json()["error"]) == (400, True)
+
+
+def test_a_sound_waits_for_its_turn_alone_and_never_shares_a_network(monkeypatch, tmp_path):
+    app = load()
+    monkeypatch.setattr(app, "HEAR_S", 0.1)
+    running, most = [], []
+
+    def work():
+        running.append(1)
+        most.append(len(running))
+        time.sleep(0.4)
+        running.pop()
+        return "heard"
+
+    async def both():
+        server = app.Server(app.Serving(tmp_path / "w.duckdb", tmp_path, None, 1.0, 1))
+        found = await asyncio.gather(server._hear(work), server._hear(work), return_exceptions=True)
+        return found, await server._hear(work)
+
+    (first, second), third = asyncio.run(both())
+    assert (first, third, most) == ("heard", "heard", [1, 1])
+    assert "busy" in str(second)
 
 
 @pytest.fixture

@@ -204,7 +204,7 @@ class Extraction:
     def _loaded(self, pending: list[int]) -> Iterator[Iterator[Batch]]:
         """Batches of the pending shards in order, none across a shard's end, decoded ahead by worker threads."""
 
-        shortest_s = self.network.padding.shortest / self.network.sample_rate_hz if self.network.padding else 0
+        shortest_s = self.network.shortest_s
 
         def loaded(clip: tuple[int, str]) -> tuple[np.ndarray, float] | str:
             try:

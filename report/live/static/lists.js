@@ -18,7 +18,7 @@
       if (!names.length) { lists.append(make("p", {"class": "note", text: "No list yet: a neuron is added on its page, or above."})); }
       names.forEach(function (name) {
         var sql = "SELECT v_neuron.*, note FROM listed_neuron JOIN neuron_list USING (neuron_list_id) JOIN v_neuron USING (neuron_id)\nWHERE neuron_list.name = '" + name.replace(/'/g, "''") + "'";
-        lists.append(make("section", {"class": "list"}, [make("h2", {}, [name, " ", make("small", {text: found.lists[name].length + " neurons"})]), make("p", {"class": "live-links"}, [make("a", {href: live.place(sql), text: "open in console"})]),
+        lists.append(make("section", {"class": "list"}, [make("h2", {}, [name, " ", make("small", {text: found.lists[name].length + (found.lists[name].length === 1 ? " neuron" : " neurons")})]), make("p", {"class": "live-links"}, [make("a", {href: live.place(sql), text: "open in console"})]),
           table(["Neuron", "Network", "Note", "Added", ""], found.lists[name].map(function (row) {
             return [link(row), row.network || "", row.note || "", row.added, make("button", {type: "button", "class": "remove", "aria-label": "Remove " + row.title, text: "remove", onclick: function () { change({what: "remove", name: name, neuron: row.neuron}); }})];
           }))]));

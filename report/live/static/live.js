@@ -3,7 +3,7 @@
   "use strict";
   var doc = document.documentElement;
   doc.classList.add("live");
-  function all(selector, within) { return Array.prototype.slice.call((within || document).querySelectorAll(selector)); }
+  function all(selector) { return Array.prototype.slice.call(document.querySelectorAll(selector)); }
   function make(tag, attributes, children) {
     var node = document.createElement(tag);
     Object.keys(attributes || {}).forEach(function (name) {
@@ -33,9 +33,10 @@
   }
   function fail(error) { say(error.message, true); }
   function place(sql) { return "/live/console.html#sql=" + encodeURIComponent(sql); }
-  window.AURICLE_LIVE = {all: all, make: make, get: get, post: post, answer: answer, say: say, fail: fail, place: place};
+  window.AURICLE_LIVE = {make: make, get: get, post: post, answer: answer, say: say, fail: fail, place: place};
 
   var nav = document.querySelector(".top nav");
+  if (!nav) { return; } /* a page of its own, as of ratings */
   [["console", "Console"], ["silence", "Silence"], ["listen", "Listen"], ["lists", "Lists"]].forEach(function (page) {
     nav.append(make("a", {href: "/live/" + page[0] + ".html", text: page[1]}));
   });
@@ -65,7 +66,7 @@
         make("a", {href: "/live/silence.html?run=" + document.body.dataset.run + "&neuron=" + neuron, text: "Silence this neuron"}),
         make("form", {onsubmit: function (event) { event.preventDefault(); change({what: "add", name: name.value}); }}, [name, names, make("button", {text: "Add to list"})])
       );
-      if (known.lists.length) { box.append(make("span", {"class": "on"}, ["On ", known.lists.join(", "), " ", make("a", {href: "/live/lists.html", text: "lists"})])); }
+      if (known.lists.length) { box.append(make("span", {}, ["On ", known.lists.join(", "), " ", make("a", {href: "/live/lists.html", text: "lists"})])); }
       if (known.described) {
         var voter = make("input", {"aria-label": "Your name or a code", placeholder: "Your name or a code", maxlength: "200"});
         try { voter.value = localStorage.getItem("auricle-voter") || ""; } catch (error) { /* then it is asked for again */ }
@@ -76,9 +77,9 @@
           };
         };
         box.append(make("form", {onsubmit: function (event) { event.preventDefault(); }}, [
-          "Does the description fit?", voter, make("button", {type: "button", "class": "fits", text: "It fits", onclick: vote(true)}),
-          make("button", {type: "button", "class": "fits-not", text: "It does not", onclick: vote(false)}),
-          make("span", {"class": "votes", text: known.fits + " to " + known.fits_not})
+          "Does the description fit?", voter, make("button", {type: "button", text: "It fits", onclick: vote(true)}),
+          make("button", {type: "button", text: "It does not", onclick: vote(false)}),
+          make("span", {text: known.fits + " to " + known.fits_not})
         ]));
       }
       box.append(make("p", {"class": "note", role: "status"}));

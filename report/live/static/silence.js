@@ -82,7 +82,7 @@
       ])
     );
     var rows = found.outputs.map(function (its) {
-      return make("tr", {"data-output": its.name}, [make("th", {text: its.name}), make("td", {}, [mark(its, low, high)]), make("td", {"class": "n intact", text: number(its.intact)}), make("td", {"class": "n silenced", text: number(its.silenced)}), make("td", {"class": "n change", text: signed(its.silenced - its.intact)}), make("td", {"class": "n random", text: signed(its.mean - its.intact)})]);
+      return make("tr", {"data-output": its.name}, [make("th", {text: its.name}), make("td", {}, [mark(its, low, high)]), make("td", {"class": "n", text: number(its.intact)}), make("td", {"class": "n silenced", text: number(its.silenced)}), make("td", {"class": "n", text: signed(its.silenced - its.intact)}), make("td", {"class": "n", text: signed(its.mean - its.intact)})]);
     });
     function head(text, numeric) { return make("th", numeric ? {"class": "n"} : {}, text ? [make("button", {type: "button", text: text})] : []); }
     result.append(
