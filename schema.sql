@@ -1242,8 +1242,6 @@ COMMENT ON COLUMN prediction_file.clips IS 'Columns: clips in order of activatio
 COMMENT ON COLUMN prediction_file.dtype IS 'float16.';
 COMMENT ON COLUMN prediction_file.sha256 IS 'SHA-256 of the file.';
 
-COMMENT ON COLUMN description_score.scorer IS 'How descriptions and clips are compared: captions (cosine of sentence embeddings of description and caption), audio (the same of the sound, by an audio-text network), judge (a language model''s rating) or rule (what the measured rule predicts).';
-
 CREATE VIEW v_heard AS
 SELECT run_id, neuron_id, list(coalesce('group ' || source_group, 'clip ' || clip_id) ORDER BY rank) AS sources
 FROM top_clip JOIN clip USING (clip_id) WHERE side = 'high' AND rank <= 5 AND reduction <> 'max' AND activation <> 0
@@ -1408,7 +1406,6 @@ CREATE MACRO wilson_low(share, total) AS
 CREATE MACRO wilson_high(share, total) AS
     round((share + 1.920729410347 / total + sqrt(3.841458820694 * (share * (1 - share) + 0.9603647051735 / total) / total)) / (1 + 3.841458820694 / total), 9) + 0;
 
-COMMENT ON COLUMN description_score.scorer IS 'How descriptions and clips are compared: captions (cosine of sentence embeddings of description and caption), audio (the same of the sound, by an audio-text network), judge (a language model''s rating of single clips), detection (which clips of the neuron''s whole range, near misses among them, a language model names) or rule (what the measured rule predicts).';
 COMMENT ON COLUMN description_score.clips IS 'Held-out clips compared; for judge and detection the few the model was asked about, half of them from the positives.';
 COMMENT ON COLUMN description_score.floor IS 'What is no better says nothing of the neuron: the 95 % quantile of the AUROC of other neurons'' descriptions for this neuron; for judge and detection that of the same replies when its positives are drawn anew, clips of one recording together.';
 
@@ -1492,4 +1489,4 @@ COMMENT ON COLUMN v_tuning.sentence IS 'The same in words, as far as repeats agr
 
 ALTER TABLE description_score ADD COLUMN correlation DOUBLE;
 COMMENT ON COLUMN description_score.correlation IS 'Of rule and tuning, which predict responses: Spearman''s correlation of these with the activations on the held-out clips; NULL for other scorers, where either is constant, and in runs made before it was kept.';
-COMMENT ON COLUMN description_score.scorer IS 'How descriptions and clips are compared: captions (cosine of sentence embeddings of description and caption), audio (the same of the sound, by an audio-text network), judge (a language model''s rating), rule (what the measured rule predicts) or tuning (what the neuron''s tuning to known stimuli predicts of the sound, whatever its description says).';
+COMMENT ON COLUMN description_score.scorer IS 'How descriptions and clips are compared: captions (cosine of sentence embeddings of description and caption), audio (the same of the sound, by an audio-text network), judge (a language model''s rating of single clips), detection (which clips of the neuron''s whole range, near misses among them, a language model names), rule (what the measured rule predicts) or tuning (what the neuron''s tuning to known stimuli predicts of the sound, whatever its description says).';

@@ -12,11 +12,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
 
 import duckdb
 import numpy as np
 import polars as pl
+from duckdb.func import DEFAULT, SPECIAL
 
 from analyze import trust
 
@@ -188,7 +190,7 @@ def with_q_values(frame: pl.DataFrame) -> pl.DataFrame:
 # --- In SQL -------------------------------------------------------------------------------------------------------------------------------
 
 BOUNDS = "STRUCT(low DOUBLE, high DOUBLE)"
-FUNCTIONS = {
+FUNCTIONS: dict[str, tuple[Callable[..., Any], list[Any], str]] = {
     "near_copies": (near_copies, ["VARCHAR[][]"], "BIGINT[]"),
     "mean_interval": (mean, ["DOUBLE[]", "VARCHAR[]"], BOUNDS),
     "share_interval": (share, ["DOUBLE[]", "VARCHAR[]"], BOUNDS),
@@ -206,5 +208,5 @@ def register(con: duckdb.DuckDBPyConnection) -> None:
     [(known,)] = con.execute("SELECT count(*) FROM duckdb_functions() WHERE function_name = 'near_copies'").fetchall()
     if not known:
         for name, (function, parameters, result) in FUNCTIONS.items():
-            nulls = "special" if name == "trust_level" else "default"
-            con.create_function(name, function, parameters, result, null_handling=nulls)  # type: ignore[call-overload]
+            nulls = SPECIAL if function is trust.level else DEFAULT  # trust.level says what a missing q-value means
+            con.create_function(name, function, parameters, result, null_handling=nulls)

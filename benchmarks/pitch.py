@@ -1,6 +1,6 @@
 """The low-level task: what layers of a network of pitch (CREPE tiny) hold of notes and are tuned to, beside one of sound events (YAMNet).
 
-    python benchmarks/pitch.py WAREHOUSE
+    python -m benchmarks.pitch WAREHOUSE
 
 Of every layer: how many of 360 synthesised notes a linear classifier tells rightly from means over time, by note name (12 classes, whatever
 the octave), over folds that keep timbres whole; and the tuning of its neurons (medians and quartiles of best frequency, bandwidth and pitch apart

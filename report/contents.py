@@ -280,6 +280,16 @@ def runs_of(con: duckdb.DuckDBPyConnection, study: Study, stage: str) -> list[in
     return [run_id for (run_id,) in rows]
 
 
+def scores_of(con: duckdb.DuckDBPyConnection, described: int | None) -> int | None:
+    """The latest finished run of stage scores of a run of descriptions."""
+    [(run_id,)] = con.execute(
+        """SELECT max(scored.run_id) FROM run AS scored JOIN run AS described ON described.run_key = scored.parameters::JSON ->> 'descriptions'
+           WHERE scored.stage = 'scores' AND scored.status = 'done' AND described.run_id = ?""",
+        [described],
+    ).fetchall()
+    return run_id
+
+
 def _datasets(con: duckdb.DuckDBPyConnection, heard: set[int]) -> dict[int, Dataset]:
     """The versions heard by a network, and the latest of each name."""
     rows = con.execute("""

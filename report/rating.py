@@ -13,7 +13,7 @@ import numpy as np
 import soundfile as sf
 
 from report import contents
-from report.contents import Layer, Study, runs_of
+from report.contents import Layer, Study, runs_of, scores_of
 from report.folder import alone, replace
 from report.media import audio_path, mp3, source_path
 from report.parts.page import templates
@@ -161,20 +161,19 @@ def _candidates(con, study: Study, layer: Layer, run_id: int, random: np.random.
         """SELECT neuron_id FROM v_description WHERE run_id = ? AND neuron_id BETWEEN ? AND ? AND description IS NOT NULL ORDER BY 1""",
         [run_id, layer.first, layer.last],
     ).fetchall()
+    scored = scores_of(con, run_id)
     for at in random.permutation(len(rows)):
         [neuron_id] = rows[at]
         [(text,)] = con.execute("SELECT description FROM v_description WHERE run_id = ? AND neuron_id = ?", [run_id, neuron_id]).fetchall()
         clips = con.execute(
             """SELECT 'high', clip_id, rank FROM top_clip WHERE run_id = $recorded AND neuron_id = $neuron AND reduction = $reduction AND side = 'high'
                  AND rank <= $clips AND NOT ($non_negative AND activation <= 0)
-               UNION ALL SELECT range, clip_id, rank FROM range_clip WHERE neuron_id = $neuron AND rank <= $others AND run_id = (
-                 SELECT max(scored.run_id) FROM run AS scored JOIN run AS described ON described.run_key = scored.parameters::JSON ->> 'descriptions'
-                 WHERE scored.stage = 'scores' AND scored.status = 'done' AND described.run_id = $described)
+               UNION ALL SELECT range, clip_id, rank FROM range_clip WHERE neuron_id = $neuron AND rank <= $others AND run_id = $scored
                UNION ALL SELECT 'low', clip_id, rank FROM top_clip WHERE run_id = $recorded AND neuron_id = $neuron AND reduction = $reduction AND side = 'low'
                  AND rank <= $others
                ORDER BY rank""",
             {"recorded": study.run_id, "neuron": neuron_id, "reduction": layer.reduction, "clips": CLIPS, "non_negative": layer.non_negative,
-             "others": OTHERS, "described": run_id},
+             "others": OTHERS, "scored": scored},
         ).fetchall()  # fmt: skip
         item = Item(neuron_id, run_id, cut(text, LONGEST))
         for name in RANGES:

@@ -13,7 +13,9 @@ from ingest.language.models import Reply, answer, read_prompt
 HIGHEST = 10
 LONGEST = 2000  # characters of a description or caption
 AT_ONCE = 10  # clips that a model is asked to tell apart
-NAMED = re.compile(r"[\s*_>#\"']*clips?[\s*_\"']*[:=][\s*_\"']*((?:[0-9]{1,2}(?:\s*(?:,|and)\s*)*)+|none)[\s*_.\"']*", re.IGNORECASE)
+NAMED = re.compile(
+    r"[\s*_>#\"']*clips?[\s*_\"']*[:=][\s*_\"']*([0-9]{1,2}(?:(?:\s*(?:,|and))+\s*[0-9]{1,2})*|none)[\s*_.,\"']*", re.IGNORECASE
+)
 RATING = re.compile(r"[\s*_>#\"']*(?:rating[\s*_\"']*[:=]?[\s*_\"']*)?([0-9]{1,2})(?:\s*(?:/|out of)\s*10)?[\s*_.\"']*", re.IGNORECASE)
 
 

@@ -103,7 +103,7 @@ def interval(similarity: np.ndarray, positive: np.ndarray, groups: Sequence[str]
     would be as uncertain, which neither leaves 0 to 1 nor shrinks to a point at its ends, with Student's t for the effective number of groups,
     1 / sum of squared shares: resampled groups are too alike when few hold a positive. NaN where that is below 2 among the positives or the others.
     """
-    from scipy.stats import rankdata, t
+    from scipy.stats import rankdata
 
     _, member = np.unique(np.asarray(groups), return_inverse=True)
     ends = np.full((2, len(positive)), np.nan)
@@ -117,11 +117,17 @@ def interval(similarity: np.ndarray, positive: np.ndarray, groups: Sequence[str]
             area = above.mean()  # in the end that of the positives
             errors[side] = np.where(inside[side], 1, -1) * (above - area) / side.sum() * np.sqrt(number / (number - 1))
         variances = [(np.bincount(member[side], errors[side]) ** 2).sum() for side in (inside, ~inside)]
-        below = sum(variance**2 / (number - 1) for variance, number in zip(variances, sides, strict=True))
-        quantile = t.ppf(0.975, sum(variances) ** 2 / below if below else min(sides) - 1)
         variance = (np.bincount(member, errors) ** 2).sum()
-        ends[:, row] = around(area, variance, quantile, min(sides))
+        ends[:, row] = around(area, variance, student(variances, sides), min(sides))
     return ends[0], ends[1]
+
+
+def student(variances: Sequence[float], groups: Sequence[float]) -> float:
+    """Student's quantile of a 95 % interval for a sum of parts with these variances, each over effectively so many groups (Welch 1947, Biometrika 34)."""
+    from scipy.stats import t
+
+    below = sum(variance**2 / (number - 1) for variance, number in zip(variances, groups, strict=True))
+    return float(t.ppf(0.975, sum(variances) ** 2 / below if below else min(groups) - 1))
 
 
 def around(share: float, variance: float, quantile: float, least: float) -> np.ndarray:

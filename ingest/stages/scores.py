@@ -22,7 +22,7 @@ from ingest.stages.captions import read_captions
 from ingest.stages.extraction.recording import padding_parameter
 from ingest.stages.recorded import clip_groups, read_recorded
 from ingest.stages.scoring.asking import Asking
-from ingest.stages.scoring.comparing import Comparing, Comparison, alike, by_sound, ruled
+from ingest.stages.scoring.comparing import Comparing, Comparison, Predictions, alike, by_sound, ruled
 from ingest.stages.scoring.moments import Moments
 from ingest.stages.scoring.work import Clips, Work
 from warehouse import ledger, store
@@ -164,19 +164,26 @@ def ingest_scores(
         clips = Clips(kept, said, [groups[place] for place in np.flatnonzero(kept)], *space)
         work = Work(run, recorded, descriptions, clips, settings.seed)
         comparing = Comparing(work, next((scorer for scorer in scorers if scorer not in ASKED), ""))
+        names = [recorded.clip_names[place] for place in np.flatnonzero(kept)]
         compare: dict[str, Callable[[], Comparison]] = {
             "captions": lambda: Comparison(encoder.embed(clips.captions), encoder.embed),
-            "audio": lambda: by_sound(audio, [recorded.clip_names[place] for place in np.flatnonzero(kept)], paths or {}),
+            "audio": lambda: by_sound(audio, names, paths or {}),
+        }
+        predict: dict[str, Callable[[], Predictions]] = {
+            "rule": lambda: ruled(warehouse, description_run, kept),
+            "tuning": lambda: tuning.forward(recorded, tuned, names, paths or {}),
         }
         for number, scorer in enumerate(scorers):
-            tell = lambda done, total, number=number: progress(number * total + done, len(scorers) * total)  # noqa: E731
-            if scorer == "rule":
-                assert measured is not None
-                moments = Moments(work, description_run, measured, ~held, paths or {}, settings.window_s)
-                worked += comparing.predicted(scorer, lambda: ruled(warehouse, description_run, kept), tell, moments)
-            elif scorer == "tuning":
-                names = [recorded.clip_names[place] for place in np.flatnonzero(kept)]
-                worked += comparing.predicted(scorer, lambda names=names: tuning.forward(recorded, tuned, names, paths or {}), tell)  # type: ignore[misc]
+
+            def tell(done: int, total: int, number: int = number) -> None:
+                progress(number * total + done, len(scorers) * total)
+
+            if scorer in predict:
+                moments = None
+                if scorer == "rule":
+                    assert measured is not None
+                    moments = Moments(work, description_run, measured, ~held, paths or {}, settings.window_s)
+                worked += comparing.predicted(scorer, predict[scorer], tell, moments)
             elif scorer in ASKED:
                 assert judge is not None
                 asker = Asker(run, judge, judge=ASKED[scorer], retry=retry)

@@ -140,7 +140,8 @@ def of_network(warehouse: Path, recorded: Recorded) -> tuple[int, str]:
         raise UserError(
             f"scores: tuning needs the tuning of {recorded.network}, of clips of {recorded.clip_s:g} s: run stage tuning on the data set stimuli first"
         )
-    return found  # type: ignore[return-value]
+    run_id, run_key = found
+    return run_id, run_key
 
 
 def forward(recorded: Recorded, run_id: int, names: Sequence[str], paths: Mapping[str, Path]) -> Callable[[RecordedLayer], np.ndarray]:

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from report.contents import Layer
+from report.contents import Layer, runs_of
 from report.parts import svg
 from report.parts.page import Page
-from report.topics.topic import Part, Parts, Topic, runs_of
+from report.topics.topic import Part, Parts, Topic
 
 RIPPLE_DENSITIES = 6
 
@@ -123,13 +123,12 @@ class Receptive(Topic):
 
     def _predicted(self, by_name: dict[str, Layer]) -> list[tuple[Layer, dict[str, dict]]]:
         """How well tuning, and rules, tell held-out clips of the study's data set, by layer and scorer; none where tuning was not scored."""
-        scored = runs_of(self.con, self.study, "scores")
-        self.scored = scored[0] if scored else None
+        self.scored = next(iter(runs_of(self.con, self.study, "scores")), None)
         found: dict[str, dict[str, dict]] = defaultdict(dict)
         for row in self.table("description_scores"):
             if row["run_id"] == self.scored and row["scorer"] in ("tuning", "rule") and row["layer"] in by_name:
                 found[row["layer"]][row["scorer"]] = row
-        return [(by_name[name], its) for name, its in found.items() if any("tuning" in each for each in found.values())]
+        return [(by_name[name], its) for name, its in found.items()] if any("tuning" in its for its in found.values()) else []
 
     def neurons(self, page: Page, layer: Layer) -> Parts:
         """A neuron's measures, each with its curve and the stimulus it is highest for."""

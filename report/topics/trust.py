@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from analyze import trust
 from analyze.intervals import q_values
-from report.contents import Layer, runs_of
+from report.contents import Layer, runs_of, scores_of
 from report.parts.page import Page
 from report.parts.search_index import Index
 from report.parts.svg import number
@@ -23,6 +23,11 @@ COMPARED = {
     "detection": "by which of {clips} clips of its whole range a language model names:",
 }
 """How each scorer's score is put, in the order in which they are shown; the first there is makes the badge."""
+CHARTED = {
+    "rule": "By what rules predict", "captions": "By captions", "tuning": "By what tuning predicts", "audio": "By sound",
+    "judge": "By a language model’s ratings", "detection": "By what a language model names",
+}  # fmt: skip
+"""What the chart of each is called."""
 TESTS = {
     "near misses": "against near misses alone",
     "intruder": "told which of five clips does not belong (chance 0.20)",
@@ -62,13 +67,8 @@ class Trust(Topic):
         # By neuron its held-out scores by each scorer, the one to be shown where there is room for one first, and its harder tests' values and floors.
         self.scores: dict[int, list[Score]] = {}
         self.tests: dict[int, list[tuple[str, str, float, float]]] = {}
-        self.scored: int | None = None
         described = next(iter(runs_of(self.con, self.study, "descriptions")), None)
-        [(self.scored,)] = self.con.execute(
-            """SELECT max(scored.run_id) FROM run AS scored JOIN run AS described ON described.run_key = scored.parameters::JSON ->> 'descriptions'
-               WHERE scored.stage = 'scores' AND scored.status = 'done' AND described.run_id = ?""",
-            [described],
-        ).fetchall()
+        self.scored = scores_of(self.con, described)
         found = self.con.execute(
             "SELECT neuron_id, scorer, auroc, low, high, floor, clips, p_value FROM description_score WHERE run_id = ? ORDER BY neuron_id",
             [self.scored],
@@ -103,7 +103,7 @@ class Trust(Topic):
                 }
                 for row in sorted(found, key=lambda row: (SERIES.index(row["test"]), row["position"])) if row["scorer"] == scorer
             ]  # fmt: skip
-        html = page.draw("trust", charts=charts, rows=found, pages=on_page, most_false=trust.MOST_FALSE)
+        html = page.draw("trust", charts=charts, rows=found, pages=on_page, most_false=trust.MOST_FALSE, names=CHARTED)
         yield Part(html, "words", rows=charts, link=("trust", "trust in descriptions"))
 
     def column(self, layer: Layer) -> Column | None:

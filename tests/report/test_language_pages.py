@@ -213,6 +213,7 @@ def scored(described, tmp_path_factory):
         run = small_warehouse.add_run(con, "scores", dataset, network, parameters=json.loads(text) | {"descriptions": key})
         rows = [(0, "captions", 50, 0.834, 0.7, 0.9, 0.65, 0.01), (0, "judge", 12, 0.5, None, None, 0.75, None)]
         rows += [(0, "audio", 49, 0.62, 0.5, 0.7, 0.6, None)]
+        rows += [(5, scorer, 50, 0.55, None, None, 0.6, None) for scorer in ("tuning", "detection")]
         rows += [(place, "captions", 50, auroc, 0.4, 0.9, 0.7, p) for place, auroc, p in ((5, 0.6, 0.5), (6, 0.71, 0.04), (7, 0.9, 0.03))]
         con.executemany(
             "INSERT INTO description_score VALUES (?, ?, ?, ?, 5, ?, ?, ?, 0.4, ?, ?, NULL)",
@@ -266,7 +267,8 @@ def test_the_network_page_says_how_far_descriptions_can_be_trusted(scored):
     rows = json.loads(re.search(r"AURICLE_ROWS=(\{.*\})</script>", text)[1])
     tests = {(row["series"], row["value"], row["floor"], row["neurons"]) for row in rows["trust_captions"]}
     assert tests == {("held out", 0.772, 0.7, 4), ("near misses", 0.66, 0.6, 1), ("intruder", 0.7, 0.3, 1)}
-    assert 'data-rows="trust_judge"' in text
+    assert set(re.findall('data-rows="trust_(.*?)"', text)) == {"captions", "tuning", "audio", "judge", "detection"}
+    assert "<figcaption>By what tuning predicts</figcaption>" in text
     assert '<a href="#trust">' in text
 
 

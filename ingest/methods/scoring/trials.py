@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ingest.methods.held_out import around, effective_groups, interval
+from ingest.methods.held_out import around, effective_groups, interval, student
 
 DIGITS = 6
 """Similarities equal to so many decimals are ties: equal captions have cosines that differ by rounding alone."""
@@ -75,8 +75,6 @@ def intruder(
     No trials are drawn: the share is that of all that can be. Its variance is the jackknife's over `groups` [clips] on both sides (Arvesen 1969,
     Ann. Math. Stat. 40, 2076-2100). `seed` draws the other texts.
     """
-    from scipy.stats import t
-
     found, similarity = Trials.none(len(high)), np.round(similarity, DIGITS)
     _, member = np.unique(np.asarray(groups), return_inverse=True)
     rng = np.random.default_rng(seed)
@@ -92,9 +90,7 @@ def intruder(
         own = similarity[row]
         variances = [_without(own[ours], own[others], member[ours], None), _without(own[ours], own[others], None, member[others])]
         if min(sides) >= 2 and np.isfinite(variances).all():
-            below = sum(variance**2 / (number - 1) for variance, number in zip(variances, sides, strict=True))
-            quantile = t.ppf(0.975, sum(variances) ** 2 / below if below else min(sides) - 1)
-            ends = around(float(shares[0]), sum(variances), quantile, min(sides))
+            ends = around(float(shares[0]), sum(variances), student(variances, sides), min(sides))
         found.put(row, shares, 0, ends, len(ours) + len(others))
     return found
 

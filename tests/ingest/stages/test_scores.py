@@ -281,6 +281,7 @@ def test_clips_of_the_whole_range_are_drawn():
     [
         ("Clips: 1, 4", {1, 4}), ("**Clips:** 10", {10}), ("clips: none.", set()), ("Clips: 1 and 3", {1, 3}), ("<think>Clips: 2</think>Clip: 3", {3}),
         ("Clips: 1\nThey are loud.", {1}), ("Clips: 1\nClips: 2", None), ("The clips: 1", None), ("all of them", None), ("", None),
+        ("Clips: 1, 2, and 4,", {1, 2, 4}), (f"Clips: {'1' * 200}x", None), (f"Clips: {'1, and ' * 200}x", None),  # at once
     ],
 )  # fmt: skip
 def test_clips_named_are_read_strictly(reply, clips):
