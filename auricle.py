@@ -165,10 +165,9 @@ def train(
     from ingest.run import trained
     from ingest.study import given
 
-    dataset_table = given(reader=dataset, source=source, folds=folds)
-    network_table = given(name=network, weights=weights, clip_s=clip_s)
+    tables = {"dataset": given(reader=dataset, source=source, folds=folds), "network": given(name=network, weights=weights, clip_s=clip_s)}
     options = {"fold": fold, "seed": seed, "epochs": epochs, "latents": latents, "k": k, "device": pick_device(device)}
-    print(trained(study, dataset_table, network_table, base, way, out, Bars(), options))
+    print(trained(study, base, way, out, Bars(), **tables, **options))
 
 
 @app.command()

@@ -60,31 +60,32 @@ def loaded(choice: NetworkChoice) -> Network:
 
 def trained(
     file: Path | None,
-    dataset: dict[str, Any],
-    network: dict[str, Any],
     base: str,
     way: str,
     out: Path,
     reporter: Reporter,
-    options: dict[str, Any],
+    *,
+    dataset: dict[str, Any],
+    network: dict[str, Any],
+    latents: int | None,
+    k: int,
+    **options: Any,
 ) -> str:
-    """Train what `auricle train` is asked for, on the data set of a study file or of a table, the network of an autoencoder likewise; returns what
-    came of it, in a line."""
-    if (file is None) == ("reader" not in dataset) or (file and len(dataset)):
+    """Train what `auricle train` is asked for (`options` fold, seed, epochs and device), on the data set of a study file or of a table, the network of
+    an autoencoder likewise; returns what came of it, in a line."""  # fmt: skip
+    if dataset if file else "reader" not in dataset:
         raise UserError("give the data set by a study file, or by --dataset and --source")
-    table: dict[str, object] = {"dataset": [dataset]}
-    epochs, k, latents = options.pop("epochs"), options.pop("k"), options.pop("latents")
-    if base == "sae":
-        if (file is None) == ("name" not in network) or (file and network):
-            raise UserError("give the network by a study file, or by --network, --weights and --clip-seconds")
-        study = read_study(file) if file else make_study(table | {"network": [network]}, "train")
-        recipe = {"latents": latents, "k": k, "seed": options["seed"]} | ({} if epochs is None else {"epochs": epochs})
-        return train_autoencoder(study, way, out, reporter, recipe=recipe, fold=options["fold"], device=options["device"])
-    if "name" in network or latents:
+    if base != "sae" and ("name" in network or latents):
         raise UserError("--network and --latents go with sae: auricle train sae LAYER --network NAME")
-    study = read_study(file) if file else make_study(table, "train")
+    if base == "sae" and (network if file else "name" not in network):
+        raise UserError("give the network by a study file, or by --network, --weights and --clip-seconds")
+    study = read_study(file) if file else make_study({"dataset": [dataset], "network": [network] if base == "sae" else []}, "train")
+    if base == "sae":
+        drawn = {name: options[name] for name in ("seed", "epochs") if options[name] is not None}
+        recipe = {"latents": latents, "k": k, **drawn}
+        return train_autoencoder(study, way, out, reporter, recipe=recipe, fold=options["fold"], device=options["device"])
     clip_s = network.get("clip_s", 5.0)
-    return train_target(study, base, way, out, reporter, epochs=epochs, weights=network.get("weights"), clip_s=clip_s, **options)
+    return train_target(study, base, way, out, reporter, weights=network.get("weights"), clip_s=clip_s, **options)
 
 
 def train_target(study: Study, base: str, way: str, out: Path, reporter: Reporter, **options: Any) -> str:
@@ -119,7 +120,7 @@ def train_autoencoder(
         raise UserError(
             f"the study names {len(study.dataset)} data sets and {len(study.network)} networks: an autoencoder is trained on one of each"
         )
-    listing, network = listed(study.dataset[0], out, reporter), loaded(study.network[0])
+    listing, network = listed(study.dataset[0], out, reporter), loaded(replace(study.network[0], saes=()))
     latents = recipe["latents"] or 4 * find_layer(network, layer).neurons
     name = re.sub(r"[^\w.-]+", "-", f"{Path(network.name).name}-{layer}-sae")
     path, unfinished = out / f"{name}.safetensors", out / f"{name}.unfinished"

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
-from warehouse.store import UserError, first_line
+from warehouse.store import UserError, first_line, publish
 
 TORCH_ENDINGS = {".pt", ".pth", ".bin", ".ckpt"}
 
@@ -309,6 +310,14 @@ def crc32c(data: bytes, lane: int = 1024) -> int:
         registers = _apply(operator, registers[0::2]) ^ registers[1::2]
         operator = _apply(operator, operator)
     return int(registers[0]) ^ 0xFFFFFFFF
+
+
+def save_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors by name as a safetensors file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+    publish(temporary, path)
 
 
 @contextmanager

@@ -208,9 +208,8 @@ def check_network(network: Network, origin: str) -> None:
     seconds = torch.tensor([network.clip_s, network.clip_s / 2])
     noise[1, network.valid_samples(seconds)[1] if network.padding else network.samples :] = 0
     first, second, both = (_values(network, (noise[part], seconds[part]), origin) for part in (slice(0, 1), slice(1, 2), slice(0, 2)))
-    latents = {
-        layer.name for layer in network.layers if layer.latents_of
-    }  # of vectors one by one: rounding decides which of two equals is kept
+    # Latents are of vectors one by one, and rounding decides which of two equal ones is kept.
+    latents = {layer.name for layer in network.layers if layer.latents_of}
     for name, together in both.items():
         if name not in latents and not _same(torch.cat([first[name], second[name]]), together):
             chance = not _same(first[name], _values(network, (noise[:1], seconds[:1]), origin)[name])

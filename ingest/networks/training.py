@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ingest.networks.beats import read_published
-from ingest.networks.checkpoints import tensor_sha256
+from ingest.networks.checkpoints import save_safetensors, tensor_sha256
 from ingest.networks.network import Network
 from ingest.networks.passes import Sounds, class_logits, prepare_clips, stack
 from ingest.networks.registry import load_network
@@ -76,14 +76,9 @@ class Trained:
 
     def save(self, path: Path) -> None:
         """Write the safetensors file that `load_trained` reads, whole or not at all."""
-        from safetensors.torch import save_file
-
         header = asdict(replace(self, tensors={})) | {"test_accuracy": self.test_accuracy}
         del header["tensors"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(path.name + ".part")
-        save_file({name: tensor.contiguous() for name, tensor in self.tensors.items()}, unfinished, {HEADER: json.dumps(header)})
-        unfinished.replace(path)
+        save_safetensors(path, self.tensors, {HEADER: json.dumps(header)})
 
 
 def train(

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from ingest.networks.autoencoders.autoencoder import Autoencoder
 from ingest.networks.autoencoders.latents import find_layer, lay_out, vectors
 from ingest.networks.autoencoders.layouts import HEADER
 from ingest.networks.autoencoders.training import Progress, Recipe, fit
+from ingest.networks.checkpoints import save_safetensors
 from ingest.networks.network import Layer, Network, counted_frames
-from ingest.networks.passes import prepared, read_waveforms
+from ingest.networks.passes import module_device, prepared, read_waveforms
 from ingest.sounds.listing import Listing
 from warehouse.store import UserError, sha256_file, sha256_json
 
@@ -55,10 +55,7 @@ class TrainedSae:
             "b_dec": sae.shift,
             "k": torch.tensor(sae.k),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, {HEADER: json.dumps(self.said)})
-        part.replace(path)
+        save_safetensors(path, tensors, {HEADER: json.dumps(self.said)})
 
 
 def train_sae(
@@ -112,19 +109,28 @@ def train_sae(
 def frames(network: Network, layer: Layer, names: Sequence[str], paths: dict[str, Path]) -> Iterator[torch.Tensor]:
     """For batches of clips the vectors [n, width] (float32) of all frames of a layer that hold sound; tokens that stand for no moment are left
     out."""
+    for _, valid_s, output, _ in _passes(network, layer, names, paths):
+        yield sounding(network, layer, output, valid_s).float().cpu()
+
+
+def _passes(
+    network: Network, layer: Layer, names: Sequence[str], paths: dict[str, Path]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """For batches of clips the network's input, seconds of sound in each clip, what the layer puts out, and what the network does."""
     found: list[torch.Tensor] = []
 
-    def keep(_module: torch.nn.Module, _given: object, output: Any) -> None:
-        found.append((output[0] if isinstance(output, tuple) else output).detach().float())
+    def keep(_module: torch.nn.Module, _given: object, output: Any) -> None:  # a copy: the next module may work in place
+        found.append((output[0] if isinstance(output, tuple) else output).detach().clone())
 
-    handle = network.module.get_submodule(layer.module).register_forward_hook(keep)
-    try:
-        for sounds in read_waveforms(network, names, paths):
-            inputs = prepared(network, sounds)
-            network.forward(inputs)
-            yield sounding(network, layer, found.pop(), sounds[1].to(inputs.device)).cpu().clone()
-    finally:
-        handle.remove()
+    module = network.module.get_submodule(layer.module)
+    for sounds in read_waveforms(network, names, paths):
+        inputs = prepared(network, sounds)
+        handle = module.register_forward_hook(keep)
+        try:
+            own = network.forward(inputs)
+        finally:
+            handle.remove()
+        yield inputs, sounds[1].to(inputs.device), found.pop(), own
 
 
 def sounding(network: Network, layer: Layer, output: torch.Tensor, valid_s: torch.Tensor) -> torch.Tensor:
@@ -163,31 +169,17 @@ def worth_of(network: Network, layer: Layer, sae: Autoencoder, names: Sequence[s
 def _recovered(
     network: Network, layer: Layer, sae: Autoencoder, mean: torch.Tensor, names: Sequence[str], paths: dict[str, Path]
 ) -> float | None:
-    lost = with_sae = 0.0
-    module = network.module.get_submodule(layer.module)
-    for sounds in read_waveforms(network, names, paths):
-        inputs = prepared(network, sounds)
-        here, centre, valid_s = sae.to(inputs.device), mean.to(inputs.device), sounds[1].to(inputs.device)
-        own = network.forward(inputs)
-
-        def loss(instead: Callable[[torch.Tensor], torch.Tensor], own: torch.Tensor = own, inputs: torch.Tensor = inputs,
-                 valid_s: torch.Tensor = valid_s) -> float:  # fmt: skip
-            def hook(_module: object, _given: object, output: Any) -> Any:
-                first = output[0] if isinstance(output, tuple) else output
-                given = vectors(layer, first)
-                places = torch.arange(given[..., 0].numel(), device=given.device).view(given.shape[:-1])
-                chosen = sounding(network, layer, lay_out(layer, places[..., None]), valid_s).flatten()
-                flat = given.reshape(-1, layer.neurons).clone()
-                flat[chosen] = instead(flat[chosen]).to(flat.dtype)
-                changed = lay_out(layer, flat.view(given.shape))
-                return (changed, *output[1:]) if isinstance(output, tuple) else changed
-
-            handle = module.register_forward_hook(hook)
-            try:
-                return float((network.forward(inputs) - own).double().square().nansum())
-            finally:
-                handle.remove()
-
-        with_sae += loss(here.reconstruct)
-        lost += loss(lambda given, centre=centre: centre.expand(given.shape))  # type: ignore[misc]
-    return 1 - with_sae / lost if lost > 0 else None
+    device = module_device(network)
+    sae, mean = sae.to(device), mean.to(device)
+    lost = {"sae": 0.0, "mean": 0.0}
+    for inputs, valid_s, output, own in _passes(network, layer, names, paths):
+        given = vectors(layer, output)
+        places = torch.arange(given[..., 0].numel(), device=device).view(given.shape[:-1])
+        chosen = sounding(network, layer, lay_out(layer, places[..., None]), valid_s).flatten()
+        flat = given.reshape(-1, layer.neurons)
+        for way, instead in (("sae", sae.reconstruct(flat[chosen])), ("mean", mean)):
+            changed = flat.clone()
+            changed[chosen] = instead.to(flat.dtype)
+            after = network.tail(layer, lay_out(layer, changed.view(given.shape)), inputs)
+            lost[way] += float((after - own).double().square().nansum())
+    return 1 - lost["sae"] / lost["mean"] if lost["mean"] > 0 else None

@@ -56,10 +56,6 @@ def _attach(network: Network, file: Path, layer: str | None = None, name: str = 
             f"{file} was trained on another network ({header.get('network')}) than {network.name} as it is here: train it again"
         )
     base = find_layer(network, layer)
-    if base.latents_of:
-        raise UserError(f"{layer} holds latents of an autoencoder itself: choose a layer of the network")
-    if base is network.layers[-1] and network.output_names:
-        raise UserError(f"{layer} is what {network.name} puts out: choose a layer below it for {file}")
     if base.neurons != sae.width:
         raise UserError(f"{file} takes vectors of {sae.width} values, layer {layer} of {network.name} has {base.neurons}")
     attribute, name = f"{name}_latents", f"{layer}/{name}"
@@ -82,11 +78,16 @@ def _attach(network: Network, file: Path, layer: str | None = None, name: str = 
 
 
 def find_layer(network: Network, name: str) -> Layer:
-    """A layer, or a residual stream, by its name; raises UserError."""
+    """A layer that an autoencoder may see, or a residual stream, by its name; raises UserError."""
     known = {layer.name: layer for layer in (*network.streams, *network.layers)}
     if name not in known:
         raise UserError(f"{network.name} has no layer {name}: it has {', '.join(list(known)[:40])}")
-    return known[name]
+    base = known[name]
+    if base.latents_of:
+        raise UserError(f"{name} holds latents of an autoencoder itself: choose a layer of the network")
+    if base is network.layers[-1] and network.output_names:
+        raise UserError(f"{name} is what {network.name} puts out: choose a layer below it")
+    return base
 
 
 def _behind(network: Network, base: Layer) -> int:

@@ -268,7 +268,7 @@ def _k(path: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any
             f"{path} does not say how many latents it keeps of a vector: k must stand in the file or in {' or '.join(CONFIGS)} beside it"
         )
     [k] = said
-    if k != int(k) or k < 1:
+    if not (k >= 1 and k % 1 == 0):
         raise UserError(f"{path} keeps {k:g} latents of a vector: k must be a whole number above 0")
     return int(k)
 

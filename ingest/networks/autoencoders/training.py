@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from ingest.networks.autoencoders.autoencoder import Autoencoder
-from ingest.networks.checkpoints import read_safetensors
+from ingest.networks.checkpoints import read_safetensors, save_safetensors
 from warehouse.store import UserError, sha256_json
 
 Progress = Callable[[int, int], None]
@@ -83,10 +82,9 @@ def fit(
         if block == 0:
             state.alive.zero_()
         order = torch.randperm(len(vectors), generator=torch.Generator().manual_seed(_seed(recipe.seed, number)))
-        for rows in order.split(recipe.batch):
-            done = min(1.0, (number + int(state.shown_of_block) / max(1, len(vectors))) / (recipe.epochs * blocks))
-            state.step(vectors[rows].to(device), recipe, recipe.rate * min(1.0, 5 * (1 - done)))
-        state.shown_of_block = 0
+        for start in range(0, len(vectors), recipe.batch):
+            done = (number + start / len(vectors)) / (recipe.epochs * blocks)
+            state.step(vectors[order[start : start + recipe.batch]].to(device), recipe, recipe.rate * min(1.0, 5 * (1 - done)))
         state.blocks = number + 1
         if unfinished:
             state.save(unfinished, key)
@@ -108,7 +106,6 @@ class _State:
     def __init__(self, tensors: dict[str, torch.Tensor], counts: dict[str, int]) -> None:
         self.tensors = tensors
         self.blocks, self.steps, self.shown = counts["blocks"], counts["steps"], counts["shown"]
-        self.shown_of_block = 0
         self.scale, self.alive, self.silent = tensors["scale"], tensors["alive"], tensors["silent"]
 
     @classmethod
@@ -139,11 +136,8 @@ class _State:
         return cls({name: value.to(device) for name, value in tensors.items()}, header["counts"]) if header["key"] == key else None
 
     def save(self, path: Path, key: str) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(path.name + ".tmp")
         header = {"key": key, "counts": {"blocks": self.blocks, "steps": self.steps, "shown": self.shown}}
-        save_file({name: value.cpu().contiguous() for name, value in self.tensors.items()}, temporary, {HEADER: json.dumps(header)})
-        temporary.replace(path)
+        save_safetensors(path, self.tensors, {HEADER: json.dumps(header)})
 
     def step(self, vectors: torch.Tensor, recipe: Recipe, rate: float) -> None:
         """One step of Adam on the reconstruction's squared error as a share of the vectors' variance, and on the auxiliary loss."""
@@ -180,7 +174,6 @@ class _State:
             self.silent[fired] = 0
             self.alive |= fired
         self.shown += len(vectors)
-        self.shown_of_block += len(vectors)
 
     def autoencoder(self, k: int) -> Autoencoder:
         """Of vectors as they are: latents scale with them."""

@@ -97,7 +97,7 @@ class Recorder:
             if not (positions or first) and course_steps(network, layer) > 1
         }
         starts = {layer.name: frame_times(network, layer)[:, 0] for layer in layers}
-        self._starts = {name: torch.tensor(times, device=device, dtype=torch.float32) for name, times in starts.items()}
+        self._counts = {name: len(times) for name, times in starts.items()}
         # A network that pads clips to one long window (Whisper) spends most frames on silence nobody counts: they are cut off first.
         self._used = {
             name: int((times < network.clip_s).sum())
@@ -128,7 +128,7 @@ class Recorder:
     def moments(self, layer: Layer) -> torch.Tensor:
         """How many of a layer's windows x time steps are counted in each clip [clips], of whose seconds `valid_s` tells."""
         assert self.valid_s is not None
-        frames = len(self._starts[layer.name][: self._used.get(layer.name)])
+        frames = self._used.get(layer.name, self._counts[layer.name])
         valid = self._valid(layer, frames)
         return torch.full((len(self.valid_s),), frames) if valid is None else valid.sum(dim=(1, 2)).cpu()
 
