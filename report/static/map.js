@@ -187,7 +187,8 @@
     if (current >= 0) { ring(current, css(theme.ink), 4); ring(current, css(theme.mark), 2.5); }
     if (hovered >= 0 && hovered !== current) { ring(hovered, css(theme.ink), 1.5); }
   }
-  var fresh = false;
+  /* Where a fine screen's pixels take too long, those of a coarse one are drawn while the map moves. */
+  var fresh = false, coarse = false, cost = 0, SLOW = 14;
   function draw(marksOnly) {
     fresh = fresh || !marksOnly;
     if (asked) { return; }
@@ -195,14 +196,16 @@
     requestAnimationFrame(function () {
       asked = false;
       if (!pixels) { return; }
+      var started = performance.now();
       if (fresh) { points(); }
+      if (fresh && !coarse) { cost = performance.now() - started; }
       fresh = false;
       overlay();
     });
   }
   function fit() {
     var box = sheet.getBoundingClientRect();
-    ratio = Math.min(2, window.devicePixelRatio || 1);
+    ratio = Math.min(coarse ? 1 : 2, window.devicePixelRatio || 1);
     width = Math.max(1, Math.round(box.width * ratio));
     height = Math.max(1, Math.round(box.height * ratio));
     [sheet, marks].forEach(function (canvas) { canvas.width = width; canvas.height = height; });
@@ -220,7 +223,7 @@
     var box = by("neuron");
     if (i === told && !again) { return; } /* what plays goes on */
     told = i;
-    if (i < 0) { box.replaceChildren(make("p", {"class": "note", text: "Point at a neuron, or choose one by keys."})); return; }
+    if (i < 0) { box.replaceChildren(make("p", {"class": "note", text: "Point at a neuron, tap it, or choose one by keys."})); return; }
     var head = make("h2", {}, [make("a", {href: address(i), text: title(i)})]), several = map.networks.length > 1;
     var parts = [head], clip = clipOf[i] === NONE ? null : map.clips[clipOf[i]];
     if (several) { parts.push(make("p", {"class": "note", text: map.networks[map.layers[layerOf[i]][2]][0]})); }
@@ -266,9 +269,10 @@
     seen.z = Math.max(0.7, Math.min(400, seen.z));
     seen.x = Math.max(0, Math.min(1, seen.x));
     seen.y = Math.max(0, Math.min(1, seen.y));
+    if (!coarse && ratio > 1 && cost > SLOW) { coarse = true; fit(); }
     draw();
     clearTimeout(resting);
-    resting = setTimeout(function () { note(); if (by("listed").open && !chosen) { list(); } }, 250);
+    resting = setTimeout(function () { if (coarse) { coarse = false; fit(); } note(); if (by("listed").open && !chosen) { list(); } }, 250);
   }
   function zoom(factor, x, y) {
     var box = sheet.getBoundingClientRect(), px = x === undefined ? box.width / 2 : x, py = y === undefined ? box.height / 2 : y, before = world(px, py);
