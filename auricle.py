@@ -298,6 +298,9 @@ def validate(
 def report(
     warehouse: Warehouse = WAREHOUSE,
     site: Annotated[Path, typer.Option(**PATH, help="Folder of the atlas.")] = SITE,
+    all_clips: Annotated[
+        bool, typer.Option("--all-clips", help="Sounds and pictures of clips, too, that no page but their own shows.")
+    ] = False,
     rating: Annotated[int | None, typer.Option(help="Make a page to rate this many neurons' descriptions instead.")] = None,
     beside: Annotated[
         list[str] | None,
@@ -314,8 +317,8 @@ def report(
 
     bars = Bars()
     with bars.stage("atlas") as progress:
-        built = build(warehouse, site, progress=lambda part, done, total: progress(done, total))
-    print(f"{site}: {built.written} pages written, {built.unchanged} unchanged, {built.media} media files written, {built.seconds:.1f} s")
+        built = build(warehouse, site, all_clips=all_clips, progress=lambda part, done, total: progress(done, total))
+    print(f"{site}: {built}")
 
 
 @app.command()

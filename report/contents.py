@@ -10,6 +10,8 @@ import duckdb
 
 from report.addresses import slugs
 
+STIMULI = "stimuli"
+"""The reader of synthesised stimuli."""
 UNHEARD_CLIP_S = 10.0
 UNHEARD_RATE_HZ = 44100
 """Seconds and rate of the spectrograms of a data set that no network has heard yet."""
@@ -21,6 +23,11 @@ class View:
 
     clip_s: float
     rate_hz: int
+
+    @property
+    def name(self) -> str:
+        """What ends the names of its pictures."""
+        return f"{self.clip_s:g}s-{self.rate_hz / 1000:g}k"
 
 
 @dataclass(slots=True)
@@ -118,6 +125,11 @@ class Dataset(Place):
         """The clip's classes in words."""
         return ", ".join(dict.fromkeys(self.classes[c].name for c in clip.classes)) or "unlabelled"
 
+    def main_label(self, clip: Clip) -> str:
+        """Those of the main label set, or its name where it has none."""
+        main = set(self.main_classes)
+        return ", ".join(self.classes[c].name for c in clip.classes if c in main) or clip.title
+
 
 @dataclass(slots=True)
 class Layer(Place):
@@ -169,7 +181,8 @@ class Layer(Place):
 
 @dataclass(slots=True)
 class Study(Place):
-    """The latest finished run of a network over a data set."""
+    """The latest finished run of a network over a data set. Over synthesised stimuli it has no pages where the same network has some by natural
+    sounds, its `host`: these show its tuning."""
 
     run_id: int
     network_id: int
@@ -182,6 +195,7 @@ class Study(Place):
     note: str | None
     dataset: Dataset
     folder: str
+    host: Study | None = None
     layers: list[Layer] = field(default_factory=list)
     by_first: list[Layer] = field(default_factory=list)
     firsts: list[int] = field(default_factory=list)
@@ -214,14 +228,14 @@ class Contents:
     datasets: list[Dataset]
 
     @property
-    def views(self) -> list[tuple[Clip, Dataset, list[View]]]:
-        """Every clip with the spectrograms its pages need."""
-        return [(clip, dataset, dataset.views) for dataset in self.datasets for clip in dataset.clips.values()]
-
-    @property
     def neurons(self) -> int:
         """Neurons that have a page."""
-        return sum(layer.neurons for study in self.studies for layer in study.layers if layer.has_pages)
+        return sum(layer.neurons for study in self.own for layer in study.layers if layer.has_pages)
+
+    @property
+    def own(self) -> list[Study]:
+        """Studies that have pages of their own."""
+        return [study for study in self.studies if study.host is None]
 
 
 def read(con: duckdb.DuckDBPyConnection) -> Contents:
@@ -264,9 +278,23 @@ def read(con: duckdb.DuckDBPyConnection) -> Contents:
     for study in studies.values():
         with_pages = sorted((layer for layer in study.layers if layer.has_pages), key=lambda layer: layer.first)
         study.by_first, study.firsts = with_pages, [layer.first for layer in with_pages]
+    for study in studies.values():
+        _lodge(study, [other for other in studies.values() if other.network_id == study.network_id])
     for dataset in datasets.values():
         dataset.views = dataset.views or [View(UNHEARD_CLIP_S, UNHEARD_RATE_HZ)]
     return Contents(list(studies.values()), list(datasets.values()))
+
+
+def _lodge(study: Study, same: list[Study]) -> None:
+    """Give a study of stimuli the addresses of one of the `same` network that heard natural sounds through all its layers."""
+    recorded = {layer.layer_id for layer in study.layers}
+    for other in same if study.dataset.reader == STIMULI else ():
+        there = {layer.layer_id: layer.folder for layer in other.layers}
+        if other.dataset.reader != STIMULI and recorded <= there.keys():
+            study.host, study.folder = other, other.folder
+            for layer in study.layers:
+                layer.folder = there[layer.layer_id]
+            return
 
 
 def runs_of(con: duckdb.DuckDBPyConnection, study: Study, stage: str) -> list[int]:

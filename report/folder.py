@@ -46,9 +46,12 @@ class Folder:
         here = _sizes(self.root)
         return all(here.get(path) == size for path, size in self._before["files"].items())
 
-    def pages_before(self) -> int:
-        """Number of files of the last finished report that are no sounds or pictures of clips."""
-        return sum(not path.startswith(("audio/", "spectrograms/")) for path in self._before.get("files", {}))
+    def before(self) -> tuple[list[int], list[int]]:
+        """Sizes of the last finished report's files: those that are no sounds or pictures of clips, and those that are."""
+        sizes: tuple[list[int], list[int]] = [], []
+        for path, size in self._before.get("files", {}).items():
+            sizes[path.startswith(("audio/", "spectrograms/"))].append(size)
+        return sizes
 
     def missing_sounds(self) -> list[str]:
         """Source files the last finished report did not find."""

@@ -1,4 +1,4 @@
-"""Sounds and pictures of clips: an MP3 for every clip content, and a spectrogram for every part of it that some network hears."""
+"""Sounds and pictures of the clips that pages show: an MP3 of a clip's content, and a spectrogram of the part of it that a network hears."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import base64
 import io
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -46,15 +45,6 @@ are few because noise in the picture is what its size goes into."""
 _PALETTE = bytes(MAGMA[3 * round(i * 255 / (PADDING - 1)) + c] for i in range(PADDING) for c in range(3)) + b"\0\0\0"
 
 
-@dataclass
-class Media:
-    """What `make` found and did: files made, and sources that are gone or unreadable by stem, with the reason."""
-
-    made: int = 0
-    missing: dict[str, str] = field(default_factory=dict)
-    sources: list[str] = field(default_factory=list)
-
-
 def audio_path(clip: Clip) -> str:
     """Address of a clip's MP3."""
     return f"audio/{clip.stem}.mp3"
@@ -62,7 +52,7 @@ def audio_path(clip: Clip) -> str:
 
 def spectrogram_path(clip: Clip, view: View) -> str:
     """Address of a clip's spectrogram."""
-    return f"spectrograms/{clip.stem}-{view.clip_s:g}s-{view.rate_hz / 1000:g}k.png"
+    return f"spectrograms/{clip.stem}-{view.name}.png"
 
 
 def source_path(dataset: Dataset, clip: Clip) -> Path | None:
@@ -73,66 +63,106 @@ def source_path(dataset: Dataset, clip: Clip) -> Path | None:
     return None
 
 
-def make(contents: Contents, folder: Folder, progress: Callable[[str, int, int], None] | None = None) -> Media:
-    """Write every MP3 and spectrogram that is not there yet. `progress(what, done, total)` is called now and then."""
-    media = Media()
-    here = {f"{sub}/{entry.name}": entry.stat().st_size for sub in ("audio", "spectrograms") for entry in _entries(folder.root / sub)}
-    jobs: dict[str, tuple[Clip, Path, dict[str, View | None]]] = {}
-    for clip, dataset, views in contents.views:
-        wanted: dict[str, View | None] = {spectrogram_path(clip, view): view for view in views}
-        wanted[audio_path(clip)] = None
-        todo = {path: view for path, view in wanted.items() if not here.get(path)}
-        for path in wanted.keys() - todo.keys():
-            folder.keep(path, here[path])
-        if not todo:
-            continue
-        source = source_path(dataset, clip)
-        if source is None:
-            media.missing.setdefault(clip.stem, f"{clip.name} is no longer in {dataset.source}")
-            media.sources.append(f"{dataset.source}/{clip.name}")
-        elif clip.stem in jobs:
-            jobs[clip.stem][2].update(todo)
-        else:
-            jobs[clip.stem] = (clip, source, todo)
-    for stem in jobs:
-        media.missing.pop(stem, None)  # the same content lies in another data set, too
-    for _, _, todo in jobs.values():
-        for path in todo:
-            folder.announce(path)
-    for sub in ("audio", "spectrograms"):
-        (folder.root / sub).mkdir(parents=True, exist_ok=True)
-    # Decoding, MP3 encoding, FFT and PNG compression all leave the interpreter's lock.
-    with ThreadPoolExecutor(max(2, os.cpu_count() or 2)) as pool:
-        futures = {stem: pool.submit(_make_clip, folder.root, *job) for stem, job in jobs.items()}
-        try:
-            for done, (stem, future) in enumerate(futures.items(), 1):
-                try:
-                    for path, size in future.result().items():
-                        folder.keep(path, size)
-                        media.made += 1
-                except (sf.LibsndfileError, ValueError, EOFError) as error:
-                    media.missing[stem] = f"{jobs[stem][0].name} can no longer be read ({error})"
-                    media.sources.append(str(jobs[stem][1]))
-                if progress and (done % 20 == 0 or done == len(futures)):
-                    progress("sounds and spectrograms", done, len(futures))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return media
+class Media:
+    """The sounds and pictures that pages ask for, made as they are asked for, while pages are rendered: one MP3 of a clip, one picture of each
+    view of it, and none of what no page asks for.
+
+    `made` counts files, `missing` has why a clip has no sound, by stem, and `sources` the files that are gone or unreadable. A sound turns out
+    to be unreadable after pages that show it were rendered: `finish` then says so, and they are to be rendered again.
+    """
+
+    def __init__(self, contents: Contents, folder: Folder, progress: Callable[[str, int, int], None] | None = None) -> None:
+        self.made = 0
+        self.missing: dict[str, str] = {}
+        self.sources: list[str] = []
+        self._folder, self._progress = folder, progress
+        self._here = {
+            f"{sub}/{entry.name}": entry.stat().st_size for sub in ("audio", "spectrograms") for entry in _entries(folder.root / sub)
+        }
+        self._places: dict[str, list[tuple[Clip, Dataset]]] = {}
+        for dataset in contents.datasets:
+            for clip in dataset.clips.values():
+                self._places.setdefault(clip.stem, []).append((clip, dataset))
+        self._asked: set[tuple[str, View]] = set()
+        self._files: dict[str, int] = {}
+        self._jobs: dict[str, tuple[str, Path, Future[int]]] = {}
+        # Decoding, MP3 encoding, FFT and PNG compression all leave the interpreter's lock.
+        self._pool = ThreadPoolExecutor(max(2, os.cpu_count() or 2))
+
+    def __enter__(self) -> Media:
+        for sub in ("audio", "spectrograms"):
+            (self._folder.root / sub).mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def has(self, clip: Clip, view: View | None = None) -> bool:
+        """Whether a page has asked for it, in a view; with a view, whether there is a picture, too."""
+        if view is not None:
+            return (clip.stem, view) in self._asked and clip.stem not in self.missing
+        return audio_path(clip) in self._files or clip.stem in self.missing
+
+    def want(self, clip: Clip, view: View) -> str | None:
+        """Ask for a clip's sound and picture; returns why there is none, or None."""
+        if (clip.stem, view) not in self._asked:
+            self._asked.add((clip.stem, view))
+            self._ask(clip, audio_path(clip), lambda source, found: mp3(source))
+            self._ask(clip, spectrogram_path(clip, view), lambda source, found: spectrogram_png(source, found, view))
+        return self.missing.get(clip.stem)
+
+    def _ask(self, clip: Clip, path: str, make: Callable[[Path, Clip], bytes]) -> None:
+        if path in self._files or clip.stem in self.missing:
+            return
+        if size := self._here.get(path):
+            self._files[path] = size
+            return
+        # The same content may lie in several data sets.
+        places = [(source, found) for found, dataset in self._places[clip.stem] if (source := source_path(dataset, found))]
+        if not places:
+            found, dataset = self._places[clip.stem][0]
+            self.missing[clip.stem] = f"{found.name} is no longer in {dataset.source}"
+            self.sources.append(f"{dataset.source}/{found.name}")
+            return
+        [(source, found), *_] = places
+        self._files[path] = 0
+        self._folder.announce(path)
+        self._jobs[path] = (clip.stem, source, self._pool.submit(_write, self._folder.root / path, make, source, found))
+
+    def finish(self) -> bool:
+        """Wait for what was asked for; returns whether all of it could be made, or was known before not to be."""
+        before = len(self.missing)
+        for done, (path, (stem, source, future)) in enumerate(self._jobs.items(), 1):
+            try:
+                self._files[path] = future.result()
+                self.made += 1
+            except (sf.LibsndfileError, ValueError, EOFError) as error:
+                if stem not in self.missing:
+                    self.missing[stem] = f"{self._places[stem][0][0].name} can no longer be read ({error})"
+                    self.sources.append(str(source))
+            if stem in self.missing:
+                self._files.pop(path, None)
+            if self._progress and (done % 20 == 0 or done == len(self._jobs)):
+                self._progress("sounds and spectrograms", done, len(self._jobs))
+        self._jobs.clear()
+        return len(self.missing) == before
+
+    def keep(self) -> tuple[int, int]:
+        """Name all files to the folder; returns how many there are, and their bytes."""
+        for path, size in self._files.items():
+            self._folder.keep(path, size)
+        return len(self._files), sum(self._files.values())
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:
     return list(os.scandir(folder)) if folder.is_dir() else []
 
 
-def _make_clip(root: Path, clip: Clip, source: Path, todo: dict[str, View | None]) -> dict[str, int]:
-    """Write the files of one clip; returns their sizes."""
-    sizes = {}
-    for path, view in todo.items():
-        data = mp3(source) if view is None else spectrogram_png(source, clip, view)
-        replace(root / path, data)
-        sizes[path] = len(data)
-    return sizes
+def _write(path: Path, make: Callable[[Path, Clip], bytes], source: Path, clip: Clip) -> int:
+    """Make a file; returns its size."""
+    data = make(source, clip)
+    replace(path, data)
+    return len(data)
 
 
 def mp3(source: Path, start_s: float = 0.0, length_s: float | None = None) -> bytes:

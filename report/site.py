@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -14,12 +15,13 @@ from pathlib import Path
 import duckdb
 
 from analyze import tables
-from report import contents, media, record, topics
+from report import contents, record, topics
 from report.folder import Folder, alone
+from report.media import Media
 from report.pages.networks import layers, network
 from report.pages.neurons import neurons
 from report.pages.overview import overview
-from report.pages.sounds import classes, clips, datasets
+from report.pages.sounds import classes, clips, datasets, styles
 from report.parts import charts
 from report.parts.page import Press
 from report.parts.search_index import Index
@@ -34,7 +36,8 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass
 class Built:
-    """What a report did. Pages are all files but sounds and pictures; `pages_per_second` counts neuron pages, in `neuron_seconds`."""
+    """What a report did, and what the site then holds. Pages are all files but sounds and pictures; `pages_per_second` counts neuron pages, in
+    `neuron_seconds`, in which sounds and pictures are made, too."""
 
     written: int
     unchanged: int
@@ -44,15 +47,23 @@ class Built:
     seconds: float
     neurons: int
     neuron_seconds: float
+    media_files: int
+    media_bytes: int
+    page_bytes: int
 
     @property
     def pages_per_second(self) -> float:
         """Neuron pages rendered and compared or written per second."""
         return self.neurons / self.neuron_seconds if self.neuron_seconds else 0.0
 
+    def __str__(self) -> str:
+        done = f"{self.written} pages written, {self.unchanged} unchanged, {self.media} media files written, {self.seconds:.1f} s"
+        pages, media = f"{self.written + self.unchanged} pages", f"{self.media_files} media files"
+        return f"{done}\n{pages} of {self.page_bytes / 1e6:.1f} MB, {media} of {self.media_bytes / 1e6:.1f} MB"
 
-def build(warehouse: Path, site: Path, *, progress: Progress | None = None) -> Built:
-    """Bring the atlas in `site` up to date with a warehouse.
+
+def build(warehouse: Path, site: Path, *, all_clips: bool = False, progress: Progress | None = None) -> Built:
+    """Bring the atlas in `site` up to date with a warehouse. `all_clips` makes sounds and pictures of clips, too, that no page but their own shows.
 
     Files that would not change are left alone, and files of an earlier report that nothing links to any more are removed; files that no
     report made are never touched. Raises UserError when the warehouse cannot be read or the folder not written.
@@ -62,42 +73,51 @@ def build(warehouse: Path, site: Path, *, progress: Progress | None = None) -> B
     topics.installed()
     try:
         with alone(site):
-            return _build(warehouse, Folder(site), progress, started)
+            return _build(warehouse, Folder(site), all_clips, progress, started)
     except OSError as error:
         raise UserError(f"cannot write the atlas: {error.strerror or error} ({error.filename or site})") from error
 
 
-def _build(warehouse: Path, folder: Folder, progress: Progress | None, started: float) -> Built:
-    while True:
-        with connect_readonly(warehouse) as con:
-            state = fingerprint(con)
-            gone = folder.missing_sounds()
-            if folder.is_current(state) and not any(os.path.exists(path) for path in gone):
-                return Built(0, folder.pages_before(), 0, 0, len(gone), time.perf_counter() - started, 0, 0.0)
-            shown = contents.read(con)
-        folder.begin()
-        # The warehouse is closed meanwhile: an open reader would keep an ingest from committing.
-        found = media.make(shown, folder, progress)
-        with connect_readonly(warehouse) as con:
-            if fingerprint(con) != state:
-                continue
-            made = Site(Press(con, found), shown)
-            for path, text in made.pages():
-                folder.put(path, text)
-            first = time.perf_counter()
-            for done, (path, text) in enumerate(made.neuron_pages(), 1):
-                folder.put(path, text)
-                if progress and (done % 500 == 0 or done == shown.neurons):
-                    progress("neuron pages", done, shown.neurons)
-        seconds = time.perf_counter() - first
-        removed = folder.finish(state, sorted(found.sources))
-        now = time.perf_counter() - started
-        return Built(folder.written, folder.unchanged, found.made, removed, len(found.missing), now, shown.neurons, seconds)
+def _build(warehouse: Path, folder: Folder, all_clips: bool, progress: Progress | None, started: float) -> Built:
+    with connect_readonly(warehouse) as con:
+        state = fingerprint(con, all_clips)
+        gone = folder.missing_sounds()
+        if folder.is_current(state) and not any(os.path.exists(path) for path in gone):
+            pages, media_files = folder.before()
+            now = time.perf_counter() - started
+            return Built(0, len(pages), 0, 0, len(gone), now, 0, 0.0, len(media_files), sum(media_files), sum(pages))
+        shown = contents.read(con)
+    with Media(shown, folder, progress) as media:
+        while True:
+            folder.begin()
+            with connect_readonly(warehouse) as con:
+                if (now_state := fingerprint(con, all_clips)) != state:
+                    state, shown = now_state, contents.read(con)
+                made = Site(Press(con, media), shown, all_clips)
+                for path, text in made.pages():
+                    folder.put(path, text)
+                first = time.perf_counter()
+                for done, (path, text) in enumerate(made.neuron_pages(), 1):
+                    folder.put(path, text)
+                    if progress and (done % 500 == 0 or done == shown.neurons):
+                        progress("neuron pages", done, shown.neurons)
+                seconds = time.perf_counter() - first
+                for path, text in made.last_pages():
+                    folder.put(path, text)
+            # The warehouse is closed meanwhile: an open reader would keep an ingest from committing.
+            if media.finish():
+                break
+        page_bytes, (files, media_bytes) = sum(folder.files.values()), media.keep()
+        removed = folder.finish(state, sorted(media.sources))
+    now = time.perf_counter() - started
+    return Built(
+        folder.written, folder.unchanged, media.made, removed, len(media.missing), now, shown.neurons, seconds, files, media_bytes, page_bytes
+    )  # fmt: skip
 
 
-def fingerprint(con: duckdb.DuckDBPyConnection) -> str:
-    """Hash of all a site follows from: the warehouse's runs and row counts, and what renders them."""
-    digest = hashlib.sha256()
+def fingerprint(con: duckdb.DuckDBPyConnection, all_clips: bool = False) -> str:
+    """Hash of all a site follows from: the warehouse's runs and row counts, what renders them, and whether all clips are to be heard."""
+    digest = hashlib.sha256(repr(all_clips).encode())
     for row in con.execute(
         "SELECT * REPLACE (epoch_us(started_at) AS started_at, epoch_us(finished_at) AS finished_at) FROM run ORDER BY 1"
     ).fetchall():
@@ -119,40 +139,56 @@ def fingerprint(con: duckdb.DuckDBPyConnection) -> str:
 class Site:
     """Renders every page of a site."""
 
-    def __init__(self, press: Press, shown: contents.Contents) -> None:
-        self.press, self.shown, self.topics = press, shown, topics.installed()
+    def __init__(self, press: Press, shown: contents.Contents, all_clips: bool = False) -> None:
+        self.press, self.shown, self.all_clips, self.topics = press, shown, all_clips, topics.installed()
         self.studies: list[Known] = []
         self.studies += [Known(press.con, study, self.topics, self.studies) for study in shown.studies]
-        press.templates.globals["entries"] = [entry for topic in self.topics if (entry := topic.entry(self.studies))]
+        self.own = [known for known in self.studies if known.study.host is None]
+        self.heard = [(dataset, [its for its in self.studies if its.study.dataset is dataset]) for dataset in shown.datasets]
+        self.entries = [entry for topic in self.topics if (entry := topic.entry(self.own))]
+        press.templates.globals["entries"] = self.entries
 
     def pages(self) -> Iterator[tuple[str, str]]:
-        """Addresses and texts of everything but neurons' pages; the overview comes last, when what it links to is there."""
+        """Addresses and texts of everything that comes before neurons' pages."""
         press = self.press
         for path in sorted((HERE / "static").iterdir()):
-            yield f"static/{path.name}", path.read_text("utf-8")
+            yield f"static/{path.name}", (self.head() if path.name == "atlas.js" else "") + path.read_text("utf-8")
         yield "static/charts.js", charts.specifications()
         yield "static/vega.js", charts.vega()
         index = Index(self.shown)
         for topic in self.topics:
-            topic.search(index, self.studies)
+            topic.search(index, self.own)
         yield "search.js", index.script()
-        for known in self.studies:
+        for known in self.own:
             yield network(press, known)
             yield from layers(press, known)
             for its in known:
                 yield from its.pages(press)
         for topic in self.topics:
-            yield from topic.list_pages(press, self.studies)
+            yield from topic.list_pages(press, self.own)
         yield from datasets(press, self.shown)
-        heard = [(dataset, [its for its in self.studies if its.study.dataset is dataset]) for dataset in self.shown.datasets]
-        for dataset, studies in heard:
+        for dataset, studies in self.heard:
             yield from classes(press, dataset, studies)
-        for dataset, studies in heard:
-            yield from clips(press, self.topics, dataset, studies)
         yield from record.pages(press)
-        yield overview(press, self.shown, self.topics, self.studies)
+
+    def head(self) -> str:
+        """What the script needs to make the head of neurons' pages, and the search's box: links, and what the search finds."""
+        entries = self.entries
+        links = [["Networks", "index.html#networks"], ["Sounds", "index.html#sounds"], *([entry.title, entry.address] for entry in entries)]
+        links += [["Runs", "runs.html"], ["Schema", "schema.html"], ["SQL", "cookbook.html"]]
+        texts = [", ".join(["Search neurons", "classes", *finds, "clips"]) for finds in zip(*[entry[2:] for entry in entries], strict=True)]
+        said = {"links": links, "finds": texts or ["Search neurons, classes, clips"] * 2}
+        return f"AURICLE_HEAD={json.dumps(said, ensure_ascii=False, separators=(',', ':'))};\n"
 
     def neuron_pages(self) -> Iterator[tuple[str, str]]:
         """Addresses and texts of all neurons' pages."""
-        for known in self.studies:
+        for known in self.own:
             yield from neurons(self.press, known)
+
+    def last_pages(self) -> Iterator[tuple[str, str]]:
+        """Addresses and texts of the overview, when what it links to is there, and of clips, when it is known which of them other pages show."""
+        press = self.press
+        yield overview(press, self.shown, self.topics, self.own)
+        for dataset, studies in self.heard:
+            yield from clips(press, self.topics, dataset, studies, all_clips=self.all_clips)
+            yield from styles(press, dataset)

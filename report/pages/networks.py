@@ -35,7 +35,8 @@ def network(press: Press, known: Known) -> tuple[str, str]:
         "network", [study.run_id, *(run for topic in known for its in known.beside(type(topic)) for run in its.runs)],
         title=study.title, study=study, dataset=study.dataset, layers=numbers, total=sum(layer.neurons for layer in study.layers),
         class_rows={name: _class_rows(known, members) for name, members in study.dataset.label_sets.items() if members}, curves=curves,
-        others=[other.study for other in known.studies if other.study.name == study.name and other is not known],
+        others=[other.study for other in known.studies if other.study.name == study.name and other is not known and other.study.host is not study],
+        told_by=[other.study.dataset for other in known.studies if other.study.host is study],
         links=links(parts, at), at=at, charts=Markup(charts.rows_script(**(curves | first | rows))),
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from html import escape
@@ -24,7 +25,8 @@ from report.topics.topic import Known, by_place
 from report.topics.tuning import Tuning
 
 HIGH, LOW, LOW_NON_NEGATIVE, OPEN = 20, 20, 6, 12
-"""Clips on a page. Below a neuron that cannot be negative lie clips that leave it near 0: a few of them say all there is to hear."""
+"""Clips on a page, and those that are open, with their lines. Below a neuron that cannot be negative lie clips that leave it near 0: a few of
+them say all there is to hear."""
 STATISTICS = {
     "mean": "Mean", "deviation": "Deviation", "minimum": "Minimum", "quantile_05": "5 %", "quantile_25": "25 %", "median": "Median",
     "quantile_75": "75 %", "quantile_95": "95 %", "maximum": "Maximum", "share_active": "Share of clips above 0",
@@ -51,11 +53,12 @@ def _layer(press: Press, known: Known, layer: Layer, turns: Iterator[tuple], car
     study, dataset, chance, facts = known.study, known.study.dataset, known.study.dataset.chances, known[Tuning].layers[layer.layer_id]
     page, template = press.page(layer.page), press.templates.get_template("neuron.html.j2")
     summaries, tops = _summaries(press.con, study, layer), _top_clips(press.con, study, layer, cards, known[Rules].facts(layer))
+    measured = known[Rules].measured(layer)
     others = _other_tops(press.con, study, layer, cards)
     said = [topic.neurons(page, layer) for topic in known]
     constant = {
         "study": study, "layer": layer, "root": page.root, "reductions": REDUCTIONS, "dataset": dataset,
-        "provenance": page.foot([study.run_id, *(run for parts in said for run in parts.runs)]),
+        "provenance": page.brief_foot([study.run_id, *(run for parts in said for run in parts.runs)]),
     }  # fmt: skip
     said = [parts for parts in said if parts.of]
     # The numbers are asked first: when they end, no turn of the next layer is lost.
@@ -64,11 +67,25 @@ def _layer(press: Press, known: Known, layer: Layer, turns: Iterator[tuple], car
         best = dataset.class_of(fact.class_id)
         text = template.render(
             constant, neuron_id=neuron_id, title=layer.title(neuron_id), unit=layer.units[neuron_id - layer.first], fact=fact,
-            best=best, chance=best and chance[best.class_id], previous=previous and f"../{previous}",
-            following=following and f"../{following}", summary=summaries.get(neuron_id), top=tops.get(neuron_id, _NO_TOPS),
+            best=best, chance=best and chance[best.class_id], previous=previous, following=following,
+            measured=measured.get(neuron_id), summary=summaries.get(neuron_id), top=tops.get(neuron_id, _NO_TOPS),
             others=others.get(neuron_id, ()), at=by_place([part for parts in said for part in parts.of.get(neuron_id, ())], *PLACES),
         )  # fmt: skip
-        yield f"{study.folder}/{file}", text
+        yield f"{study.folder}/{file}", lean(text, f"{page.root}{dataset.folder}/")
+
+
+_ENDS = re.compile("</(?:li|dt|dd|tr|td|th|tbody|thead)>")
+_QUOTES = re.compile(r"""="([^\s"'=<>`]*[^\s"'=<>`/])\"""")
+
+
+def lean(text: str, folder: str) -> str:
+    """A page without what HTML lets a page leave out, and with addresses below `folder`, that of a data set, as they are from its clips', which
+    is the page's base: end tags of lists' and tables' parts, and quotes about values without spaces. What data say is escaped, so none of it
+    is meant."""
+    base, rest = text.split("<base ", 1)
+    base, rest = f"{base}<base {rest[: rest.index('>')]}", rest[rest.index(">") :]
+    rest = rest.replace(f'="{folder}clips/', '="').replace(f'="{folder}', '="../')
+    return base + _QUOTES.sub(r"=\1", _ENDS.sub("", rest))
 
 
 def _summaries(con: duckdb.DuckDBPyConnection, study: Study, layer: Layer) -> dict[int, dict[str, Markup]]:
@@ -85,8 +102,7 @@ def _summaries(con: duckdb.DuckDBPyConnection, study: Study, layer: Layer) -> di
         drawing = ""
         if shown[2]:
             low, high = shown[5], shown[11]
-            drawing = svg.histogram(shown[2], low, high, shown[6:11])
-            drawing += f'<p class="ends"><span>{number(low)}</span><span>{number(high)}</span></p>'
+            drawing = f"<figure {svg.histogram(shown[2], low, high, shown[6:11])}><figcaption>{number(low)} to {number(high)}</figcaption></figure>"
         head = "".join(f"<th>{REDUCTIONS.get(row[1], escape(row[1]))}</th>" for row in found)
         body = "".join(
             [f"<tr><th>{name}</th>{''.join([f'<td>{number(row[i])}</td>' for row in found])}</tr>" for i, name in _NUMBERED_STATISTICS]
@@ -117,28 +133,34 @@ def _top_clips(
     sides, clips, values = (found[name].to_pylist() for name in ("side", "clip_id", "activation"))
     firsts = np.flatnonzero(np.diff(neurons, prepend=-1))
     steps = _course_matrix(found["course"].combine_chunks())
-    width = steps.shape[1]
     lines, lows, highs = [""] * len(clips), None, None
-    if width:
+    if steps.shape[1]:
         # One scale for all of a neuron's lines, from 0 (or its lowest step) to its highest.
         with np.errstate(invalid="ignore"):
             low = np.minimum.reduceat(np.nan_to_num(np.fmin.reduce(steps, axis=1)), firsts).clip(max=0)
             high = np.maximum.reduceat(np.nan_to_num(np.fmax.reduce(steps, axis=1)), firsts).clip(min=0)
         counts = np.diff(firsts, append=len(clips))
-        lines = svg.courses(steps, low.repeat(counts), high.repeat(counts))
+        lines = svg.traces(steps, low.repeat(counts), high.repeat(counts))
         lows, highs = low.tolist(), high.tolist()
     out = {}
-    card = cards.card
-    said = [facts.get(place) for place in zip(neurons.tolist(), clips, strict=True)] if facts else [None] * len(clips)
-    notes = [f"<b>{number(v)}</b>" + (f'<p class="says">{escape(fact)}</p>' if fact else "") for v, fact in zip(values, said, strict=True)]
-    texts = [card(c, note, line, width) for c, note, line in zip(clips, notes, lines, strict=True)]
+    brief, none = cards.brief, "." * steps.shape[1]
+    said = [facts.get(place, "") for place in zip(neurons.tolist(), clips, strict=True)] if facts else [""] * len(clips)
+
+    def items(first: int, end: int, *, drawn: bool = False) -> Markup:
+        """A list of clips, with their lines, one after the other, where these are to be drawn."""
+        if first == end:
+            return Markup()
+        line = f' data-c="{"".join([line or none for line in lines[first:end]])}"' if drawn and any(lines[first:end]) else ""
+        its = [brief(clips[at], number(values[at]), said[at]) for at in range(first, end)]
+        return Markup(f'<ol class="cards"{line}>{"".join(its)}</ol>')
+
     for at, (first, end) in enumerate(zip(firsts.tolist(), [*firsts.tolist()[1:], len(clips)], strict=True)):
         split = next((i for i in range(first, end) if sides[i] == "low"), end)
         out[int(neurons[first])] = {
-            "open": Markup("".join(texts[first : min(first + OPEN, split)])),
-            "more": Markup("".join(texts[first + OPEN : split])),
+            "open": items(first, min(first + OPEN, split), drawn=True),
+            "more": items(min(first + OPEN, split), split),
             "high": split - first,
-            "low_cards": Markup("".join(texts[split:end])),
+            "low_cards": items(split, end),
             "low": end - split,
             "range": (lows[at], highs[at]) if lows and highs and any(lines[first:end]) else None,
         }
@@ -168,10 +190,10 @@ def _other_tops(con: duckdb.DuckDBPyConnection, study: Study, layer: Layer, card
     out: dict[int, list[tuple[str, Markup]]] = defaultdict(list)
     clips = study.dataset.clips
     names = {
-        clip.clip_id: f'<li><a href="{cards.root}{clip.page}">{escape(clip.title)}</a> {escape(study.dataset.label(clip))} <b>'
+        clip.clip_id: f'<li><a href="{cards.root}{clip.page}">{escape(study.dataset.main_label(clip))}</a> '
         for clip in (clips[clip_id] for clip_id in {row[2] for row in rows})
     }
     for (neuron_id, reduction), group in groupby(rows, key=itemgetter(0, 1)):
-        items = "".join([f"{names[clip_id]}{number(value)}</b></li>" for _, _, clip_id, value in group])
+        items = "".join([f"{names[clip_id]}{number(value)}</li>" for _, _, clip_id, value in group])
         out[neuron_id].append((REDUCTIONS.get(reduction, reduction), Markup(items)))
     return out

@@ -28,13 +28,13 @@ def overview(press: Press, contents: Contents, topics: Sequence[type[Topic]], st
         totals.append({"neurons": sum(layer.neurons for layer in known.study.layers), "dead": sum(n.dead for n in numbers)})
         for name, found in known[Tuning].curves(numbers, "").items():
             rows[name] += found
-    foot = page.foot([*(study.run_id for study in contents.studies), *(dataset.run_id for dataset in contents.datasets)])
+    foot = page.foot([*(study.run_id for study in contents.own), *(dataset.run_id for dataset in contents.datasets)])
     gallery = _gallery(press, studies[0]) if studies else Markup()
     context: dict = {"charts": Markup(charts.rows_script(**rows))} if studies else {}
     return page.write(
-        "overview", title="Auricle", provenance=foot or Markup("The warehouse holds no finished run."), studies=contents.studies,
+        "overview", title="Auricle", provenance=foot or Markup("The warehouse holds no finished run."), studies=contents.own,
         datasets=contents.datasets, totals=totals, neurons=sum(t["neurons"] for t in totals),
-        names=_listed(list(dict.fromkeys(study.name for study in contents.studies))), curves=rows, gallery=gallery,
+        names=_listed(list(dict.fromkeys(study.name for study in contents.own))), curves=rows, gallery=gallery,
         gallery_of=gallery.count("<li"), at=by_place((part for topic in topics for part in topic.overview(page, studies)), "glossary"),
         **context,
     )  # fmt: skip

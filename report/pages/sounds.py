@@ -10,6 +10,7 @@ import duckdb
 from markupsafe import Markup
 
 from report.contents import Clip, Contents, Dataset, Study
+from report.media import spectrogram_path
 from report.parts import charts
 from report.parts.cards import Cards
 from report.parts.page import Press
@@ -85,8 +86,10 @@ def _best_by_layer(known: Known, class_id: int, root: str) -> list[dict]:
     return rows
 
 
-def clips(press: Press, topics: Sequence[type[Topic]], dataset: Dataset, heard: Sequence[Known]) -> Iterator[tuple[str, str]]:
-    """Pages of a data set's clips; `heard` are the studies on it."""
+def clips(
+    press: Press, topics: Sequence[type[Topic]], dataset: Dataset, heard: Sequence[Known], *, all_clips: bool
+) -> Iterator[tuple[str, str]]:
+    """Pages of a data set's clips; `heard` are the studies on it. Clips have sounds and pictures that other pages show, or all of them."""
     if not dataset.clips:
         return
     moved = [(known, *_moved(press.con, known.study)) for known in heard]
@@ -106,6 +109,7 @@ def clips(press: Press, topics: Sequence[type[Topic]], dataset: Dataset, heard: 
         for class_id in clip.classes:
             cls = dataset.classes[class_id]
             labels[cls.label_set].append(f'<a href="{cards.root}{cls.page}">{escape(cls.name)}</a>')
+        heard_of = all_clips or press.media.has(clip)
         siblings = [c for c in groups.get(details[clip.clip_id][7], []) if c != clip.clip_id][:SIBLINGS]
         neurons = []
         for known, rows, counts in moved:
@@ -118,13 +122,35 @@ def clips(press: Press, topics: Sequence[type[Topic]], dataset: Dataset, heard: 
         yield press.page(clip.page).write(
             "clip", runs, title=clip.title, dataset=dataset, clip=clip, view=view, high=HIGH,
             at=by_place((part for parts in said for part in parts.of.get(clip.clip_id, ())), "captions"),
-            labels=[(name, Markup(", ".join(links))) for name, links in labels.items()], missing=press.media.missing.get(clip.stem),
+            labels=[(name, Markup(", ".join(links))) for name, links in labels.items()],
+            unheard=not heard_of, missing=press.media.want(clip, view) if heard_of else None,
             start=start if (start := clip.start_s(view.clip_s)) >= 0.01 else 0,
             picture=Markup(cards.picture(clip.clip_id)), player=Markup(cards.player(clip.clip_id)),
             ticks=[f"{view.clip_s * i / 5:g} s" for i in range(6)], measures=_measures(clip, details[clip.clip_id]), neurons=neurons,
-            siblings=Markup("".join([cards.card(c) for c in siblings])), previous=order[at - 1] if at else None,
+
+            siblings=Markup("".join([cards.card(c) for c in siblings if all_clips or press.media.has(dataset.clips[c])])),
+            others=[dataset.clips[c] for c in siblings if not all_clips and not press.media.has(dataset.clips[c])], previous=order[at - 1] if at else None,
             following=order[at + 1] if at + 1 < len(order) else None,
         )  # fmt: skip
+
+
+def styles(press: Press, dataset: Dataset) -> Iterator[tuple[str, str]]:
+    """Style sheets that give links to clips' pages on neurons' pages what is the same on all of them: the picture, the name, and where what the network
+    hears begins, in seconds; one for each view of the data set."""
+    for view in dataset.views:
+        rules = ['@charset "utf-8";']
+        for clip in dataset.clips.values():
+            if press.media.has(clip, view):
+                place, start = f'.cards [href="{clip.page.rpartition("/")[2]}"]', clip.start_s(view.clip_s)
+                name = clip.title if clip.title != dataset.main_label(clip) else ""
+                rules.append(f"{place}{{--n:{_quoted(name)}{f';--t:{start:.3f}' if start >= 0.01 else ''}}}")
+                rules.append(f"{place}::before{{background-image:url(../../{spectrogram_path(clip, view)})}}")
+        yield f"{dataset.folder}/{view.name}.css", "\n".join(rules) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """A text as a string of a style sheet."""
+    return '"' + "".join([f"\\{ord(c):x} " if c in '"\\' or c < " " else c for c in text]) + '"'
 
 
 def _moved(con: duckdb.DuckDBPyConnection, study: Study) -> tuple[dict[int, list[tuple]], dict[int, int]]:

@@ -1,5 +1,5 @@
-"""A clip as every page shows it: spectrogram, player, classes, name, and where there are any, the course of a neuron's activation and a
-caption."""
+"""A clip as pages show it: spectrogram, player, classes, name, and where there are any, the course of a neuron's activation and a
+caption; on neurons' pages, of which there are many, in few bytes, from which atlas.js makes the rest."""
 
 from __future__ import annotations
 
@@ -26,12 +26,29 @@ class Cards:
         self.media = media
         self.root = "../" * depth
         self._parts: dict[int, tuple[str, str, str]] = {}
+        self._brief: dict[int, tuple[str, str]] = {}
 
     def card(self, clip_id: int, value: str = "", course: str = "", steps: int = 0) -> str:
         """One list item. `value` is text put first, `course` path data over `steps` steps."""
         parts = self._parts.get(clip_id) or self._write(clip_id)
         line = f'<svg viewBox="0 0 {steps} {LEVELS}" preserveAspectRatio="none" aria-hidden="true"><path d="{course}"/></svg>'
         return f"{parts[0]}{line if course else ''}{parts[1]}{value}{parts[2]}"
+
+    def brief(self, clip_id: int, value: str, fact: str = "") -> str:
+        """One list item of a page whose base is the folder of the clips' pages, and which takes a style sheet of the data set's clips: the main
+        classes, which lead to the clip's page, `value`, and `fact` below. The style sheet has the picture and the name, atlas.js the player."""
+        parts = self._brief.get(clip_id) or self._write_brief(clip_id)
+        said = f"<p>{fact}" if fact else ""
+        return f"{parts[0]}{value}{parts[1]}{said}"
+
+    def _write_brief(self, clip_id: int) -> tuple[str, str]:
+        clip = self.dataset.clips[clip_id]
+        reason, said = self.media.want(clip, self.view), self.captions.get(clip_id)
+        gone = f"<p>No sound: {escape(reason)}" if reason is not None else ""
+        caption = f"<p>{escape(cut(said, CAPTION))}" if said is not None else ""
+        link = f"<li><a href={clip.page.rpartition('/')[2]}>{escape(self.dataset.main_label(clip))}</a><b>"
+        parts = self._brief[clip_id] = (link, f"</b>{gone}{caption}")
+        return parts
 
     def classes(self, clip_id: int) -> str:
         """Links to the clip's classes; a name that stands in several label sets is shown once."""
@@ -56,7 +73,7 @@ class Cards:
         name = f'<p>{self.classes(clip_id)} <a class="clip" href="{self.root}{clip.page}">{escape(clip.title)}</a></p>'
         said = self.captions.get(clip_id)
         end = f'<p class="says">{escape(cut(said, CAPTION))}</p></li>' if said is not None else "</li>"
-        if (reason := self.media.missing.get(clip.stem)) is not None:
+        if (reason := self.media.want(clip, self.view)) is not None:
             parts = f'<li class="card"><div class="s gone"><span>No sound: {escape(reason)}</span>', f"</div>{name}", end
         else:
             parts = f'<li class="card"{offset}><div class="s">{self.picture(clip_id)}', f"</div>{self.player(clip_id)}{name}", end

@@ -41,6 +41,7 @@ class Press:
         self.con, self.media = con, media
         self.templates = templates()
         self.runs = provenance.read(con)
+        self.run = {run["run_id"]: run for run in self.runs}
         self._feet: dict[str, dict[int, Markup]] = {}
 
     def page(self, address: str) -> Page:
@@ -80,15 +81,27 @@ class Page:
         feet = self.press.feet(self.root)
         return Markup("<br>").join([feet[run_id] for run_id in dict.fromkeys(runs) if run_id is not None])
 
+    def brief_foot(self, runs: Iterable[int | None]) -> Markup:
+        """The footer of one of many pages: whom the first of `runs` is about, and of the others the stages alone; `runs.html` says the rest."""
+        first, *others = [self.press.run[run_id] for run_id in dict.fromkeys(runs) if run_id is not None]
+        return provenance.brief(first, others, self.root)
+
     def listen(self, study: Study, clip_id: int | None) -> Markup:
         """A clip's small spectrogram that plays it, for a table's cell; empty without a clip or its sound."""
         clip = study.dataset.clips.get(clip_id or -1)
-        if clip is None or clip.stem in self.press.media.missing:
+        if clip is None or self.press.media.want(clip, study.view) is not None:
             return Markup()
         return Markup(
             f'<a class="listen" href="{self.root}{audio_path(clip)}" aria-label="Play highest clip, {escape(study.dataset.label(clip))}">'
             f'<img src="{self.root}{spectrogram_path(clip, study.view)}" alt="" loading="lazy"></a>'
         )
+
+    def hear(self, study: Study, clip_id: int | None, text: str) -> Markup:
+        """A text that leads to a clip's sound, with whose picture atlas.js makes it play; the text alone without a clip or its sound."""
+        clip = study.dataset.clips.get(clip_id or -1)
+        if clip is None or self.press.media.want(clip, study.view) is not None:
+            return Markup("<em>{}</em>").format(text)
+        return Markup('<a href="{}{}">{}</a>').format(self.root, audio_path(clip), text)
 
     def write(self, template: str, runs: Iterable[int | None] = (), /, **values: object) -> tuple[str, str]:
         """Its address and text; `runs` are those its footer names."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 
 import duckdb
@@ -40,6 +41,14 @@ def line(run: dict, root: str) -> Markup:
         root, number, number, run["stage"], run["about"] + (f" ({run['apart']})" if run["apart"] else ""), run["device"],
         f"finished {time(run['finished_at'])}" if run["finished_at"] else "not finished", run["packages"],
     )  # fmt: skip
+
+
+def brief(run: dict, others: Sequence[dict], root: str) -> Markup:
+    """A run by what it is about, with a link to its entry among all runs, and others by their stages."""
+    link = Markup('<a href="{}runs.html#run-{}">run {}</a>').format(root, run["run_id"], run["run_id"])
+    more = ", ".join(f"{other['run_id']} ({other['stage']})" for other in others)
+    runs = f"; {'runs' if len(others) > 1 else 'run'} {more}" if more else ""
+    return Markup("From {}, stage {}: {}{}.").format(link, run["stage"], run["about"], runs)
 
 
 def time(value: datetime | None) -> str:

@@ -26,7 +26,7 @@ class Index:
         self.clips: list[list] = []
         self._studies: list[dict] = []
         self._places: dict[tuple[int, int], tuple[int, int]] = {}
-        for at, study in enumerate(contents.studies):
+        for at, study in enumerate(contents.own):
             shown = [layer for layer in study.layers if layer.has_pages]
             for place, layer in enumerate(shown):
                 units = None if layer.units == list(range(layer.neurons)) else layer.units

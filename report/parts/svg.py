@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
 from math import sqrt
 
 import numpy as np
@@ -10,6 +9,11 @@ import numpy as np
 LEVELS = 32
 _STEPS = [f" 1 {d}" if d >= 0 else f" 1{d}" for d in (*range(LEVELS), *range(-LEVELS, 0))]
 """A line's continuation by one step to the right and d down, by d; negative d count from the end as Python's indices do."""
+
+
+DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_"
+TOP = len(DIGITS) - 1
+_DIGIT_BYTES = np.frombuffer(f"{DIGITS}.".encode(), np.uint8)
 
 
 def number(value: float | None) -> str:
@@ -48,65 +52,30 @@ def courses(steps: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[str]:
 
 
 def histogram(counts: list[int], minimum: float, maximum: float, quantiles: tuple[float, ...]) -> str:
-    """A histogram with a line below it from the 5 % to the 95 % quantile, thick between the quartiles, with a mark at the median."""
+    """What atlas.js draws a histogram of: square roots of counts in DIGITS, and in hundredths of the width the quantiles below it (5 %, quartiles and
+    median, 95 %) and, where the values are of both signs, 0."""
     top = sqrt(max(counts)) or 1
-    bars = "".join([f"M{10 * i} 60v-{60 * sqrt(c) / top:.1f}h9V60z" for i, c in enumerate(counts) if c])
-    scale = 10 * len(counts) / ((maximum - minimum) or 1)
-    a, b, median, c, d = [f"{(q - minimum) * scale:.1f}" for q in quantiles]
-    zero = f'<path class="zero" d="M{-minimum * scale:.1f} 0V60"/>' if minimum < 0 < maximum else ""
-    return (
-        f'<svg class="histogram" viewBox="0 -2 {10 * len(counts)} 76" role="img" aria-label="Histogram of the activations of all clips">'
-        f'<path class="bars" d="{bars}"/>{zero}<path class="whisker" d="M{a} 69H{d}"/><path class="box" d="M{b} 69H{c}"/>'
-        f'<path class="median" d="M{median} 64v10"/></svg>'
-    )
+    bars = "".join([DIGITS[round(TOP * sqrt(count) / top)] for count in counts])
+    scale = 100 / ((maximum - minimum) or 1)
+    marks = [round((q - minimum) * scale) for q in (*quantiles, *([0.0] if minimum < 0 < maximum else []))]
+    return f'data-c="{bars}" data-q="{",".join(map(str, marks))}"'
 
 
-def profile(means: list[float]) -> str:
-    """Bars of class means from the highest down, to show how few classes stand out; `means` must be sorted and hold no None."""
-    low, high = min(0.0, means[-1]), max(0.0, means[0])
-    if high == low:
-        return ""
-    unit = 40 / (high - low)
-    base = high * unit
-    width = 240 / len(means)
-    heights = [f"{m * unit:.1f}" for m in means]
-    lefts = accumulate([width] * (len(means) - 1), initial=0.0)
-    bars = "".join([f"M{x:.1f} {base:.1f}v{-float(h):g}h{width * 0.8:.1f}v{h}z" for x, h in zip(lefts, heights, strict=True)])
-    return (
-        f'<svg class="means" viewBox="0 0 240 40" preserveAspectRatio="none" role="img" '
-        f'aria-label="Mean activation of each of {len(means)} classes, highest first"><path class="bars" d="{bars}"/></svg>'
-    )
-
-
-def steps(values: list[float], label: str) -> str:
-    """A step a value, from 0 or the lowest; `label` must be escaped."""
+def levels(values: list[float]) -> str:
+    """A level a value, from 0 or the lowest to 0 or the highest, and before them all that of 0, in DIGITS; atlas.js draws them, as lines or bars."""
     low, high = min(0.0, *values), max(0.0, *values)
-    unit, width = 40 / ((high - low) or 1), 240 / len(values)
-    path = "".join([f"V{(high - value) * unit:.1f}h{width:.1f}" for value in values])
-    base = high * unit
-    return (
-        f'<svg class="means" viewBox="0 0 240 40" preserveAspectRatio="none" role="img" aria-label="{label}">'
-        f'<path class="bars" d="M0 {base:.1f}{path}V{base:.1f}z"/></svg>'
-    )
+    unit = TOP / ((high - low) or 1)
+    return "".join([DIGITS[round((value - low) * unit)] for value in (0.0, *values)])
 
 
-def grid(values: list[float], rows: int, label: str) -> str:
-    """Cells, the darker the higher: columns one after the other, each from the bottom up; `label` must be escaped."""
-    low, high = min(values), max(values)
-    width, height = 240 / (len(values) // rows), 60 / rows
-    shades: dict[int, list[str]] = {}
-    for place, value in enumerate(values):
-        shade = round((value - low) / ((high - low) or 1) * SHADES)
-        cell = f"M{place // rows * width:g} {60 - (place % rows + 1) * height:g}h{width:g}v{height:g}h-{width:g}z"
-        shades.setdefault(shade, []).append(cell)
-    paths = "".join(
-        [
-            f'<path class="bars" style="opacity:{shade / SHADES:.2f}" d="{"".join(cells)}"/>'
-            for shade, cells in sorted(shades.items())
-            if shade
-        ]
-    )
-    return f'<svg class="means" viewBox="0 0 240 60" preserveAspectRatio="none" role="img" aria-label="{label}">{paths}</svg>'
+def traces(steps: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[str]:
+    """Activation courses as `courses` takes them, in DIGITS, a full stop for each step that a row ends before; empty for a row that has none."""
+    span = np.where(high > low, high - low, 1)[:, None]
+    with np.errstate(invalid="ignore"):
+        level = np.nan_to_num(TOP * (steps - low[:, None]) / span).round().clip(0, TOP).astype(np.uint8)
+    level[~np.isfinite(steps).cumprod(axis=1).astype(bool)] = TOP + 1
+    text, width = _DIGIT_BYTES[level].tobytes().decode("ascii"), steps.shape[1]
+    return ["" if text[at] == "." else text[at : at + width] for at in range(0, len(text), width)]
 
 
 def spark(counts: list[int]) -> str:

@@ -50,7 +50,94 @@
     audio.addEventListener("loadedmetadata", function () { audio.currentTime = Math.min(time, audio.duration); }, {once: true});
     audio.load();
   }
-  all(".card").forEach(dress);
+  /* What neurons' pages leave to this script, to be light: cards' players and lines, lists' pictures, curves, bars. */
+  var svg = "http://www.w3.org/2000/svg", digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-_";
+  function levels(text) { return text.replace(/\..*/, "").split("").map(function (digit) { return digits.indexOf(digit); }); }
+  function drawing(width, height, paths, kind, label) {
+    var box = document.createElementNS(svg, "svg");
+    box.setAttribute("viewBox", "0 0 " + width + " " + height);
+    box.setAttribute("preserveAspectRatio", "none");
+    if (kind) { box.setAttribute("class", kind); }
+    if (label) { box.setAttribute("role", "img"); box.setAttribute("aria-label", label); } else { box.setAttribute("aria-hidden", "true"); }
+    paths.forEach(function (path) {
+      var line = document.createElementNS(svg, "path");
+      line.setAttribute("d", path[0]);
+      if (path[1]) { line.setAttribute("class", path[1]); }
+      if (path[2]) { line.style.opacity = path[2]; }
+      box.append(line);
+    });
+    return box;
+  }
+  function course(text) {
+    var found = levels(text), last = found.length - 1;
+    return drawing(text.length, 32, [[found.map(function (level, at) {
+      var y = Math.round(300 - level * 28 / 6.3) / 10;
+      return (at ? "L" + (at + .5) + " " : "M0 " + y + (last ? "H" : "H.5")) + (at ? y : last ? ".5" : "") + (at === last ? "H" + found.length : "");
+    }).join("")]]);
+  }
+  function steps(found, base, gap) { return "M0 " + base + found.map(function (y) { return "V" + y + "h" + (1 - gap) + (gap ? "V" + base + "h" + gap : ""); }).join("") + "V" + base + "z"; }
+  function curve(place) {
+    var found = levels(place.dataset.c), caption = place.querySelector("figcaption, a, em"), rows = parseInt(place.dataset.rows, 10), label = caption.textContent;
+    var quantiles = (place.dataset.q || "").split(",").map(function (share) { return share * found.length / 100; }), height = rows || 63, paths;
+    var zero = place.dataset.q ? 0 : found.shift(), heights = found.map(function (level) { return 63 - level; });
+    if (rows) {
+      paths = found.map(function (level, at) { return ["M" + Math.floor(at / rows) + " " + (rows - 1 - at % rows) + "h1v1h-1z", "bars", level / 63]; });
+    } else { paths = [[steps(heights, 63 - zero, place.dataset.q ? .1 : 0), "bars", .8]]; }
+    if (place.dataset.q) {
+      height = 78;
+      paths.push(["M" + quantiles[0] + " 72H" + quantiles[4], "whisker"], ["M" + quantiles[1] + " 72H" + quantiles[3], "box"], ["M" + quantiles[2] + " 67v10", "median"]);
+      if (quantiles.length > 5) { paths.push(["M" + quantiles[5] + " 0V63", "zero"]); }
+      label = "Histogram of all clips, root of their number, with quartiles, median and 90 % below, from " + label;
+    }
+    caption.before(drawing(rows ? found.length / rows : found.length, height, paths, place.dataset.q ? "histogram" : "means", label));
+    if (caption.tagName === "A") {
+      var play = caption.cloneNode(), text = document.createElement("em");
+      play.className = "listen";
+      play.setAttribute("aria-label", "Play the highest of " + label);
+      play.append(picture(caption.href.replace(/.*\/(\w+)\.mp3$/, "$1")));
+      text.textContent = label + " ";
+      caption.replaceWith(text);
+      text.append(play);
+    }
+  }
+  function picture(stem) {
+    var image = new Image();
+    image.loading = "lazy";
+    image.alt = "";
+    image.src = root + "spectrograms/" + stem + "-" + body.dataset.view + ".png";
+    return image;
+  }
+  function card(item, line) {
+    var link = item.querySelector("a"), its = getComputedStyle(link), stem = /spectrograms\/(\w+?)-/.exec(getComputedStyle(link, "::before").backgroundImage);
+    if (!stem || item.className) { return; }
+    var box = document.createElement("div"), audio = new Audio(), image = picture(stem[1]), name = its.getPropertyValue("--n").trim();
+    box.className = "s";
+    item.className = "card";
+    item.dataset.start = its.getPropertyValue("--t").trim() || 0;
+    item.prepend(box);
+    image.alt = "Spectrogram of " + link.textContent + (name.length > 2 ? " clip " + name.slice(1, -1) : "") + ": " + clipS + " s";
+    box.append(image);
+    if (levels(line).length) { box.append(course(line)); }
+    audio.controls = true;
+    audio.preload = "none";
+    audio.src = root + "audio/" + stem[1] + ".mp3";
+    box.after(audio);
+    dress(item);
+  }
+  function cards(list) {
+    var items = all("li", list), lines = list.dataset.c || "", width = lines.length / items.length;
+    items.forEach(function (item, at) { card(item, lines.slice(at * width, (at + 1) * width)); });
+  }
+  if (body.dataset.view) {
+    document.documentElement.classList.add("js");
+    all("ol.cards").forEach(function (list) {
+      var folded = list.closest("details");
+      if (folded && !folded.open) { folded.addEventListener("toggle", function () { cards(list); }, {once: true}); } else { cards(list); }
+    });
+    all("[data-c]:not(ol)").forEach(curve);
+    all(".profile td:nth-child(2)").forEach(function (cell) { cell.classList.add("bar"); cell.style.setProperty("--v", 100 * (parseFloat(cell.textContent) || 0) + "%"); });
+  }
+  all(".card").forEach(function (item) { if (!item.querySelector(".go")) { dress(item); } });
   var single = null;
   document.addEventListener("click", function (event) {
     var link = event.target.closest("a.listen");
@@ -123,6 +210,24 @@
     narrow();
     window.addEventListener("hashchange", narrow);
   });
+
+  /* The search's box, which serves with scripts alone, and a way past it. */
+  function make(text) { var holder = document.createElement("div"); holder.innerHTML = text; return holder.firstElementChild; }
+  function link(text, address) { var made = document.createElement("a"); made.textContent = text; made.href = root + address; return made; }
+  var top = document.querySelector(".top"), nav = top && top.querySelector("nav"), known = window.AURICLE_HEAD;
+  if (top && !nav) {
+    nav = make('<nav aria-label="Atlas"></nav>');
+    known.links.forEach(function (entry) { nav.append(link(entry[0], entry[1])); });
+    top.append(nav);
+  }
+  if (top && !document.getElementById("q")) {
+    nav.before(make('<form class="search" role="search"><input type="search" id="q" autocomplete="off" spellcheck="false" role="combobox" aria-expanded="false" aria-controls="hits" aria-autocomplete="list"><kbd aria-hidden="true">/</kbd><div id="hits" role="listbox" aria-label="Search results" hidden></div></form>'));
+    document.getElementById("q").placeholder = known.finds[0];
+    document.getElementById("q").setAttribute("aria-label", known.finds[1]);
+    document.querySelector(".search").addEventListener("submit", function (event) { event.preventDefault(); });
+  }
+  if (!document.querySelector(".skip")) { body.prepend(make('<a class="skip" href="' + location.href.replace(/#.*/, "") + '#main">Skip to content</a>')); document.getElementById("main").tabIndex = -1; }
+  if (!document.querySelector('[rel="icon"]')) { document.head.append(make('<link rel="icon" href="' + root + 'static/icon.svg">')); }
 
   /* Search: the index is a script, loaded when it is first needed. */
   var box = document.getElementById("q"), hits = document.getElementById("hits"), list = document.createElement("div"), chosen = -1, loading = false, byScore = false, onlyTrusted = false;

@@ -199,7 +199,7 @@ class Clusters(Topic):
             first = self.dataset.class_of(cluster.classes[0][0]) if cluster.classes else None
             about = f"{cluster.neurons} neurons" + (f", most for {escape(first.name)}" if first else "")
             texts[cluster.cluster_id] = (
-                f'<li><a href="{cluster.file}">{cluster.name[0].upper()}{cluster.name[1:]}</a> <span class="note">{about}</span></li>'
+                f'<li><a href="{page.root}{cluster.page}">{cluster.name[0].upper()}{cluster.name[1:]}</a> <span class="note">{about}</span></li>'
             )
         links: dict[int, str] = defaultdict(str)
         for cluster_id, neuron_id in self.members(layer):

@@ -17,6 +17,7 @@ from report.topics.topic import Part, Parts, Topic
 from report.topics.tuning import Tuning
 
 CLASSES, PROFILE = 8, 60
+HEAD = '<thead><tr><th>Class</th><th><abbr title="Average precision">AP</abbr></th><th>Selectivity</th><th>Mean</th></tr></thead>'
 
 
 class Profiles(Topic):
@@ -25,14 +26,11 @@ class Profiles(Topic):
     def neurons(self, page: Page, layer: Layer) -> Parts:
         """Both, for all neurons of a layer."""
         parts: dict[int, list[Part]] = defaultdict(list)
-        head = (
-            '<section><h2>Nearest neurons</h2>\n<table class="near"><thead><tr><th>Neuron</th><th>Best class</th>'
-            '<th><abbr title="Pearson correlation over the clips">r</abbr></th></tr></thead><tbody>'
-        )
+        head = '<section><h2>Nearest neurons</h2><p class="note">By correlation over the clips.</p><ol class="near">'
         for neuron_id, text in self._profiles(page, layer).items():
             parts[neuron_id].append(Part(Markup(text), "classes"))
         for neuron_id, rows in self._neighbors(page, layer).items():
-            parts[neuron_id].append(Part(Markup(f"{head}{rows}</tbody></table></section>")))
+            parts[neuron_id].append(Part(Markup(f"{head}{rows}</ol></section>")))
         return Parts(parts)
 
     def _profiles(self, page: Page, layer: Layer) -> dict[int, str]:
@@ -45,16 +43,17 @@ class Profiles(Topic):
                 continue
             source = f"""FROM class_activation WHERE run_id = ? AND neuron_id BETWEEN ? AND ? AND reduction = ?
                 AND class_id IN ({", ".join(map(str, members))})"""
-            its = [self.study.run_id, layer.first, layer.last, layer.reduction]
+            values = [self.study.run_id, layer.first, layer.last, layer.reduction]
             best = self.con.execute(
                 f"""SELECT neuron_id, class_id, average_precision, selectivity, mean {source}
                     QUALIFY row_number() OVER (PARTITION BY neuron_id ORDER BY average_precision DESC NULLS LAST, class_id) <= {CLASSES}
                     ORDER BY neuron_id, average_precision DESC NULLS LAST, class_id""",
-                its,
+                values,
             ).fetchall()
             means = dict(
                 self.con.execute(
-                    f"SELECT neuron_id, list(mean ORDER BY mean DESC) FILTER (isfinite(mean))[:{PROFILE}] {source} GROUP BY neuron_id", its
+                    f"SELECT neuron_id, list(mean ORDER BY mean DESC) FILTER (isfinite(mean))[:{PROFILE}] {source} GROUP BY neuron_id",
+                    values,
                 ).fetchall()
             )
             shares = {chance[c] for c in members}
@@ -62,18 +61,16 @@ class Profiles(Topic):
             caption = f"{escape(set_name)}: {min(CLASSES, len(members))} of {len(members)} classes{at_chance}"
             for neuron_id, group in groupby(best, key=itemgetter(0)):
                 body = "".join(
-                    [
-                        f'{links[c]}<td class="bar" style="--v:{100 * (ap or 0):.0f}%">{number(ap)}</td>'
-                        f"<td>{number(s)}</td><td>{number(m)}</td></tr>"
-                        for _, c, ap, s, m in group
-                    ]
+                    [f"{links[c]}<td>{number(ap)}</td><td>{number(s)}</td><td>{number(m)}</td></tr>" for _, c, ap, s, m in group]
                 )
-                drawing = svg.profile(means[neuron_id]) if means.get(neuron_id) else ""
-                out[neuron_id] += (
-                    f'<table class="profile"><caption>{caption}</caption><thead><tr><th>Class</th>'
-                    f'<th><abbr title="Average precision">AP</abbr></th>'
-                    f"<th>Selectivity</th><th>Mean</th></tr></thead><tbody>{body}</tbody></table>{drawing}"
+                its = means.get(neuron_id)
+                drawing = (
+                    f'<figure data-c="{svg.levels(its)}"><figcaption>Means of {len(its)} classes</figcaption></figure>'
+                    if its and len(members) > CLASSES
+                    else ""
                 )
+                head = "" if neuron_id in out else HEAD
+                out[neuron_id] += f'<table class="profile"><caption>{caption}</caption>{head}<tbody>{body}</tbody></table>{drawing}'
         return out
 
     def _neighbors(self, page: Page, layer: Layer) -> dict[int, str]:
@@ -88,10 +85,10 @@ class Profiles(Topic):
             other = self.study.layer_of(neighbor_id)
             best = self.known[Tuning].best_class(other, neighbor_id)
             links[neighbor_id] = (
-                f'<tr><th><a href="../{other.short}/{other.file(neighbor_id)}">{escape(other.title(neighbor_id))}</a></th>'
-                f"<td>{escape(best.name) if best else '–'}</td><td>"
+                f'<li><a href="{page.root}{other.folder}/{other.file(neighbor_id)}">{escape(other.title(neighbor_id))}</a> '
+                f"{escape(best.name) if best else '–'} <b>"
             )
         return {
-            neuron_id: "".join([f"{links[other]}{number(r)}</td></tr>" for _, other, r in group])
+            neuron_id: "".join([f"{links[other]}{number(r)}</b></li>" for _, other, r in group])
             for neuron_id, group in groupby(rows, key=itemgetter(0))
         }

@@ -177,22 +177,16 @@ class Receptive(Topic):
             if measure not in its:
                 continue
             value, low, high = its[measure]
-            interval = Markup(" <small>({} to {})</small>").format(_said(low), _said(high)) if low is not None and high is not None else ""
-            figure = Markup()
+            interval = f" ({_said(low)} to {_said(high)})" if low is not None and high is not None else ""
+            drawn = axis = Markup()
             if shown.curves and all(curve in curves for curve in shown.curves):
                 places = [(curve, place) for curve in shown.curves for place in range(len(curves[curve]))]
                 responses = [curves[curve][place] for curve, place in places]
-                label = f"Responses: {shown.axis}"
-                draw = svg.grid(responses, RIPPLE_DENSITIES, label) if measure == "ripple_rate_hz" else svg.steps(responses, label)
-                best = places[max(range(len(places)), key=responses.__getitem__)]
-                figure = Markup("{}<figcaption>{} {}</figcaption>").format(
-                    Markup(draw), shown.axis, page.listen(self.played, clips.get(best))
-                )
+                rows_of = f' data-rows="{RIPPLE_DENSITIES}"' if measure == "ripple_rate_hz" else ""
+                drawn = Markup(' data-c="{}"{}').format(svg.levels(responses), Markup(rows_of))
+                axis = page.hear(self.played, clips.get(places[max(range(len(places)), key=responses.__getitem__)]), shown.axis)
             text = f"{_said(value)} {shown.unit}".rstrip()
-            rows.append(
-                Markup("<figure><p>{} <b>{}</b>{}</p>{}</figure>").format(shown.title, text, interval, figure) if figure
-                else Markup("<p>{} <b>{}</b>{}</p>").format(shown.title, text, interval)
-            )  # fmt: skip
+            rows.append(Markup("<li{}>{} <b>{}</b>{}{}</li>").format(drawn, shown.title, text, interval, axis))
         holds = its.get("rate_holds")
         if holds:
             both = (
@@ -200,12 +194,9 @@ class Receptive(Topic):
                 if holds.value
                 else "The best modulation rate does not hold for both carriers."
             )
-            rows.append(Markup("<p>{}</p>").format(both))
-        note = Markup(
-            '<p class="note">To known stimuli; intervals over repeats; what is left out does not differ beyond chance (q ≤ .05).</p>'
-        )
+            rows.append(Markup("<li>{}</li>").format(both))
         nothing = Markup('<p class="note">It answers to none of the known stimuli differently beyond chance.</p>')
-        inner = Markup('<div class="tuned">{}</div>{}').format(Markup("").join(rows), note) if rows else nothing
+        inner = Markup('<ul class="tuned">{}</ul>').format(Markup("").join(rows)) if rows else nothing
         return Markup("<section><h2>Tuning</h2>{}</section>").format(inner)
 
 

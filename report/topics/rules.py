@@ -101,9 +101,21 @@ class Rules(Topic):
             {"recorded": self.study.run_id, "run": self.run_id, "properties": self.property_run, "first": layer.first, "last": layer.last},
         ).fetchall()
         return {
-            key: " · ".join(f"{name} {'undefined' if value is None else quantity(value, unit)}" for _, _, name, value, unit in group)
+            key: " · ".join("undefined" if value is None else quantity(value, unit) for _, _, _, value, unit in group)
             for key, group in groupby(rows, key=itemgetter(0, 1))
         }
+
+    def measured(self, layer: Layer) -> dict[int, str]:
+        """The names of what `facts` gives, by neuron."""
+        if self.run_id is None or self.property_run is None:
+            return {}
+        rows = self.con.execute(
+            """SELECT neuron_id, name FROM rule_condition WHERE run_id = ? AND neuron_id BETWEEN ? AND ?
+               AND property IN (SELECT property FROM clip_property WHERE run_id = ?)
+               QUALIFY position = min(position) OVER (PARTITION BY neuron_id, property) ORDER BY neuron_id, position""",
+            [self.run_id, layer.first, layer.last, self.property_run],
+        ).fetchall()
+        return {neuron_id: " · ".join(row[1] for row in group) for neuron_id, group in groupby(rows, key=itemgetter(0))}
 
 
 def silent(rule: Rule) -> str:

@@ -106,8 +106,9 @@ def add_dataset(con: duckdb.DuckDBPyConnection, name: str, source: Path, clips: 
 
 
 def add_network(con: duckdb.DuckDBPyConnection, name: str, dataset_id: int, layers: list[tuple[str, int, bool]], clip_s: float,
-                output_names: list[str] | None = None, checkpoint: str = "c0ffee") -> int:  # fmt: skip
-    """A network with `layers` (name, neurons, non-negative) and its finished run over the data set's clips; returns the run."""
+                output_names: list[str] | None = None, checkpoint: str = "c0ffee", *, near: bool = True) -> int:  # fmt: skip
+    """A network with `layers` (name, neurons, non-negative) and its finished run over the data set's clips; returns the run. Neighbours are left
+    out unless `near`."""
     sha = hashlib.sha256(checkpoint.encode()).hexdigest()
     known = con.execute("SELECT network_id FROM network WHERE name = ? AND checkpoint_sha256 = ?", [name, sha]).fetchall()
     network_id = known[0][0] if known else next_id(con, "network")
@@ -142,7 +143,8 @@ def add_network(con: duckdb.DuckDBPyConnection, name: str, dataset_id: int, laye
         means.append(course.mean(1).T)
         for reduction, values in (("mean", course.mean(1).T), ("max", course.max(1).T)):
             add_results(con, run_id, ids, reduction, values, course, clip_ids, labels, non_negative)
-    add_neighbors(con, run_id, network_id, np.concatenate(means))
+    if near:
+        add_neighbors(con, run_id, network_id, np.concatenate(means))
     return run_id
 
 

@@ -30,11 +30,15 @@ class Page(HTMLParser):
         self.ids: list[str] = []
         self.elements: list[tuple[str, dict]] = []
         self.words: list[str] = []
+        self.base: str | None = None
         self.feed(path.read_text("utf-8"))
 
     def handle_starttag(self, tag, attrs):
         found = dict(attrs)
         self.elements.append((tag, found))
+        if tag == "base":
+            self.base = found["href"]
+            return
         self.links += [found[key] for key in ("href", "src") if key in found]
         self.ids += [found["id"]] if "id" in found else []
 
@@ -63,7 +67,7 @@ def test_every_kind_of_page_is_there(built):
         "datasets/*/classes/*/*.html": 16,
     }.items():  # fmt: skip
         assert len(list(site.glob(pattern))) == count, pattern
-    assert built[2].written == len(pages(site)) + 7  # search.js and the six files of static/
+    assert built[2].written == len(pages(site)) + 9  # search.js, the six files of static/, and a style sheet for each data set
     assert built[2].neurons == 95
 
 
@@ -71,11 +75,14 @@ def test_every_link_and_source_resolves(built):
     site = built[1].resolve()
     ids = {page: set(Page(page).ids) for page in pages(site)}
     for page in pages(site):
-        for link in Page(page).links:
+        found = Page(page)
+        folder = (page.parent / found.base).resolve() if found.base else page.parent
+        for link in found.links:
             parts = urlsplit(link)
             assert not parts.scheme, f"{page}: {link} leaves the folder"
             assert not parts.netloc
-            target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
+            assert parts.path or not found.base, f"{page}: {link} leads to the base"
+            target = (folder / unquote(parts.path)).resolve() if parts.path else page
             assert target.is_relative_to(site), f"{page}: {link}"
             assert target.is_file(), f"{page}: {link}"
             if parts.fragment:
@@ -110,12 +117,14 @@ def test_neuron_page_says_what_it_must(built):
     assert "output · 3 (sine wave)" in page.text
     for heading in ("Highest clips", "Lowest clips", "Activations", "Classes", "Nearest neurons"):
         assert heading in page.text
-    sounds = [a for tag, a in page.elements if tag == "audio"]
-    pictures = [a for tag, a in page.elements if tag == "img"]
-    assert len(sounds) >= 20
-    assert all(a["preload"] == "none" for a in sounds)
-    assert all(a["loading"] == "lazy" and a["alt"].startswith("Spectrogram of ") and a["alt"].endswith(": 2 s") for a in pictures)
-    assert len([1 for tag, _ in page.elements if tag == "path"]) >= len(pictures)
+    clips = [a["href"] for tag, a in page.elements if tag == "a" and "/" not in a["href"]]
+    assert len(clips) >= 20
+    [styles] = [path.read_text("utf-8") for path in built[1].glob("datasets/odd*/2s-16k.css")]
+    pictures = dict(re.findall(r'\[href="(.*?)"\]::before\{background-image:url\(../../(.*?)\)', styles))
+    assert sorted({*clips} - pictures.keys()) == ["plain-9.html"]
+    assert all((built[1] / path).is_file() for path in pictures.values())
+    lines = [a["data-c"] for tag, a in page.elements if tag == "ol" and "data-c" in a]
+    assert len(lines[0]) % 12 == 0
     assert "From run 2, stage activations: toy net" in page.text
     assert "CC0" in page.text
 
@@ -239,7 +248,7 @@ def test_a_report_that_was_killed_is_healed(copied, monkeypatch):
         put(self, path.replace("networks/", "elsewhere/"), text + " " if isinstance(text, str) else text)
 
     monkeypatch.setattr(atlas.Folder, "put", dying)
-    monkeypatch.setattr(atlas, "fingerprint", lambda con: "another")
+    monkeypatch.setattr(atlas, "fingerprint", lambda con, all_clips: "another")
     with pytest.raises(KeyboardInterrupt):
         atlas.build(warehouse, site)
     monkeypatch.undo()

@@ -91,7 +91,15 @@ def test_no_script_of_a_label_runs(built, chromium):
 def test_a_clip_plays(built, chromium):
     site = built[1]
     chromium.open(site / NEURON)
-    assert chromium.js("document.querySelectorAll('audio').length") >= 20
+    assert chromium.js("document.querySelectorAll('audio').length") == 12
+    chromium.js("document.querySelectorAll('details').forEach(folded => folded.open = true)")
+    chromium.until("document.querySelectorAll('audio').length >= 20")
+    alts = chromium.js("[...document.querySelectorAll('.card img')].map(image => image.alt)")
+    assert all(alt.startswith("Spectrogram of ") and alt.endswith(": 2 s") for alt in alts)
+    lines = chromium.js("[...document.querySelectorAll('.card svg path')].map(path => path.getAttribute('d'))")
+    assert len(lines) >= 10
+    assert all(line.startswith("M0 ") and "L1.5 " in line for line in lines)
+    assert chromium.js("document.querySelectorAll('.neuron aside svg.histogram path.bars').length") == 1
     assert not [url for url in chromium.requests if url.endswith(".mp3")], "nothing is loaded before it is asked for"
     chromium.click(".card .go", 0.5, 0.5)
     chromium.until("(a => a.readyState > 0 && a.currentTime > 0)(document.querySelector('.playing audio') || {})")

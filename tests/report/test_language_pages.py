@@ -40,7 +40,7 @@ def test_links_and_names_hold_with_language(described):
 def test_a_neuron_page_says_what_it_listens_to(described):
     page = neuron(described, 0)
     said = cells(described[1] / f"{NET}/conv-1/0000.html").replace("\xa0", " ")
-    assert f"next → It is a loud sound. {SCRIPT} not scored no run of stage scores has it Best class:" in said
+    assert f"conv/1 · 0 It is a loud sound. {SCRIPT} not scored no run of stage scores has it Best class:" in said
     struck = [a["title"] for tag, a in page.elements if tag == "s"]
     assert struck == [f"Its lowest clips share: Low {SCRIPT} (cosine 0.900)"]
     assert "its lowest clips share it as well: cosine above 0.700." in page.text
@@ -53,7 +53,7 @@ def test_a_neuron_page_says_what_it_listens_to(described):
     assert f"3 of 5 highest clips share sentences about hum, {SCRIPT} ." in said
     assert f"Caption 3 {SCRIPT}." in page.text
     for stage, run in described[2].items():
-        assert (f"From run {run}, stage {stage}" in page.text) == (stage != "ablations")
+        assert (f" {run} ({stage})" in page.text) == (stage != "ablations")
 
 
 def test_a_neuron_page_says_how_many_kinds_of_sounds_it_answers_to(described):

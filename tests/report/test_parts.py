@@ -91,9 +91,19 @@ def test_course_starts_and_ends_where_it_should():
 
 def test_histogram_quantiles_stand_on_the_bars_scale():
     drawing = svg.histogram([4, 0, 1], 0.0, 3.0, (0.0, 0.5, 1.5, 2.0, 3.0))
-    assert 'd="M15.0 64v10"' in drawing
-    assert "M0 60v-60.0h9V60z" in drawing
-    assert "M20 60v-30.0h9V60z" in drawing
+    assert drawing == 'data-c="_0W" data-q="0,17,50,67,100"'
+    assert svg.histogram([1, 1], -1.0, 3.0, (-1.0, 0.0, 1.0, 2.0, 3.0)).endswith(',100,25"')
+
+
+def test_levels_are_digits_of_a_scale_that_holds_0():
+    assert svg.levels([1.0, 0.5, 0.0]) == "0_W0"
+    assert svg.levels([-1.0, 1.0]) == "W0_"
+    assert svg.levels([0.0, 0.0]) == "000"
+
+
+def test_a_trace_has_a_stop_for_each_step_it_ends_before():
+    steps = np.array([[0, 1, 0.5], [1, np.nan, np.nan], [np.nan, 1, 1]])
+    assert svg.traces(steps, np.zeros(3), np.ones(3)) == ["0_W", "_..", ""]
 
 
 def test_rows_cannot_end_their_script():

@@ -26,17 +26,20 @@ def site(tmp_path_factory):
     return folder / "site"
 
 
-def test_every_study_of_the_network_shows_what_its_neurons_are_tuned_to(site):
+def test_a_study_of_natural_sounds_shows_what_its_neurons_are_tuned_to_and_that_of_stimuli_has_no_pages(site):
     pages = [path.read_text() for path in sorted(site.glob("networks/*/bands/0000.html"))]
-    assert len(pages) == 2
+    assert len(pages) == 1
+    [network] = site.glob("networks/*/index.html")
+    assert re.search(r'Tuning measured with <a href="../../datasets/stimuli[^"]*">', network.read_text())
+    assert any("networks/" in path.read_text() for path in site.glob("datasets/stimuli/clips/*.html"))
     for text in pages:
         section = re.search(r"<section><h2>Tuning</h2>.*?</section>", text, re.DOTALL)[0]
         hz = float(re.search(r"Best frequency <b>(\d+) Hz</b>", section)[1])
         assert 114 < hz < 287  # 128 to 256 Hz, and a sixth of an octave
-        assert '<path class="bars"' in section
-        for address in re.findall(r'class="listen" href="(?:\.\./)*(audio/[^"]+)"', section):
-            assert (site / address).exists()
-        assert 'class="listen"' in section
+        assert re.search(r"<li data-c=[\w-]+>Best frequency", section)
+        sounds = re.findall(r"<a href=(?:\.\./)*(audio/\w+\.mp3)>tones, from 60 Hz</a>", section)
+        assert len(sounds) == 1
+        assert (site / sounds[0]).exists()
 
 
 def test_networks_show_the_distribution_over_layers(site):

@@ -42,7 +42,7 @@ def con(made):
 def pages(made):
     """Texts of the pages of neurons."""
     texts = [path.read_text() for path in sorted((made / "site").rglob("*.html"))]
-    return [text for text in texts if '<h2 id="high">' in text]
+    return [text for text in texts if "<h2 id=high>" in text]
 
 
 def test_a_page_says_the_rule_how_well_it_tells_and_what_one_condition_fewer_costs(made, con):
@@ -54,7 +54,7 @@ def test_a_page_says_the_rule_how_well_it_tells_and_what_one_condition_fewer_cos
     assert rows
     texts = [text for text in pages(made) if ">conv1</a>" in text]
     for conditions, auroc, fewer, description, held_out, floor in rows:
-        text = next(text for text in texts if f'<p class="lead">{description}</p>' in text)
+        text = next(text for text in texts if f"<p class=lead>{description}</p>" in text)
         assert f"Cross-validated AUROC <b>{auroc:.2f}</b>" in text
         assert (f"with one condition fewer {fewer:.2f}" in text) == (conditions > 1)
         assert f"its rule tells those that activate the neuron most with an AUROC of <b>{held_out:.2f}</b>" in text
@@ -63,11 +63,13 @@ def test_a_page_says_the_rule_how_well_it_tells_and_what_one_condition_fewer_cos
 
 def test_cards_say_the_properties_of_the_rule_and_not_the_same_sentences(made, con):
     text = pages(made)[0]
-    said = re.findall(r'<p class="says">(.*?)</p>', text)
+    said = re.findall("</b><p>(.*?)<", text)
     assert len(set(said)) > len(said) / 2
     assert not any("It is a" in line for line in said)
     names = {name for (name,) in con.execute("SELECT DISTINCT name FROM rule_condition").fetchall()}
-    assert all(any(part.startswith(name) for name in names) for line in said for part in line.split(" · "))
+    [named] = re.findall(r"; below it (.*?)\.(?: <span|</p>)", text)
+    assert set(named.split(" · ")) <= names
+    assert all(len(line.split(" · ")) == len(named.split(" · ")) for line in said)
 
 
 def test_a_neuron_without_a_rule_says_so(made, tmp_path):
@@ -79,7 +81,7 @@ def test_a_neuron_without_a_rule_says_so(made, tmp_path):
     build(tmp_path / "copy" / "w.duckdb", tmp_path / "site")
     found = pages(tmp_path)
     assert found
-    assert all('<p class="lead">No measured property tells more than chance (cross-validated AUROC 0.53).</p>' in text for text in found)
+    assert all("<p class=lead>No measured property tells more than chance (cross-validated AUROC 0.53).</p>" in text for text in found)
 
 
 @pytest.mark.parametrize(

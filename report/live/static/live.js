@@ -35,10 +35,12 @@
   function place(sql) { return "/live/console.html#sql=" + encodeURIComponent(sql); }
   window.AURICLE_LIVE = {make: make, get: get, post: post, answer: answer, say: say, fail: fail, place: place};
 
-  var nav = document.querySelector(".top nav");
-  if (!nav) { return; } /* a page of its own, as of ratings */
-  [["console", "Console"], ["silence", "Silence"], ["listen", "Listen"], ["lists", "Lists"]].forEach(function (page) {
-    nav.append(make("a", {href: "/live/" + page[0] + ".html", text: page[1]}));
+  if (!document.querySelector(".top")) { return; } /* a page of its own, as of ratings */
+  /* The page's own script, which comes later, makes some pages' links. */
+  document.addEventListener("DOMContentLoaded", function () {
+    [["console", "Console"], ["silence", "Silence"], ["listen", "Listen"], ["lists", "Lists"]].forEach(function (page) {
+      document.querySelector(".top nav").append(make("a", {href: "/live/" + page[0] + ".html", text: page[1]}));
+    });
   });
   all(".recipe").forEach(function (recipe) {
     var code = recipe.querySelector("pre code");
