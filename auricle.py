@@ -310,11 +310,11 @@ def report(
 
         print(build_rating(warehouse, site, rating, beside=beside))
         return
+    from ingest.language.related_words import at_hand
     from report.site import build
 
-    bars = Bars()
-    with bars.stage("atlas") as progress:
-        built = build(warehouse, site, progress=lambda part, done, total: progress(done, total))
+    with Bars().stage("atlas") as progress:
+        built = build(warehouse, site, progress=lambda part, done, total: progress(done, total), related=at_hand())
     print(f"{site}: {built.written} pages written, {built.unchanged} unchanged, {built.media} media files written, {built.seconds:.1f} s")
 
 

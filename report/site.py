@@ -22,7 +22,7 @@ from report.pages.overview import overview
 from report.pages.sounds import classes, clips, datasets
 from report.parts import charts
 from report.parts.page import Press
-from report.parts.search_index import Index
+from report.parts.search_index import Index, Related
 from report.topics.topic import Known
 from warehouse.store import UserError, connect_readonly
 
@@ -51,26 +51,28 @@ class Built:
         return self.neurons / self.neuron_seconds if self.neuron_seconds else 0.0
 
 
-def build(warehouse: Path, site: Path, *, progress: Progress | None = None) -> Built:
+def build(warehouse: Path, site: Path, *, progress: Progress | None = None, related: Related | None = None) -> Built:
     """Bring the atlas in `site` up to date with a warehouse.
 
     Files that would not change are left alone, and files of an earlier report that nothing links to any more are removed; files that no
-    report made are never touched. Raises UserError when the warehouse cannot be read or the folder not written.
+    report made are never touched. `related` finds words near
+    others in meaning for the search, which does without where it is None. Raises UserError when the warehouse cannot be read or the folder not written.
     """
     started = time.perf_counter()
     connect_readonly(warehouse).close()  # no folder is made where there is none, or a topic cannot be loaded
     topics.installed()
     try:
         with alone(site):
-            return _build(warehouse, Folder(site), progress, started)
+            return _build(warehouse, Folder(site), progress, related, started)
     except OSError as error:
         raise UserError(f"cannot write the atlas: {error.strerror or error} ({error.filename or site})") from error
 
 
-def _build(warehouse: Path, folder: Folder, progress: Progress | None, started: float) -> Built:
+def _build(warehouse: Path, folder: Folder, progress: Progress | None, related: Related | None, started: float) -> Built:
+    found_by = f" {related.key}" if related else ""
     while True:
         with connect_readonly(warehouse) as con:
-            state = fingerprint(con)
+            state = fingerprint(con) + found_by
             gone = folder.missing_sounds()
             if folder.is_current(state) and not any(os.path.exists(path) for path in gone):
                 return Built(0, folder.pages_before(), 0, 0, len(gone), time.perf_counter() - started, 0, 0.0)
@@ -79,9 +81,9 @@ def _build(warehouse: Path, folder: Folder, progress: Progress | None, started: 
         # The warehouse is closed meanwhile: an open reader would keep an ingest from committing.
         found = media.make(shown, folder, progress)
         with connect_readonly(warehouse) as con:
-            if fingerprint(con) != state:
+            if fingerprint(con) + found_by != state:
                 continue
-            made = Site(Press(con, found), shown)
+            made = Site(Press(con, found), shown, related)
             for path, text in made.pages():
                 folder.put(path, text)
             first = time.perf_counter()
@@ -119,8 +121,8 @@ def fingerprint(con: duckdb.DuckDBPyConnection) -> str:
 class Site:
     """Renders every page of a site."""
 
-    def __init__(self, press: Press, shown: contents.Contents) -> None:
-        self.press, self.shown, self.topics = press, shown, topics.installed()
+    def __init__(self, press: Press, shown: contents.Contents, related: Related | None = None) -> None:
+        self.press, self.shown, self.related, self.topics = press, shown, related, topics.installed()
         self.studies: list[Known] = []
         self.studies += [Known(press.con, study, self.topics, self.studies) for study in shown.studies]
         press.templates.globals["entries"] = [entry for topic in self.topics if (entry := topic.entry(self.studies))]
@@ -136,6 +138,7 @@ class Site:
         for topic in self.topics:
             topic.search(index, self.studies)
         yield "search.js", index.script()
+        yield "related.js", index.related(self.related)
         for known in self.studies:
             yield network(press, known)
             yield from layers(press, known)
