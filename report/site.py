@@ -14,13 +14,13 @@ from pathlib import Path
 import duckdb
 
 from analyze import tables
-from report import contents, media, record, topics
+from report import contents, data, media, record, topics
 from report.folder import Folder, alone
 from report.pages.networks import layers, network
 from report.pages.neurons import neurons
 from report.pages.overview import overview
 from report.pages.sounds import classes, clips, datasets
-from report.parts import charts
+from report.parts import charts, citing
 from report.parts.page import Press
 from report.parts.search_index import Index, Related
 from report.topics.topic import Known
@@ -127,7 +127,7 @@ class Site:
         self.studies += [Known(press.con, study, self.topics, self.studies) for study in shown.studies]
         press.templates.globals["entries"] = [entry for topic in self.topics if (entry := topic.entry(self.studies))]
 
-    def pages(self) -> Iterator[tuple[str, str]]:
+    def pages(self) -> Iterator[tuple[str, str | bytes]]:
         """Addresses and texts of everything but neurons' pages; the overview comes last, when what it links to is there."""
         press = self.press
         for path in sorted((HERE / "static").iterdir()):
@@ -153,6 +153,9 @@ class Site:
         for dataset, studies in heard:
             yield from clips(press, self.topics, dataset, studies)
         yield from record.pages(press)
+        yield "cite.js", citing.script(press.con)
+        yield press.page("lists.html").write("lists", title="Lists of neurons")
+        yield from data.pages(press.con)
         yield overview(press, self.shown, self.topics, self.studies)
 
     def neuron_pages(self) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,8 @@
 (function () {
   "use strict";
   var body = document.body, root = body.dataset.root || "", clipS = parseFloat(body.dataset.clipS) || 5;
+  /* page.html?embed: what the page says without what leads elsewhere, to stand in another page or a slide. */
+  if (/[?&]embed(&|=|$)/.test(location.search)) { document.documentElement.classList.add("embed"); }
   function all(selector, within) { return Array.prototype.slice.call((within || document).querySelectorAll(selector)); }
 
   /* Sounds: one at a time; a picture plays from where it is clicked. */
@@ -90,6 +92,21 @@
     list.append.apply(list, keyed.map(function (key) { return key[2]; }));
     all("th[aria-sort]", row).forEach(function (other) { other.removeAttribute("aria-sort"); });
     head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+    if (table.id) { remember("sort", table.id + "." + index + (sign > 0 ? ".up" : ".down")); }
+  }
+  /* How tables are sorted and narrowed stands in the address, #sort=neurons.3.down&show=dog&trust=weak, for a link to show what its sender saw. */
+  function state() { return new URLSearchParams(location.hash.indexOf("=") > 0 ? location.hash.slice(1) : ""); }
+  function remember(name, value) {
+    var its = state();
+    if (value) { its.set(name, value); } else { its.delete(name); }
+    try { history.replaceState(history.state, "", String(its) ? "#" + its : location.href.split("#")[0]); } catch (error) { /* then the address stays */ }
+  }
+  function restore() {
+    var wish = (state().get("sort") || "").split("."), table = wish[0] && document.getElementById(wish[0]), head = table && table.tHead && table.tHead.rows[0].cells[+wish[1]];
+    if (!head || !head.querySelector("button")) { return; }
+    /* sort() turns the way that a head says. */
+    head.setAttribute("aria-sort", wish[2] === "up" ? "descending" : "ascending");
+    sort(head);
   }
   document.addEventListener("click", function (event) {
     var button = event.target.closest("table.sortable thead button");
@@ -99,6 +116,7 @@
   all("input.filter").forEach(function (input) {
     var table = document.getElementById(input.dataset.table), rows = all("tbody tr", table), count = document.getElementById(input.dataset.table + "-count");
     var choice = document.querySelector('select.filter[data-table="' + input.dataset.table + '"]');
+    var filled = false, given = state();
     function level(row) { var cell = row.querySelector(".level"); return cell ? cell.textContent.replace(/ /g, "-") : ""; }
     function apply() {
       var wanted = plain(input.value), chosen = choice ? choice.value : "", shown = 0;
@@ -107,6 +125,7 @@
         row.hidden = chosen !== "" && level(row) !== chosen || wanted !== "" && plain(cells[0].textContent).split(" ").indexOf(wanted) < 0 && plain(cells[0].textContent + " " + cells[2].textContent + said(row)).replace(/^\d+/, "").indexOf(wanted) < 0;
         shown += !row.hidden;
       });
+      if (filled) { remember("show", input.value.trim()); if (choice) { remember(choice.dataset.name, chosen); } }
       count.textContent = wanted === "" && chosen === "" ? "" : shown + " of " + rows.length;
     }
     /* A page may lead to the table narrowed: #trust-weak. */
@@ -117,19 +136,23 @@
       apply();
       document.getElementById("all").scrollIntoView();
     }
+    if (given.has("show")) { input.value = given.get("show"); }
+    if (choice && given.has(choice.dataset.name)) { choice.value = given.get(choice.dataset.name); }
     input.addEventListener("input", apply);
     if (choice) { choice.addEventListener("change", apply); }
     if (input.value || (choice && choice.value)) { apply(); }
+    filled = true;
     narrow();
     window.addEventListener("hashchange", narrow);
   });
 
+  restore();
   function plain(text) { return text.toLowerCase().replace(/[_·/\-\s]+/g, " ").trim(); }
 
   /* Keys: / searches, arrows or j and k turn pages, Escape stops the sound. */
   document.addEventListener("keydown", function (event) {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|TEXTAREA|SELECT|AUDIO)$/.test(event.target.tagName)) { return; }
-    if (event.key === "/") { var box = document.getElementById("q"); event.preventDefault(); box.focus(); box.select(); return; }
+    if (event.key === "/") { var box = document.getElementById("q"); if (!box) { return; } event.preventDefault(); box.focus(); box.select(); return; }
     if (event.key === "Escape") { stop(); return; }
     var way = {ArrowLeft: "prev", k: "prev", ArrowRight: "next", j: "next"}[event.key];
     if (!way || (event.key.length > 1 && event.target.closest(".scroll"))) { return; }

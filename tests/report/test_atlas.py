@@ -63,7 +63,9 @@ def test_every_kind_of_page_is_there(built):
         "datasets/*/classes/*/*.html": 16,
     }.items():  # fmt: skip
         assert len(list(site.glob(pattern))) == count, pattern
-    assert built[2].written == len(pages(site)) + 9  # search.js, related.js and the seven files of static/
+    assert (
+        built[2].written == len(pages(site)) + len(list((site / "data").iterdir())) + 11
+    )  # search.js, related.js, cite.js and the eight files of static/
     assert built[2].neurons == 95
 
 
@@ -91,7 +93,7 @@ def test_search_index_points_at_pages(built):
 
 def test_names_stay_text(built):
     """No element or attribute comes from a label, a file name or a licence."""
-    allowed = {"static/atlas.js", "static/search.js", "static/vega.js", "static/charts.js", "static/draw.js"}
+    allowed = {"static/atlas.js", "static/search.js", "static/take.js", "static/vega.js", "static/charts.js", "static/draw.js"}
     for page in pages(built[1]):
         found = Page(page)
         for tag, attributes in found.elements:
