@@ -31,6 +31,10 @@ Warehouse = Annotated[
     ),
 ]
 PATH: dict[str, Any] = {"parser": store.given_path, "metavar": "PATH"}
+StudyFile = Annotated[
+    Path | None,
+    typer.Argument(parser=store.given_path, metavar="STUDY", help="A study file (TOML) in place of the flags.", show_default=False),
+]
 WAREHOUSE = Path("warehouse/auricle.duckdb")
 SITE = Path("site")
 ERRORS = Bars(sys.stderr)
@@ -48,10 +52,7 @@ def demo(warehouse: Warehouse = WAREHOUSE, site: Annotated[Path, typer.Option(**
 
 @app.command()
 def ingest(
-    study: Annotated[
-        Path | None,
-        typer.Argument(parser=store.given_path, metavar="STUDY", help="A study file (TOML) in place of the flags.", show_default=False),
-    ] = None,
+    study: StudyFile = None,
     file: Annotated[
         Path | None,
         typer.Argument(
@@ -138,12 +139,7 @@ def _ingest(warehouse: Path, study: Study) -> int:
 def train(
     base: Annotated[str, typer.Argument(help="cnn, yamnet, whisper-tiny.en, ast or beats; or sae, a sparse autoencoder.")],
     way: Annotated[str, typer.Argument(help="scratch (cnn), frozen (a new classifier alone) or fine-tuned (all of it); of sae the layer.")],
-    study: Annotated[
-        Path | None,
-        typer.Argument(
-            parser=store.given_path, metavar="STUDY", help="A study file with the data set, in place of the flags.", show_default=False
-        ),
-    ] = None,
+    study: StudyFile = None,
     dataset: Annotated[str | None, typer.Option(help="A reader of `auricle datasets`.")] = None,
     source: Annotated[Path | None, typer.Option(**PATH, help="Folder of the data set.")] = None,
     folds: Annotated[int | None, typer.Option(help="Draw so many folds; say the same in the study then.", show_default=False)] = None,
@@ -267,9 +263,7 @@ def compare(
     print(f"{len(found.matches)} neurons of run {first} have a match in run {second}, {mutual} of them each other's best")
     print(f"{len(found.descriptions)} descriptions differ")
     if output:
-        output.mkdir(parents=True, exist_ok=True)
-        found.matches.write_csv(output / "matches.csv")
-        found.descriptions.write_csv(output / "descriptions.csv")
+        found.export(output)
 
 
 @app.command()
@@ -277,10 +271,8 @@ def validate(
     captioner: Annotated[str, typer.Option(help="acoustic, or tags of YAMNet.")] = "acoustic", warehouse: Warehouse = WAREHOUSE
 ) -> None:
     """Put every method to the test on a network whose neurons are known by construction."""
-    import polars as pl
-
     from analyze import tables
-    from ingest.stages.validation import studies
+    from ingest.stages.validation import pairs_found, studies
     from ingest.study import make_study
 
     for table in studies(captioner):
@@ -289,8 +281,7 @@ def validate(
         frame = tables.table(con, "validation")
     shown = ("method", "measure", "layer", "kind", "correct", "total", "share", "low", "high")
     print_table(list(shown), frame.select(shown).rows())
-    found = frame.filter(frame["method"].str.starts_with("aape"), frame["measure"] == "recall")
-    for way, right, total in found.group_by("method", maintain_order=True).agg(pl.sum("correct", "total")).rows():
+    for way, right, total in pairs_found(frame):
         print(f"{way}: {right} of {total} planted pairs of neuron and class found")
 
 
@@ -306,18 +297,27 @@ def report(
         list[str] | None,
         typer.Option(help="With --rating: whose concepts are rated, too, like 'DB wpmi'; by default one of DB and TAB each; repeatable."),
     ] = None,
+    single: Annotated[str | None, typer.Option(help="A page as one file: LAYER:UNIT, class:NAME, LAYER:cluster-NAME or address.")] = None,
+    to: Annotated[Path | None, typer.Option(**PATH, help="With --single: the file to write.")] = None,
 ) -> None:
     """Render the atlas. Pages that would not change are left as they are."""
+    if single is not None or to is not None:
+        from report.single import build_single
+
+        if single is None or to is None:
+            raise UserError("--single and --to go together: auricle report --single LAYER:UNIT --to FILE.html")
+        print(build_single(warehouse, site, single, to))
+        return
     if rating is not None:
         from report.rating import build_rating
 
         print(build_rating(warehouse, site, rating, beside=beside))
         return
+    from ingest.language.related_words import at_hand
     from report.site import build
 
-    bars = Bars()
-    with bars.stage("atlas") as progress:
-        built = build(warehouse, site, all_clips=all_clips, progress=lambda part, done, total: progress(done, total))
+    with Bars().stage("atlas") as progress:
+        built = build(warehouse, site, all_clips=all_clips, progress=lambda part, done, total: progress(done, total), related=at_hand())
     print(f"{site}: {built}")
 
 

@@ -26,6 +26,12 @@ class Comparison:
     matches: pl.DataFrame
     descriptions: pl.DataFrame
 
+    def export(self, folder: Path) -> None:
+        """Write matches and descriptions to a folder as CSV."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.matches.write_csv(folder / "matches.csv")
+        self.descriptions.write_csv(folder / "descriptions.csv")
+
 
 def compare(warehouse: Path, first: int, second: int) -> Comparison:
     """Compare two finished runs of stage activations by the clips that both heard, known by content.

@@ -15,16 +15,16 @@ from pathlib import Path
 import duckdb
 
 from analyze import tables
-from report import contents, record, topics
+from report import contents, data, record, topics
 from report.folder import Folder, alone
 from report.media import Media
 from report.pages.networks import layers, network
 from report.pages.neurons import neurons
 from report.pages.overview import overview
 from report.pages.sounds import classes, clips, datasets, styles
-from report.parts import charts
+from report.parts import charts, citing
 from report.parts.page import Press
-from report.parts.search_index import Index
+from report.parts.search_index import Index, Related
 from report.topics.topic import Known
 from warehouse.store import UserError, connect_readonly
 
@@ -62,25 +62,28 @@ class Built:
         return f"{done}\n{pages} of {self.page_bytes / 1e6:.1f} MB, {media} of {self.media_bytes / 1e6:.1f} MB"
 
 
-def build(warehouse: Path, site: Path, *, all_clips: bool = False, progress: Progress | None = None) -> Built:
+def build(
+    warehouse: Path, site: Path, *, all_clips: bool = False, progress: Progress | None = None, related: Related | None = None
+) -> Built:
     """Bring the atlas in `site` up to date with a warehouse. `all_clips` makes sounds and pictures of clips, too, that no page but their own shows.
 
     Files that would not change are left alone, and files of an earlier report that nothing links to any more are removed; files that no
-    report made are never touched. Raises UserError when the warehouse cannot be read or the folder not written.
+    report made are never touched. `related` finds words near
+    others in meaning for the search, which does without where it is None. Raises UserError when the warehouse cannot be read or the folder not written.
     """
     started = time.perf_counter()
     connect_readonly(warehouse).close()  # no folder is made where there is none, or a topic cannot be loaded
     topics.installed()
     try:
         with alone(site):
-            return _build(warehouse, Folder(site), all_clips, progress, started)
+            return _build(warehouse, Folder(site), all_clips, progress, related, started)
     except OSError as error:
         raise UserError(f"cannot write the atlas: {error.strerror or error} ({error.filename or site})") from error
 
 
-def _build(warehouse: Path, folder: Folder, all_clips: bool, progress: Progress | None, started: float) -> Built:
+def _build(warehouse: Path, folder: Folder, all_clips: bool, progress: Progress | None, related: Related | None, started: float) -> Built:
     with connect_readonly(warehouse) as con:
-        state = fingerprint(con, all_clips)
+        state = fingerprint(con, all_clips, related)
         gone = folder.missing_sounds()
         if folder.is_current(state) and not any(os.path.exists(path) for path in gone):
             pages, media_files = folder.before()
@@ -91,9 +94,9 @@ def _build(warehouse: Path, folder: Folder, all_clips: bool, progress: Progress 
         while True:
             folder.begin()
             with connect_readonly(warehouse) as con:
-                if (now_state := fingerprint(con, all_clips)) != state:
+                if (now_state := fingerprint(con, all_clips, related)) != state:
                     state, shown = now_state, contents.read(con)
-                made = Site(Press(con, media), shown, all_clips)
+                made = Site(Press(con, media), shown, all_clips, related)
                 for path, text in made.pages():
                     folder.put(path, text)
                 first = time.perf_counter()
@@ -115,9 +118,10 @@ def _build(warehouse: Path, folder: Folder, all_clips: bool, progress: Progress 
     )  # fmt: skip
 
 
-def fingerprint(con: duckdb.DuckDBPyConnection, all_clips: bool = False) -> str:
-    """Hash of all a site follows from: the warehouse's runs and row counts, what renders them, and whether all clips are to be heard."""
-    digest = hashlib.sha256(repr(all_clips).encode())
+def fingerprint(con: duckdb.DuckDBPyConnection, all_clips: bool = False, related: Related | None = None) -> str:
+    """Hash of all a site follows from: the warehouse's runs and row counts, what renders them, whether all clips are to be heard, and by what words
+    are related."""
+    digest = hashlib.sha256(repr((all_clips, related and related.key)).encode())
     for row in con.execute(
         "SELECT * REPLACE (epoch_us(started_at) AS started_at, epoch_us(finished_at) AS finished_at) FROM run ORDER BY 1"
     ).fetchall():
@@ -139,8 +143,8 @@ def fingerprint(con: duckdb.DuckDBPyConnection, all_clips: bool = False) -> str:
 class Site:
     """Renders every page of a site."""
 
-    def __init__(self, press: Press, shown: contents.Contents, all_clips: bool = False) -> None:
-        self.press, self.shown, self.all_clips, self.topics = press, shown, all_clips, topics.installed()
+    def __init__(self, press: Press, shown: contents.Contents, all_clips: bool = False, related: Related | None = None) -> None:
+        self.press, self.shown, self.all_clips, self.related, self.topics = press, shown, all_clips, related, topics.installed()
         self.studies: list[Known] = []
         self.studies += [Known(press.con, study, self.topics, self.studies) for study in shown.studies]
         self.own = [known for known in self.studies if known.study.host is None]
@@ -148,7 +152,7 @@ class Site:
         self.entries = [entry for topic in self.topics if (entry := topic.entry(self.own))]
         press.templates.globals["entries"] = self.entries
 
-    def pages(self) -> Iterator[tuple[str, str]]:
+    def pages(self) -> Iterator[tuple[str, str | bytes]]:
         """Addresses and texts of everything that comes before neurons' pages."""
         press = self.press
         for path in sorted((HERE / "static").iterdir()):
@@ -159,6 +163,7 @@ class Site:
         for topic in self.topics:
             topic.search(index, self.own)
         yield "search.js", index.script()
+        yield "related.js", index.related(self.related)
         for known in self.own:
             yield network(press, known)
             yield from layers(press, known)
@@ -170,6 +175,9 @@ class Site:
         for dataset, studies in self.heard:
             yield from classes(press, dataset, studies)
         yield from record.pages(press)
+        yield "cite.js", citing.script(press.con)
+        yield press.page("lists.html").write("lists", title="Lists of neurons")
+        yield from data.pages(press.con)
 
     def head(self) -> str:
         """What the script needs to make the head of neurons' pages, and the search's box: links, and what the search finds."""

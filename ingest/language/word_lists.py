@@ -97,3 +97,11 @@ def opposites() -> tuple[tuple[frozenset[str], ...], ...]:
     """Words that exclude each other: sides of each line of words/opposites.txt, a word of one against those of the others."""
     lines = (HERE / "opposites.txt").read_text(encoding="utf-8").splitlines()
     return tuple(tuple(frozenset(side.split()) for side in line.split("|")) for line in lines if not line.startswith("#"))
+
+
+@functools.cache
+def sounds_like() -> dict[str, tuple[str, ...]]:
+    """What sounds are like, by word: words/sounds_like.txt, which was written by hand."""
+    lines = (HERE / "sounds_like.txt").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("|") for line in lines if not line.startswith("#")]
+    return {word: tuple(like.split()) for words, like in pairs for word in words.split()}

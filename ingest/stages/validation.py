@@ -44,6 +44,12 @@ class Settings:
         return {"methods": NEEDS, "tuning": ("tuning",), "rules": ("descriptions",)}[self.of]
 
 
+def pairs_found(frame: pl.DataFrame) -> list[tuple]:
+    """Of table validation, each way of AAPE with the planted pairs of neuron and class that it found, and how many there are."""
+    found = frame.filter(frame["method"].str.starts_with("aape"), frame["measure"] == "recall")
+    return found.group_by("method", maintain_order=True).agg(pl.sum("correct", "total")).rows()
+
+
 def studies(captioner: str = "acoustic") -> tuple[dict[str, Any], ...]:
     """The studies, as tables of a study file, that put every method to the test on the planted network: first the concepts as the programs
     were released, AAPE as published, without ties and with, and the measured rules, then all.

@@ -1,7 +1,9 @@
-/* Players, sortable tables, keys and search. A classic script: browsers refuse modules, workers and fetch on pages opened from a folder. */
+/* Players, sortable tables and keys. A classic script: browsers refuse modules, workers and fetch on pages opened from a folder. */
 (function () {
   "use strict";
   var body = document.body, root = body.dataset.root || "", clipS = parseFloat(body.dataset.clipS) || 5;
+  /* page.html?embed: what the page says without what leads elsewhere, to stand in another page or a slide. */
+  if (/[?&]embed(&|=|$)/.test(location.search)) { document.documentElement.classList.add("embed"); }
   function all(selector, within) { return Array.prototype.slice.call((within || document).querySelectorAll(selector)); }
 
   /* Sounds: one at a time; a picture plays from where it is clicked. */
@@ -177,6 +179,21 @@
     list.append.apply(list, keyed.map(function (key) { return key[2]; }));
     all("th[aria-sort]", row).forEach(function (other) { other.removeAttribute("aria-sort"); });
     head.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+    if (table.id) { remember("sort", table.id + "." + index + (sign > 0 ? ".up" : ".down")); }
+  }
+  /* How tables are sorted and narrowed stands in the address, #sort=neurons.3.down&show=dog&trust=weak, for a link to show what its sender saw. */
+  function state() { return new URLSearchParams(location.hash.indexOf("=") > 0 ? location.hash.slice(1) : ""); }
+  function remember(name, value) {
+    var its = state();
+    if (value) { its.set(name, value); } else { its.delete(name); }
+    try { history.replaceState(history.state, "", String(its) ? "#" + its : location.href.split("#")[0]); } catch (error) { /* then the address stays */ }
+  }
+  function restore() {
+    var wish = (state().get("sort") || "").split("."), table = wish[0] && document.getElementById(wish[0]), head = table && table.tHead && table.tHead.rows[0].cells[+wish[1]];
+    if (!head || !head.querySelector("button")) { return; }
+    /* sort() turns the way that a head says. */
+    head.setAttribute("aria-sort", wish[2] === "up" ? "descending" : "ascending");
+    sort(head);
   }
   document.addEventListener("click", function (event) {
     var button = event.target.closest("table.sortable thead button");
@@ -186,6 +203,7 @@
   all("input.filter").forEach(function (input) {
     var table = document.getElementById(input.dataset.table), rows = all("tbody tr", table), count = document.getElementById(input.dataset.table + "-count");
     var choice = document.querySelector('select.filter[data-table="' + input.dataset.table + '"]');
+    var filled = false, given = state();
     function level(row) { var cell = row.querySelector(".level"); return cell ? cell.textContent.replace(/ /g, "-") : ""; }
     function apply() {
       var wanted = plain(input.value), chosen = choice ? choice.value : "", shown = 0;
@@ -194,6 +212,7 @@
         row.hidden = chosen !== "" && level(row) !== chosen || wanted !== "" && plain(cells[0].textContent).split(" ").indexOf(wanted) < 0 && plain(cells[0].textContent + " " + cells[2].textContent + said(row)).replace(/^\d+/, "").indexOf(wanted) < 0;
         shown += !row.hidden;
       });
+      if (filled) { remember("show", input.value.trim()); if (choice) { remember(choice.dataset.name, chosen); } }
       count.textContent = wanted === "" && chosen === "" ? "" : shown + " of " + rows.length;
     }
     /* A page may lead to the table narrowed: #trust-weak. */
@@ -204,12 +223,17 @@
       apply();
       document.getElementById("all").scrollIntoView();
     }
+    if (given.has("show")) { input.value = given.get("show"); }
+    if (choice && given.has(choice.dataset.name)) { choice.value = given.get(choice.dataset.name); }
     input.addEventListener("input", apply);
     if (choice) { choice.addEventListener("change", apply); }
     if (input.value || (choice && choice.value)) { apply(); }
+    filled = true;
     narrow();
     window.addEventListener("hashchange", narrow);
   });
+
+  restore();
 
   /* The search's box, which serves with scripts alone, and a way past it. */
   function make(text) { var holder = document.createElement("div"); holder.innerHTML = text; return holder.firstElementChild; }
@@ -229,174 +253,12 @@
   if (!document.querySelector(".skip")) { body.prepend(make('<a class="skip" href="' + location.href.replace(/#.*/, "") + '#main">Skip to content</a>')); document.getElementById("main").tabIndex = -1; }
   if (!document.querySelector('[rel="icon"]')) { document.head.append(make('<link rel="icon" href="' + root + 'static/icon.svg">')); }
 
-  /* Search: the index is a script, loaded when it is first needed. */
-  var box = document.getElementById("q"), hits = document.getElementById("hits"), list = document.createElement("div"), chosen = -1, loading = false, byScore = false, onlyTrusted = false;
   function plain(text) { return text.toLowerCase().replace(/[_·/\-\s]+/g, " ").trim(); }
-  function load() {
-    if (loading) { return; }
-    loading = true;
-    var script = document.createElement("script");
-    script.src = root + "search.js";
-    script.onload = find;
-    document.head.append(script);
-  }
-  function neuronFile(unit) { return String(unit).padStart(4, "0") + ".html"; }
-  function neuron(study, layer, at) {
-    var unit = layer[3] ? layer[3][at] : at, name = layer[4] ? layer[4][at] : null;
-    return {text: layer[0] + " · " + unit + (name === null ? "" : " (" + name + ")"), href: study.f + "/" + layer[1] + "/" + neuronFile(unit), score: layer[5] ? layer[5][at] : null, trusted: layer[6] ? layer[6][at] === "0" : false};
-  }
-  /* Without the wish to sort by score, or among equals, the order stays. */
-  function front(items, limit, of) {
-    function score(item) { return of(item).score; }
-    if (onlyTrusted) { items = items.filter(function (item) { return of(item).trusted; }); }
-    return (byScore ? items.map(function (item, i) { return [score(item), i, item]; })
-      .sort(function (a, b) { return (b[0] === null ? -1 : b[0]) - (a[0] === null ? -1 : a[0]) || a[1] - b[1]; })
-      .map(function (found) { return found[2]; }) : items).slice(0, limit);
-  }
-  function itself(item) { return item; }
-  function rank(name, wanted) { return name === wanted ? 0 : name.indexOf(wanted) === 0 ? 1 : name.indexOf(" " + wanted) >= 0 ? 2 : name.indexOf(wanted) >= 0 ? 3 : 9; }
-  function best(items, key, wanted, limit) {
-    return items.map(function (item, order) { return [rank(plain(key(item)), wanted), order, item]; })
-      .filter(function (found) { return found[0] < 9; })
-      .sort(function (a, b) { return a[0] - b[0] || a[1] - b[1]; })
-      .slice(0, limit).map(function (found) { return found[2]; });
-  }
-  function results(wanted) {
-    var index = window.AURICLE_SEARCH, several = index.studies.length > 1, groups = [];
-    function add(title, items) { if (items.length) { groups.push([title, items]); } }
-    function at(n) { return neuron(index.studies[n[0]], index.studies[n[0]].l[n[1]], n[2]); }
-    var classes = best(index.classes, function (c) { return c[0]; }, wanted, 6), found = [], seen = {};
-    add("Classes", classes.map(function (c) { return {text: c[0], note: c[1], href: c[2]}; }));
-    classes.slice(0, 3).forEach(function (c) {
-      front(c[3], classes.length > 1 ? 5 : 10, at).forEach(function (n) {
-        var study = index.studies[n[0]], item = neuron(study, study.l[n[1]], n[2]);
-        if (seen[item.href]) { return; }
-        seen[item.href] = 1;
-        item.note = c[0] + ", AP " + n[3].toFixed(2) + (several ? ", " + study.t : "");
-        found.push(item);
-      });
-    });
-    add("Neurons for these classes", front(found, found.length, itself));
-    found = [];
-    classes.slice(0, 3).forEach(function (c) {
-      (c[4] || []).slice(0, classes.length > 1 ? 3 : 6).forEach(function (n) {
-        found.push({text: n[1], href: n[2], note: c[0] + ", " + (100 * n[3]).toFixed(0) + " %" + (several ? ", " + index.studies[n[0]].t : "")});
-      });
-    });
-    add("Clusters for these classes", found);
-    var words = best(index.words, function (w) { return w[0]; }, wanted, 6);
-    add("Words of descriptions", words.map(function (w) { return {text: w[0], note: w[1], href: w[2]}; }));
-    found = [];
-    words.slice(0, 3).forEach(function (w) {
-      front(w[3], words.length > 1 ? 4 : 8, at).forEach(function (n) {
-        var study = index.studies[n[0]], item = neuron(study, study.l[n[1]], n[2]);
-        if (seen[item.href]) { return; }
-        seen[item.href] = 1;
-        item.note = w[0] + (several ? ", " + study.t : "");
-        found.push(item);
-      });
-    });
-    add("Neurons described so", front(found, found.length, itself));
-    var named = [], numbered = [], layers = [], parts = wanted.match(/^(.*?) ?(\d+)$/);
-    index.studies.forEach(function (study) {
-      study.l.forEach(function (layer) {
-        if (rank(plain(layer[0]), wanted) < 9) { layers.push({text: layer[0], note: study.t, href: study.f + "/" + layer[1] + "/index.html", order: rank(plain(layer[0]), wanted)}); }
-        (layer[4] || []).forEach(function (name, at) {
-          if (name !== null && rank(plain(name), wanted) < 9) { var item = neuron(study, layer, at); item.note = "output of " + study.t; item.order = rank(plain(name), wanted); named.push(item); }
-        });
-        if (parts && (parts[1] === "" || rank(plain(layer[0]), parts[1]) < 9)) {
-          var unit = parseInt(parts[2], 10), at = layer[3] ? layer[3].indexOf(unit) : unit;
-          if (at >= 0 && at < layer[2]) { var hit = neuron(study, layer, at); hit.note = study.t; hit.order = parts[1] ? rank(plain(layer[0]), parts[1]) : 0; numbered.push(hit); }
-        }
-      });
-    });
-    function ordered(items) { return items.map(function (item, i) { return [item.order, i, item]; }).sort(function (a, b) { return a[0] - b[0] || a[1] - b[1]; }).map(function (x) { return x[2]; }); }
-    add("Neurons by name", front(ordered(named), 8, itself));
-    add("Neurons by number", front(ordered(numbered), 8, itself));
-    add("Layers", ordered(layers).slice(0, 6));
-    add("Clips", best(index.clips, function (c) { return c[0]; }, wanted, 8).map(function (c) { return {text: c[0], note: c[2], href: c[1]}; }));
-    return groups;
-  }
-  function find() {
-    var wanted = plain(box.value);
-    chosen = -1;
-    hits.replaceChildren(list);
-    list.replaceChildren();
-    box.removeAttribute("aria-activedescendant");
-    if (wanted === "" || !window.AURICLE_SEARCH) { show(false); return; }
-    var groups = results(wanted), number = 0;
-    if (onlyTrusted || groups.some(function (group) { return group[1].some(scored); })) {
-      var tools = document.createElement("p");
-      tools.append(toggle("Trusted neurons only", "Those whose description passes its held-out test", onlyTrusted, function () { onlyTrusted = !onlyTrusted; }),
-        toggle("Sort neurons by score", "Held-out score of the description: AUROC", byScore, function () { byScore = !byScore; }));
-      hits.prepend(tools);
-    }
-    groups.forEach(function (group) {
-      var title = document.createElement("div");
-      title.className = "group";
-      title.setAttribute("role", "presentation");
-      title.textContent = group[0];
-      list.append(title);
-      group[1].forEach(function (item) {
-        var link = document.createElement("a"), note = document.createElement("span");
-        link.href = root + item.href;
-        link.id = "hit-" + number++;
-        link.setAttribute("role", "option");
-        link.tabIndex = -1;
-        link.textContent = item.text;
-        note.textContent = [item.note, scored(item) ? (item.trusted ? "trusted, score " : "score ") + (item.score / 100).toFixed(2) : ""].filter(Boolean).join(", ");
-        link.append(note);
-        list.append(link);
-      });
-    });
-    if (!groups.length) {
-      var none = document.createElement("div");
-      none.className = "none";
-      none.setAttribute("role", "status");
-      none.textContent = "Nothing is called so.";
-      hits.append(none);
-    }
-    show(true);
-  }
-  function toggle(text, title, pressed, turn) {
-    var button = document.createElement("button");
-    button.type = "button";
-    button.textContent = text;
-    button.title = title;
-    button.setAttribute("aria-pressed", String(pressed));
-    button.addEventListener("click", function (event) { turn(); event.stopPropagation(); find(); box.focus(); });
-    return button;
-  }
-  function scored(item) { return typeof item.score === "number"; }
-  function show(open) { hits.hidden = !open; box.setAttribute("aria-expanded", String(open)); }
-  function choose(step) {
-    var links = all("a", hits);
-    if (!links.length) { return; }
-    if (links[chosen]) { links[chosen].removeAttribute("aria-selected"); }
-    chosen = (chosen + step + links.length) % links.length;
-    links[chosen].setAttribute("aria-selected", "true");
-    links[chosen].scrollIntoView({block: "nearest"});
-    box.setAttribute("aria-activedescendant", links[chosen].id);
-  }
-  /* A list box holds nothing but what can be chosen: the button, and that nothing was found, stand beside it. */
-  list.id = "found";
-  ["role", "aria-label"].forEach(function (name) { list.setAttribute(name, hits.getAttribute(name)); hits.removeAttribute(name); });
-  hits.append(list);
-  box.setAttribute("aria-controls", list.id);
-  box.addEventListener("focus", function () { load(); if (box.value) { find(); } });
-  box.addEventListener("input", function () { load(); find(); });
-  box.addEventListener("keydown", function (event) {
-    if (event.key === "ArrowDown") { choose(1); event.preventDefault(); }
-    else if (event.key === "ArrowUp") { choose(chosen < 0 ? 0 : -1); event.preventDefault(); }
-    else if (event.key === "Enter") { var links = all("a", hits); if (links.length) { links[Math.max(0, chosen)].click(); } event.preventDefault(); }
-    else if (event.key === "Escape") { show(false); box.blur(); }
-  });
-  document.addEventListener("click", function (event) { if (!event.target.closest(".search")) { show(false); } });
 
   /* Keys: / searches, arrows or j and k turn pages, Escape stops the sound. */
   document.addEventListener("keydown", function (event) {
     if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|TEXTAREA|SELECT|AUDIO)$/.test(event.target.tagName)) { return; }
-    if (event.key === "/") { event.preventDefault(); box.focus(); box.select(); return; }
+    if (event.key === "/") { var box = document.getElementById("q"); if (!box) { return; } event.preventDefault(); box.focus(); box.select(); return; }
     if (event.key === "Escape") { stop(); return; }
     var way = {ArrowLeft: "prev", k: "prev", ArrowRight: "next", j: "next"}[event.key];
     if (!way || (event.key.length > 1 && event.target.closest(".scroll"))) { return; }

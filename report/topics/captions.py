@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from report.contents import Dataset, Layer
 from report.parts.page import Page
+from report.parts.search_index import Index
 from report.parts.texts import cut
 from report.topics.descriptions import Descriptions
 from report.topics.dissections import Dissections
@@ -51,18 +52,31 @@ class Captions(Topic):
     @classmethod
     def clips(cls, page: Page, dataset: Dataset, heard: Sequence[Known]) -> Parts:
         """Captions of each captioner's latest finished run on a data set as it stands there."""
-        runs = page.con.execute(
-            """SELECT run_id, parameters::JSON ->> 'captioner' AS captioner FROM run
-               WHERE stage = 'captions' AND status = 'done' AND dataset_sha256 = ? AND parameters::JSON ->> 'dataset' = ?
-               QUALIFY run_id = max(run_id) OVER (PARTITION BY captioner) ORDER BY run_id""",
-            [dataset.content_sha256, dataset.name],
-        ).fetchall()
+        runs = _runs(page.con, dataset)
         out: dict[int, str] = defaultdict(str)
         for run_id, captioner in runs:
             by = f'<span class="note">caption by {escape(captioner or "captioner")}</span></p>\n'
             for clip_id, text in _of_run(page.con, run_id).items():
                 out[clip_id] += f'<p class="quote">{escape(cut(text, LONGEST))} {by}'
         return Parts({clip_id: [Part(Markup(text), "captions")] for clip_id, text in out.items()}, [run_id for run_id, _ in runs])
+
+    @classmethod
+    def search(cls, index: Index, studies: Sequence[Known]) -> None:
+        """Words of the captions of clips."""
+        for con, dataset in {known.study.dataset.dataset_id: (known.con, known.study.dataset) for known in studies}.values():
+            for run_id, _ in _runs(con, dataset):
+                for clip_id, text in _of_run(con, run_id).items():
+                    index.hear(dataset, clip_id, text[:LONGEST])
+
+
+def _runs(con: duckdb.DuckDBPyConnection, dataset: Dataset) -> list[tuple[int, str | None]]:
+    """Each captioner's latest finished run on a data set as it stands there, with its name."""
+    return con.execute(
+        """SELECT run_id, parameters::JSON ->> 'captioner' AS captioner FROM run
+           WHERE stage = 'captions' AND status = 'done' AND dataset_sha256 = ? AND parameters::JSON ->> 'dataset' = ?
+           QUALIFY run_id = max(run_id) OVER (PARTITION BY captioner) ORDER BY run_id""",
+        [dataset.content_sha256, dataset.name],
+    ).fetchall()
 
 
 def _of_run(con: duckdb.DuckDBPyConnection, run_id: int) -> dict[int, str]:

@@ -297,8 +297,10 @@ class Concepts(Topic):
 
     @classmethod
     def search(cls, index: Index, studies: Sequence[Known]) -> None:
-        """The words with a page."""
+        """The words with a page, and what part of speech each word is."""
         for known in studies:
+            for word, part in known[Concepts].words:
+                index.speak(word, part)
             for concept in known[Concepts].paged:
                 about = f"{concept.kind}, {plural(concept.neurons, 'neuron')} of {known.study.title}"
                 best = [index.neuron(known.study, neuron_id) for neuron_id in concept.best]

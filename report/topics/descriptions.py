@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import groupby
 from operator import itemgetter
@@ -12,10 +12,11 @@ from markupsafe import Markup
 
 from report.contents import Layer
 from report.parts.page import Page
+from report.parts.search_index import Index
 from report.parts.svg import number
 from report.parts.texts import cut
 from report.topics.rules import Rules, silent
-from report.topics.topic import Column, Part, Parts, Topic
+from report.topics.topic import Column, Known, Part, Parts, Topic
 from report.topics.trust import Trust, behind
 from report.topics.tuning import Tuning
 
@@ -153,3 +154,15 @@ class Descriptions(Topic):
             else ""
         )
         return Markup(f'<section><h2>Summary</h2><ul class="points">{"".join(items)}</ul>{rest}{note}</section>')
+
+    @classmethod
+    def search(cls, index: Index, studies: Sequence[Known]) -> None:
+        """Words of the descriptions; of measured rules topic Rules has them without their numbers."""
+        for known in studies:
+            run_id = None if known[Rules].run_id else known[cls].run_id
+            for neuron_id, text in known.con.execute(
+                "SELECT neuron_id, left(text, ?) FROM summary_point WHERE run_id = ? AND is_kept ORDER BY neuron_id, position",
+                [2 * LEAD, run_id],
+            ).fetchall():
+                if known.study.has_page(neuron_id):
+                    index.say(known.study, neuron_id, "description", text)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup
 
 from report.contents import Layer, runs_of
-from report.parts import svg
+from report.parts import plain_words, svg
 from report.parts.page import Page
-from report.topics.topic import Part, Parts, Topic
+from report.parts.search_index import Index
+from report.topics.topic import Known, Part, Parts, Topic
 
 RIPPLE_DENSITIES = 6
 
@@ -198,6 +199,22 @@ class Receptive(Topic):
         nothing = Markup('<p class="note">It answers to none of the known stimuli differently beyond chance.</p>')
         inner = Markup('<ul class="tuned">{}</ul>').format(Markup("").join(rows)) if rows else nothing
         return Markup("<section><h2>Tuning</h2>{}</section>").format(inner)
+
+    @classmethod
+    def search(cls, index: Index, studies: Sequence[Known]) -> None:
+        """Tuning in words, on the pages of the first study of a network."""
+        first = {known[cls].run_id: known.study for known in reversed(studies)}
+        for known in studies:
+            run_id = known[cls].run_id
+            if run_id is None or first[run_id] is not known.study:
+                continue
+            for neuron_id, sentence, frequency, rate in known.con.execute(
+                """SELECT neuron_id, any_value(sentence), max(value) FILTER (measure = 'frequency_hz'), max(value) FILTER (measure = 'rate_hz')
+                   FROM tuning LEFT JOIN tuning_sentence USING (run_id, neuron_id) WHERE run_id = ? GROUP BY neuron_id ORDER BY neuron_id""",
+                [run_id],
+            ).fetchall():
+                if known.study.has_page(neuron_id):
+                    index.say(known.study, neuron_id, "tuning", plain_words.of_tuning(frequency, rate, sentence))
 
 
 def _said(value: float) -> str:

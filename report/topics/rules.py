@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
@@ -12,12 +13,16 @@ from operator import itemgetter
 from markupsafe import Markup
 
 from report.contents import Layer
+from report.parts import plain_words
 from report.parts.page import Page
+from report.parts.search_index import Index
 from report.parts.texts import cut, quantity
-from report.topics.topic import Part, Parts, Topic
+from report.topics.topic import Known, Part, Parts, Topic
 
 LONGEST = 160
 """Characters of a condition."""
+MAIN = 0.5
+"""Part of a prediction from which on its condition is what the rule is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +121,18 @@ class Rules(Topic):
             [self.run_id, layer.first, layer.last, self.property_run],
         ).fetchall()
         return {neuron_id: " · ".join(row[1] for row in group) for neuron_id, group in groupby(rows, key=itemgetter(0))}
+
+    @classmethod
+    def search(cls, index: Index, studies: Sequence[Known]) -> None:
+        """Conditions in plain words, apart those that make less than half of the prediction."""
+        for known in studies:
+            for neuron_id, name, direction, text, weight in known.con.execute(
+                "SELECT neuron_id, property, direction, text, weight FROM rule_condition WHERE run_id = ? ORDER BY neuron_id, position",
+                [known[cls].run_id],
+            ).fetchall():
+                if known.study.has_page(neuron_id):
+                    field = "rule" if weight >= MAIN else "aside"
+                    index.say(known.study, neuron_id, field, plain_words.of_condition(name, direction, text))
 
 
 def silent(rule: Rule) -> str:

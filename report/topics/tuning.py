@@ -187,9 +187,10 @@ class Tuning(Topic):
 
     @classmethod
     def search(cls, index: Index, studies: Sequence[Known]) -> None:
-        """Each class's best detectors."""
+        """Each class's best detectors, and which neurons are dead."""
         for known in studies:
             its = known[cls]
+            index.bury(known.study, {layer: [at for at, fact in enumerate(facts) if fact.is_dead] for layer, facts in its.layers.items()})
             for class_id in known.study.dataset.classes:
                 index.classes[class_id][3] += [
                     [*index.neuron(known.study, row.neuron_id), round(row.average_precision, 3)]

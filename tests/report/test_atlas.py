@@ -67,7 +67,8 @@ def test_every_kind_of_page_is_there(built):
         "datasets/*/classes/*/*.html": 16,
     }.items():  # fmt: skip
         assert len(list(site.glob(pattern))) == count, pattern
-    assert built[2].written == len(pages(site)) + 9  # search.js, the six files of static/, and a style sheet for each data set
+    # search.js, related.js, cite.js, the ten files of static/, and a style sheet for each data set
+    assert built[2].written == len(pages(site)) + len(list((site / "data").iterdir())) + 15
     assert built[2].neurons == 95
 
 
@@ -98,7 +99,7 @@ def test_search_index_points_at_pages(built):
 
 def test_names_stay_text(built):
     """No element or attribute comes from a label, a file name or a licence."""
-    allowed = {"static/atlas.js", "static/vega.js", "static/charts.js", "static/draw.js"}
+    allowed = {"static/atlas.js", "static/search.js", "static/take.js", "static/vega.js", "static/charts.js", "static/draw.js"}
     for page in pages(built[1]):
         found = Page(page)
         for tag, attributes in found.elements:
@@ -248,7 +249,7 @@ def test_a_report_that_was_killed_is_healed(copied, monkeypatch):
         put(self, path.replace("networks/", "elsewhere/"), text + " " if isinstance(text, str) else text)
 
     monkeypatch.setattr(atlas.Folder, "put", dying)
-    monkeypatch.setattr(atlas, "fingerprint", lambda con, all_clips: "another")
+    monkeypatch.setattr(atlas, "fingerprint", lambda *_: "another")
     with pytest.raises(KeyboardInterrupt):
         atlas.build(warehouse, site)
     monkeypatch.undo()
