@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from report.parts import charts
 from report.parts.page import Press
 from report.parts.search_index import Index
 from report.topics.topic import Known
+from warehouse.containers import is_there
 from warehouse.store import UserError, connect_readonly
 
 HERE = Path(__file__).parent
@@ -72,7 +72,7 @@ def _build(warehouse: Path, folder: Folder, progress: Progress | None, started: 
         with connect_readonly(warehouse) as con:
             state = fingerprint(con)
             gone = folder.missing_sounds()
-            if folder.is_current(state) and not any(os.path.exists(path) for path in gone):
+            if folder.is_current(state) and not any(is_there(Path(path)) for path in gone):
                 return Built(0, folder.pages_before(), 0, 0, len(gone), time.perf_counter() - started, 0, 0.0)
             shown = contents.read(con)
         folder.begin()

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
+from warehouse import containers
+
 if TYPE_CHECKING:  # spares those who only read its import
     import numpy as np
     import polars as pl
@@ -88,8 +90,8 @@ def migration_sql(version: int) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
+    """Hex SHA-256 of the bytes of a file, or of a sound in a container."""
+    with containers.opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 import polars as pl
@@ -26,7 +28,9 @@ NEEDS: tuple[str, ...] = ()
 CODE_VERSION = 1
 BATCH = 250
 WORKERS = 4
+IN_HAND = 4096
 STREAMS_VERSION = 1  # of what makes read_by_streams say yes
+T = TypeVar("T")
 LISTING = "/listing"  # the item of the data set itself; no clip's name begins with a slash
 
 
@@ -46,7 +50,7 @@ def ingest_clips(warehouse: Path, listing: Listing, progress: Progress = silent)
     Continues an interrupted run; does nothing when the same content is already in.
     """
     with ThreadPoolExecutor(WORKERS) as pool:
-        hashes = dict(zip((entry.name for entry in listing.entries), pool.map(_file_hash, listing.entries), strict=True))
+        hashes = dict(zip((entry.name for entry in listing.entries), _mapped(pool, _file_hash, listing.entries), strict=True))
         content = content_sha256(listing, hashes)
         streamed = _streamed(warehouse, content, listing, pool)
         parameters: dict[str, object] = {"dataset": listing.name, "reader": listing.reader}
@@ -85,9 +89,24 @@ def ingest_clips(warehouse: Path, listing: Listing, progress: Progress = silent)
 
 def content_sha256(listing: Listing, hashes: dict[str, str | None]) -> str:
     """Hash over everything read from a data set: file contents (None: unreadable) by name, labels, folds, groups, rejected rows, classes."""
-    entries = [(entry.name, hashes[entry.name], entry.labels, entry.fold, entry.group) for entry in listing.entries]
+    entries = ([entry.name, hashes[entry.name], entry.labels, entry.fold, entry.group] for entry in listing.entries)
     rejected = [(item.item, item.reason) for item in listing.rejected]
-    return store.sha256_json([listing.reader, entries, rejected, listing.label_sets])
+    # The JSON of all in one list, of which no more than an entry is held.
+    digest = hashlib.sha256(f"[{_json(listing.reader)}, [".encode("utf-8", "surrogatepass"))
+    for number, entry in enumerate(entries):
+        digest.update(f"{', ' if number else ''}{_json(entry)}".encode("utf-8", "surrogatepass"))
+    digest.update(f"], {_json(rejected)}, {_json(listing.label_sets)}]".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def _mapped(pool: Executor, work: Callable[[Entry], T], entries: list[Entry]) -> Iterator[T]:
+    """What becomes of each entry, some in hand at a time: of millions the waiting work alone would take gigabytes."""
+    for start in range(0, len(entries), IN_HAND):
+        yield from pool.map(work, entries[start : start + IN_HAND])
 
 
 def _reason(rejected: Rejected) -> str:
@@ -110,7 +129,7 @@ def _streamed(warehouse: Path, content: str, listing: Listing, pool: Executor) -
         found = json.loads(kept.read_bytes())
         if found["version"] == version:
             return found["names"]
-    names = [entry.name for entry, by in zip(listing.entries, pool.map(_is_streamed, listing.entries), strict=True) if by]
+    names = [entry.name for entry, by in zip(listing.entries, _mapped(pool, _is_streamed, listing.entries), strict=True) if by]
     with contextlib.suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
         temporary = kept.with_suffix(".tmp")
