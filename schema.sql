@@ -1490,3 +1490,17 @@ COMMENT ON COLUMN v_tuning.sentence IS 'The same in words, as far as repeats agr
 ALTER TABLE description_score ADD COLUMN correlation DOUBLE;
 COMMENT ON COLUMN description_score.correlation IS 'Of rule and tuning, which predict responses: Spearman''s correlation of these with the activations on the held-out clips; NULL for other scorers, where either is constant, and in runs made before it was kept.';
 COMMENT ON COLUMN description_score.scorer IS 'How descriptions and clips are compared: captions (cosine of sentence embeddings of description and caption), audio (the same of the sound, by an audio-text network), judge (a language model''s rating of single clips), detection (which clips of the neuron''s whole range, near misses among them, a language model names), rule (what the measured rule predicts) or tuning (what the neuron''s tuning to known stimuli predicts of the sound, whatever its description says).';
+
+CREATE TABLE file_hash (
+    path VARCHAR PRIMARY KEY,
+    size_bytes BIGINT NOT NULL,
+    modified_ns BIGINT NOT NULL,
+    inode UBIGINT NOT NULL,
+    sha256 VARCHAR NOT NULL
+);
+COMMENT ON TABLE file_hash IS 'Hashes of sound files as they were when read: one whose size, time and inode are the same is not hashed again, unless asked for.';
+COMMENT ON COLUMN file_hash.path IS 'Absolute path of the file, or of the sound in a container.';
+COMMENT ON COLUMN file_hash.size_bytes IS 'Size of the file, or of the container.';
+COMMENT ON COLUMN file_hash.modified_ns IS 'When the file, or the container, was last modified, in nanoseconds since 1970; at least 3 s before it was hashed.';
+COMMENT ON COLUMN file_hash.inode IS 'Inode of the file, or of the container.';
+COMMENT ON COLUMN file_hash.sha256 IS 'SHA-256 of the file, or of the sound in the container.';
