@@ -90,6 +90,7 @@ def ingest(
         str | None,
         typer.Option(help="With `ratings`: folder or hub name of BERTScore's encoder, all-MiniLM-L6-v2 by default.", show_default=False),
     ] = None,
+    rehash: Annotated[bool, typer.Option("--rehash", help="Hash sound files again that look unchanged.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when anything failed.")] = False,
     warehouse: Warehouse = WAREHOUSE,
 ) -> None:
@@ -122,7 +123,7 @@ def ingest(
             "activations": given(dtype=dtype, precision=precision, top_k=top_k, device=device, batch=batch),
         }
         plan = make_study(table | given(stages=stages or None), "ingest")
-    if _ingest(warehouse, plan) and strict:
+    if _ingest(warehouse, plan.changed("clips", rehash=True) if rehash else plan) and strict:
         raise typer.Exit(1)
 
 

@@ -1529,3 +1529,17 @@ COMMENT ON COLUMN neuron_position.run_id IS 'Run of stage map.';
 COMMENT ON COLUMN neuron_position.neuron_id IS 'Neuron.';
 COMMENT ON COLUMN neuron_position.x IS 'To the right. Of a first map the greatest absolute coordinate is 1; a later one is scaled to the earlier.';
 COMMENT ON COLUMN neuron_position.y IS 'Upwards.';
+
+CREATE TABLE file_hash (
+    path VARCHAR PRIMARY KEY,
+    size_bytes BIGINT NOT NULL,
+    modified_ns BIGINT NOT NULL,
+    inode UBIGINT NOT NULL,
+    sha256 VARCHAR NOT NULL
+);
+COMMENT ON TABLE file_hash IS 'Hashes of sound files as they were when read: one whose size, time and inode are the same is not hashed again, unless asked for.';
+COMMENT ON COLUMN file_hash.path IS 'Absolute path of the file, or of the sound in a container.';
+COMMENT ON COLUMN file_hash.size_bytes IS 'Size of the file, or of the container.';
+COMMENT ON COLUMN file_hash.modified_ns IS 'When the file, or the container, was last modified, in nanoseconds since 1970; at least 3 s before it was hashed.';
+COMMENT ON COLUMN file_hash.inode IS 'Inode of the file, or of the container.';
+COMMENT ON COLUMN file_hash.sha256 IS 'SHA-256 of the file, or of the sound in the container.';

@@ -7,7 +7,7 @@ import difflib
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -94,6 +94,10 @@ class Study:
     def of(self, stage: str) -> Any:
         """Settings of a stage."""
         return self.settings[stage] if stage in self.settings else stages.load(stage).Settings()
+
+    def changed(self, stage: str, **values: Any) -> Study:
+        """The study with other settings of a stage."""
+        return replace(self, settings={**self.settings, stage: replace(self.of(stage), **values)})
 
     def planned(self) -> list[str]:
         """The stages to do, in order: clips first, and unless nothing else is named, activations."""

@@ -16,6 +16,7 @@ from PIL import Image
 
 from report.contents import Clip, Contents, Dataset, View
 from report.folder import Folder, replace
+from warehouse.containers import Unfit, decodable, is_there
 
 WIDTH, HEIGHT = 320, 96
 WINDOW_S = 0.046
@@ -56,9 +57,9 @@ def spectrogram_path(clip: Clip, view: View) -> str:
 
 
 def source_path(dataset: Dataset, clip: Clip) -> Path | None:
-    """The clip's sound file, if it is still there: in the data set's folder or its `audio/`."""
+    """The clip's sound, if it is still there: in the data set's folder or its `audio/`."""
     for folder in (Path(dataset.source), Path(dataset.source) / "audio"):
-        if (path := folder / clip.name).is_file():
+        if is_there(path := folder / clip.name):
             return path
     return None
 
@@ -136,7 +137,7 @@ class Media:
             try:
                 self._files[path] = future.result()
                 self.made += 1
-            except (sf.LibsndfileError, ValueError, EOFError) as error:
+            except (sf.LibsndfileError, Unfit, ValueError, EOFError) as error:
                 if stem not in self.missing:
                     self.missing[stem] = f"{self._places[stem][0][0].name} can no longer be read ({error})"
                     self.sources.append(str(source))
@@ -168,7 +169,7 @@ def _write(path: Path, make: Callable[[Path, Clip], bytes], source: Path, clip: 
 def mp3(source: Path, start_s: float = 0.0, length_s: float | None = None) -> bytes:
     """A sound file, or so many seconds of it, mixed to mono by the mean, as MP3 at its own rate or the nearest higher one MP3 has (48 kHz at most)."""
     encoded = io.BytesIO()
-    with sf.SoundFile(source) as file:
+    with sf.SoundFile(decodable(source)) as file:
         rate = next((r for r in MP3_RATES_HZ if r >= file.samplerate), MP3_RATES_HZ[-1])
         resampler = soxr.ResampleStream(file.samplerate, rate, 1, dtype="float32") if rate != file.samplerate else None
         left = None if length_s is None else round(length_s * file.samplerate)
@@ -192,7 +193,7 @@ def mp3(source: Path, start_s: float = 0.0, length_s: float | None = None) -> by
 
 def spectrogram_png(source: Path, clip: Clip, view: View) -> bytes:
     """What a network hears of a clip: `clip_s` seconds across, mel scale up to half the network's rate, from the loudest down to -70 dB."""
-    with sf.SoundFile(source) as file:
+    with sf.SoundFile(decodable(source)) as file:
         rate = file.samplerate
         file.seek(round(clip.start_s(view.clip_s) * rate))
         wave = file.read(round(view.clip_s * rate), dtype="float32", always_2d=True).mean(axis=1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from report.parts import charts, citing
 from report.parts.page import Press
 from report.parts.search_index import Index, Related
 from report.topics.topic import Known
+from warehouse.containers import is_there
 from warehouse.store import UserError, connect_readonly
 
 HERE = Path(__file__).parent
@@ -85,7 +85,7 @@ def _build(warehouse: Path, folder: Folder, all_clips: bool, progress: Progress 
     with connect_readonly(warehouse) as con:
         state = fingerprint(con, all_clips, related)
         gone = folder.missing_sounds()
-        if folder.is_current(state) and not any(os.path.exists(path) for path in gone):
+        if folder.is_current(state) and not any(is_there(Path(path)) for path in gone):
             pages, media_files = folder.before()
             now = time.perf_counter() - started
             return Built(0, len(pages), 0, 0, len(gone), now, 0, 0.0, len(media_files), sum(media_files), sum(pages))

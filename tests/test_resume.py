@@ -17,9 +17,12 @@ ROOT = Path(__file__).parent.parent
 
 
 def content(path, leave_out=None, runs="true"):
-    """Every table, as sorted rows without timestamps, and without the columns to leave out by table; of tables with runs, what is of these."""
+    """Every table, as sorted rows without timestamps, and without the columns to leave out by table; of tables with runs, what is of these. Left out is
+    file_hash, which says when files were seen."""
     with duckdb.connect(str(path), read_only=True) as con:
-        tables = [name for (name,) in con.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()]
+        tables = [
+            name for (name,) in con.execute("SELECT table_name FROM duckdb_tables() WHERE table_name <> 'file_hash' ORDER BY 1").fetchall()
+        ]
         result = {}
         for table in tables:
             columns = [name for (name,) in con.execute("SELECT column_name FROM duckdb_columns() WHERE table_name = ?", [table]).fetchall()]

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
+from warehouse import containers, locks
+
 if TYPE_CHECKING:  # spares those who only read its import
     import numpy as np
     import polars as pl
@@ -32,6 +34,9 @@ PATIENCE_S = 60.0
 # By process, a database in memory that a warehouse is attached to for a transaction: starting DuckDB takes several times as long as a small
 # commit. By process, because DuckDB's threads do not survive a fork; what a child finds of its parent's it must leave alone.
 _MEMORY: dict[int, duckdb.DuckDBPyConnection] = {}
+
+LOCAL = "put the warehouse on a local disk"
+_WARNED: set[str] = set()
 
 
 class UserError(Exception):
@@ -88,8 +93,8 @@ def migration_sql(version: int) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
+    """Hex SHA-256 of the bytes of a file, or of a sound in a container."""
+    with containers.opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -221,6 +226,9 @@ def writer(path: Path, command: str = "") -> Iterator[None]:
             lock.seek(0)
             holder = lock.read().strip() or "another process"
             raise UserError(f"{path} is being written by {holder}: wait for it to end, or stop it") from None
+        except OSError as error:
+            raise UserError(f"{path} cannot be locked ({error.strerror}): {LOCAL}") from None
+        _check_locks(path)
         lock.truncate(0)
         lock.write(f"process {os.getpid()} ({command or ' '.join(sys.argv)[:200]}, since {datetime.now():%Y-%m-%d %H:%M:%S})")
         lock.flush()
@@ -231,6 +239,23 @@ def writer(path: Path, command: str = "") -> Iterator[None]:
             yield
         finally:
             lock.truncate(0)
+
+
+def _check_locks(path: Path) -> None:
+    """Refuse a file system that would let a second writer in, and warn of one that might let in one on another machine."""
+    try:
+        honoured = locks.are_honoured(path.parent)
+    except OSError as error:
+        raise UserError(f"{path} cannot be locked ({error.strerror}): {LOCAL}") from None
+    kind = locks.shared(path)
+    if not honoured:
+        raise UserError(f"{path} lies where locks are not honoured{f', on {kind}' if kind else ''}, and two writers would ruin it: {LOCAL}")
+    if kind and str(path) not in _WARNED:
+        _WARNED.add(str(path))
+        print(
+            f"{path} lies on {kind}, where locks may not hold between machines: write from one machine at a time, or {LOCAL}",
+            file=sys.stderr,
+        )
 
 
 def _migrate(path: Path) -> None:

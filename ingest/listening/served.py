@@ -12,6 +12,7 @@ from ingest.listening.answers import Answer
 from ingest.listening.sounds import File, Sound, read_sounds
 from ingest.sounds.sound import SoundError, length_s
 from warehouse import store
+from warehouse.containers import is_there
 from warehouse.store import UserError
 
 if TYPE_CHECKING:  # a server starts without torch
@@ -137,7 +138,7 @@ class Ears:
             raise UserError(f"run {ear.run.run_id} heard no clip {clip}")
         [(name, source, sha256)] = rows
         # As the atlas finds a clip: in the folder of its data set, or in that folder's audio/.
-        paths = [path for folder in (Path(source), Path(source) / "audio") if (path := folder / name).is_file()]
+        paths = [path for folder in (Path(source), Path(source) / "audio") if is_there(path := folder / name)]
         if not paths or store.sha256_file(paths[0]) != sha256:
             raise UserError(f"clip {name} is no longer there as it was ingested, in {source}")
         return self._read(ear, File(name, paths[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from ingest.sounds.datasets import METADATA_ENDINGS
+from ingest.sounds.listing import AUDIO_ENDINGS
 from ingest.sounds.readers import read_dataset
 from ingest.sounds.sound import SoundError, fit, length_s, load
+from warehouse.containers import is_there
 from warehouse.store import UserError
 
 
@@ -64,7 +67,7 @@ def find_files(given: Iterable[Path], say: Callable[[str], None]) -> list[File]:
             for line in (*listing.notes, *(f"{item.item}: {item.reason}" for item in listing.rejected)):
                 say(f"{path}: {line}")
             files += [File(entry.name, entry.path) for entry in listing.entries]
-        elif path.is_file():
+        elif is_there(path):
             files.append(File(path.name, path))
         else:
             raise UserError(f"{path} is no regular file" if path.exists() else f"no file {path}: give sound files, or a folder of them")
@@ -76,8 +79,15 @@ def find_files(given: Iterable[Path], say: Callable[[str], None]) -> list[File]:
 
 
 def reader_of(folder: Path) -> str:
-    """The reader of a folder: audiofolder where there is its table, else folder."""
-    return "audiofolder" if any((folder / f"metadata.{ending}").exists() for ending in METADATA_ENDINGS) else "folder"
+    """The reader of a folder: audiofolder where there is its table; where there are no sound files, that of the containers there are; else folder."""
+    if any((folder / f"metadata.{ending}").exists() for ending in METADATA_ENDINGS):
+        return "audiofolder"
+    found = set[str]()
+    for _, _, names in os.walk(folder):
+        found |= {Path(name).suffix.lower() for name in names if not name.startswith(".")}
+        if found & AUDIO_ENDINGS:
+            return "folder"
+    return "webdataset" if ".tar" in found else "parquet" if ".parquet" in found else "folder"
 
 
 def read_sounds(

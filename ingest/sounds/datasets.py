@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from ingest.sounds.columns import label_columns, part_cells
+from ingest.sounds.columns import label_cells, label_columns, parted_cells
 from ingest.sounds.listing import (
     AUDIO_ENDINGS,
     GUESSED,
     OTHER_ENDINGS,
-    RESERVED,
     WHOLE_NUMBER,
     Gathered,
     Listing,
@@ -105,17 +104,13 @@ def read_audiofolder(source: Path, name: str | None = None, reading: Reading = G
     found = [(table, line, row) for table in tables for line, row in read_rows(table, required=("file_name",))]
     rows = [row for _, _, row in found if not isinstance(row, str)]
     columns = label_columns(rows, reading, notes)
-    part_cells(rows, columns, reading, notes)
+    parts = parted_cells(rows, columns, reading, notes)
     for table, line, row in found:
         gathered.table, gathered.below = table, "" if table.parent == source else f"{table.parent.name}/"
         if isinstance(row, str):
             gathered.reject(line, None, row)
             continue
-        if columns is None:
-            labels = {column: value for column, value in row.items() if column not in RESERVED}
-        else:
-            labels = {column: row.get(column) for column in columns}
-        gathered.add(line, row.get("file_name"), labels, row.get("fold"), row.get("group"))
+        gathered.add(line, row.get("file_name"), label_cells(row, columns, parts), row.get("fold"), row.get("group"))
     listed = {entry.name for entry in gathered.entries}
     if not gathered.rejected and (unlisted := sum(file not in listed for file in _sound_files(source))):
         notes.append(f"left out: {unlisted} sound files that the metadata does not list")
@@ -152,7 +147,10 @@ def read_folder(source: Path, name: str | None = None, reading: Reading = GUESSE
             else:
                 others[ending or "without ending"] += 1
     if not found:
-        raise UserError(f"folder {show(source)} holds no sound files (.wav, .flac, .mp3, ...): give one that holds a folder for each class")
+        raise UserError(
+            f"folder {show(source)} holds no sound files (.wav, .flac, .mp3, ...): give one that holds a folder for each class; "
+            "for .tar and .parquet files use readers webdataset and parquet"
+        )
     if others:
         kinds = ", ".join(f"{count} {show(ending, 20)}" for ending, count in others.most_common(5)) + (", ..." if len(others) > 5 else "")
         notes.append(f"left out: {others.total()} files that neither end nor begin like sounds ({kinds})")

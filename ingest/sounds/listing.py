@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -56,19 +56,25 @@ MAX_FOLD = 2**31 - 1
 WHOLE_NUMBER = re.compile(r"[0-9]{1,10}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A sound file that a data set lists. It exists, but nobody has decoded it yet.
 
-    `name` is the path relative to the audio folder with forward slashes, unique in the data set; `labels` are class names by label set,
-    without the sets in which the file has none; `fold` is the cross-validation fold; files sharing a `group` come from one recording.
+    `name` is the path relative to the audio `folder` with forward slashes, unique in the data set; `labels` are class names by label set,
+    without the sets in which the file has none, one dictionary for all files that have the same; `fold` is the cross-validation fold; files
+    sharing a `group` come from one recording.
     """
 
     name: str
-    path: Path
-    labels: dict[str, tuple[str, ...]]
+    folder: Path
+    labels: Mapping[str, tuple[str, ...]]
     fold: int | None
     group: str | None
+
+    @property
+    def path(self) -> Path:
+        """Where its sound is, for warehouse.containers to open."""
+        return self.folder / self.name
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,8 @@ class Linked(ValueError):
 class Gathered:
     """Collects entries and rejected items below one audio folder, checking everything metadata may get wrong."""
 
+    unit = "line"
+
     def __init__(self, table: Path | None, audio: Path) -> None:
         self.table = table
         self.audio = audio
@@ -130,6 +138,7 @@ class Gathered:
         self.rejected: list[Rejected] = []
         self.classes: dict[str, set[str]] = {}
         self.seen: dict[str, int | None] = {}
+        self.alike: dict[tuple, dict[str, tuple[str, ...]]] = {}
 
     def reject(self, line: int | None, file: object, reason: str, advice: str = "") -> None:
         """Record what cannot become an entry. The line number keeps items apart where a name is missing, repeated or cut."""
@@ -144,12 +153,13 @@ class Gathered:
     ) -> bool:
         """Add one file, or reject it; returns whether it became an entry. Label sets keep the order in which they are first named."""
         try:
-            name, path = self._locate(file)
+            name = self._locate(file)
             if name in self.seen:
-                raise ValueError(f"already listed in line {self.seen[name]}")
+                raise ValueError(f"already listed in {self.unit} {self.seen[name]}")
             labels = {_label_set(label_set): value for label_set, value in labels.items()}
             classes = {label_set: found for label_set, value in labels.items() if (found := _class_names(label_set, value))}
-            entry = Entry(name, path, classes, _fold(fold, folds), next(iter(_class_names("group", group)), None))
+            classes = self.alike.setdefault(tuple(classes.items()), classes)
+            entry = Entry(name, self.audio, classes, _fold(fold, folds), next(iter(_class_names("group", group)), None))
         except ValueError as error:
             self.reject(line, file, str(error), "copy the files there (cp -rL)" if isinstance(error, Linked) else "")
             return False
@@ -170,8 +180,8 @@ class Gathered:
                 label_sets[label_set] = sorted(classes, key=(lambda class_: (float(class_), class_)) if numbers else None)
         return Listing(name, reader, source, self.entries, self.rejected, label_sets, license_, tuple(notes))
 
-    def _locate(self, file: object) -> tuple[str, Path]:
-        """Find a listed file below the audio folder: its name with forward slashes and its path. Raises ValueError saying why not."""
+    def _locate(self, file: object) -> str:
+        """Find a listed file below the audio folder: its name, with forward slashes. Raises ValueError saying why not."""
         if file is None or file == "":
             raise ValueError("has no file name")
         if not isinstance(file, str):
@@ -197,7 +207,7 @@ class Gathered:
                 raise Linked("a symbolic link that leads out of the data set's folder")
             if not is_file:
                 raise ValueError("not a file")
-            return PurePosixPath(form).as_posix(), path
+            return PurePosixPath(form).as_posix()
         raise ValueError("file not found")
 
 

@@ -9,6 +9,7 @@ from ingest.sounds.attribute_sets import read_crema_d, read_gise_51, read_surge,
 from ingest.sounds.datasets import read_audiofolder, read_esc50, read_folder, read_starter
 from ingest.sounds.listing import GUESSED, Listing, Reading
 from ingest.sounds.metadata import show
+from ingest.sounds.shards import read_parquet, read_webdataset
 from ingest.sounds.task_sets import (
     read_gtzan,
     read_libricount,
@@ -42,12 +43,19 @@ def read_dataset(reader: str, source: Path, name: str | None = None, reading: Re
     return guessing(source, name, reading)
 
 
-GUESSING: dict[str, Callable[[Path, str | None, Reading], Listing]] = {"folder": read_folder, "audiofolder": read_audiofolder}
+GUESSING: dict[str, Callable[[Path, str | None, Reading], Listing]] = {
+    "folder": read_folder,
+    "audiofolder": read_audiofolder,
+    "parquet": read_parquet,
+    "webdataset": read_webdataset,
+}
 
 READERS: dict[str, Callable[[Path, str | None], Listing]] = {
     "esc50": read_esc50,
     "folder": read_folder,
     "audiofolder": read_audiofolder,
+    "parquet": read_parquet,
+    "webdataset": read_webdataset,
     "starter": read_starter,
     "nsynth": read_nsynth,
     "medley-solos-db": read_medley_solos_db,

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import re
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
 
 from ingest.sounds.streams import Opened, SoundError, Stream, streams
+from warehouse import containers
 
 MIN_RATE_HZ = 1_000
 MAX_RATE_HZ = 768_000
@@ -123,7 +125,7 @@ def measure_file(path: Path) -> dict[str, float | int | None]:
 def sought_amiss(path: Path) -> bool:
     """Whether a part of this file, sought by libsndfile, could not be had or could differ from that of the whole: MP3, and what has no seeking."""
     try:
-        with soundfile.SoundFile(os.fsencode(path) if os.name == "posix" else str(path)) as file:
+        with containers.opened(path) as raw, soundfile.SoundFile(_plain(path, raw)) as file:
             return file.format == "MP3" or not file.seekable()
     except (OSError, TypeError, ValueError, soundfile.SoundFileError):
         return False
@@ -134,7 +136,8 @@ def read_by_streams(path: Path) -> bool:
     try:
         found = streams(path)
         plain = [stream.samples for stream in found] if len(found) == 1 and found[0].endless else []
-        return bool(found) and plain != [soundfile.info(os.fsencode(path) if os.name == "posix" else str(path)).frames]
+        with containers.opened(path) as raw:
+            return bool(found) and plain != [soundfile.info(_plain(path, raw)).frames]
     except SoundError:
         return True
     except (OSError, TypeError, ValueError, soundfile.SoundFileError):
@@ -199,7 +202,7 @@ class _Sound:
         if not self.streams:
             yield self.file
         for stream in self.streams:
-            with open(self.path, "rb") as file, soundfile.SoundFile(Opened(file, stream)) as part:
+            with containers.opened(self.path) as file, soundfile.SoundFile(Opened(file, stream)) as part:
                 if (part.samplerate, part.channels) != (self.samplerate, self.channels):
                     raise SoundError(
                         f"joins sounds of {self.samplerate} Hz x {self.channels} and {part.samplerate} Hz x {part.channels} channels; "
@@ -212,45 +215,47 @@ class _Sound:
 def _opened(path: Path) -> Iterator[_Sound]:
     """Open a file that looks whole, turning whatever goes wrong, also later in the block, into SoundError."""
     try:
-        found = os.stat(path)
-        if not stat.S_ISREG(found.st_mode):
-            raise SoundError("not a file")
-        if found.st_size == 0:
+        raw = containers.opened(path)  # closed below
+        if not raw.read(1):
             raise SoundError("empty file (0 bytes)")
-        raw, parts = open(path, "rb"), streams(path)  # noqa: SIM115  # closed below
-        # A path in bytes also serves names that are not valid UTF-8.
-        plain = os.fsencode(path) if os.name == "posix" else str(path)
-        file = soundfile.SoundFile(Opened(raw, parts[0]) if parts else plain)
+        raw.seek(0)
+        parts = streams(path)
+        file = soundfile.SoundFile(Opened(raw, parts[0]) if parts else _plain(path, raw))
     except FileNotFoundError:
         raise SoundError("file not found") from None
     except PermissionError:
         raise SoundError("cannot be read: permission denied") from None
     except OSError as error:
-        raise SoundError(f"cannot be read: {error.strerror or error}") from None
+        raise SoundError(str(error) if isinstance(error, containers.Unfit) else f"cannot be read: {error.strerror or error}") from None
     except soundfile.LibsndfileError as error:
         raise SoundError(f"not audio that libsndfile can read: {_one_line(error.error_string)}") from None
     except (soundfile.SoundFileError, TypeError, ValueError) as error:
         raise SoundError(f"not audio that libsndfile can read: {_one_line(str(error))}") from None
     with raw, file:
         sound = _Sound(path, file, parts)
-        _check_header(sound)
+        _check_header(sound, raw)
         yield sound
 
 
-def _check_header(sound: _Sound) -> None:
+def _plain(path: Path, raw: BinaryIO) -> bytes | str | BinaryIO:
+    """What libsndfile is given of an opened file that it reads by itself: a path in bytes also serves names that are not valid UTF-8."""
+    return raw if isinstance(raw, io.BytesIO) else os.fsencode(path) if os.name == "posix" else str(path)
+
+
+def _check_header(sound: _Sound, raw: BinaryIO) -> None:
     """Refuse a file whose header shows that it cannot be used, before anything is read or allocated."""
     file = sound.file
     if not MIN_RATE_HZ <= file.samplerate <= MAX_RATE_HZ:
         raise SoundError(f"sample rate {file.samplerate} Hz is outside {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz")
     if file.frames == 0:
-        size = os.path.getsize(sound.path)
+        size = raw.seek(0, os.SEEK_END)
         raise SoundError("no samples" if size < 4096 else f"no samples, its header says, though it has {size} bytes; encode it again")
     if file.frames >= 1 << 62:
         raise SoundError("its header does not say how long it is, which libsndfile needs; encode it again")
     if not sound.endless and file.frames > MAX_DURATION_S * file.samplerate:
         raise SoundError(f"{file.frames / file.samplerate / 3600:.0f} hours long; the limit is {MAX_DURATION_S // 3600}")
     if file.format == "OGG":
-        if not _ogg_ends(sound.path):
+        if not _ogg_ends(raw):
             raise SoundError("truncated: the Ogg stream has no last page")
     elif file.format != "FLAC" and (short := SHORT_DATA.search(file.extra_info)):
         promised, present = int(short[1]), int(short[2])
@@ -258,11 +263,12 @@ def _check_header(sound: _Sound) -> None:
             raise SoundError(f"truncated: {present} of {promised} bytes of sound are there")
 
 
-def _ogg_ends(path: Path) -> bool:
+def _ogg_ends(raw: BinaryIO) -> bool:
     """Whether the last page of an Ogg file is marked as the stream's end (RFC 3533, section 6); True when no page is in reach."""
-    with open(path, "rb") as file:
-        file.seek(max(0, os.fstat(file.fileno()).st_size - 65536))  # the longest page has 65307 bytes
-        tail = file.read()
+    place = raw.tell()  # libsndfile's, where it reads this file
+    raw.seek(max(0, raw.seek(0, os.SEEK_END) - 65536))  # the longest page has 65307 bytes
+    tail = raw.read()
+    raw.seek(place)
     page = tail.rfind(b"OggS")
     return page < 0 or page + 5 >= len(tail) or bool(tail[page + 5] & 4)
 

@@ -6,6 +6,7 @@ may say that it holds nothing.
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
 import struct
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from warehouse import containers
 
 # Kilobits a second by bitrate index 1 to 14: MPEG-1 layers I, II, III; MPEG-2 and 2.5 layer I, layers II and III (ISO 11172-3, 13818-3).
 BITRATES = {
@@ -26,6 +29,7 @@ BITRATES = {
 LONGEST_SEARCH = 1 << 16  # bytes between two MPEG frames that are looked through for the next
 # Encoders differ in whether the header's own frame is counted.
 SPARE_FRAMES = 2
+Data = mmap.mmap | bytes
 # The length that an MP3 of unknown length is given: the lowest bitrate is 44 times below the highest, so that no guess falls short.
 STRETCH = 64
 
@@ -86,19 +90,26 @@ def streams(path: Path) -> list[Stream]:
 
     Raises OSError, and SoundError for a file of which only a part would be heard.
     """
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size < 64:
+    with containers.opened(path) as file:
+        if isinstance(file, io.BytesIO):
+            return _streams(file.getvalue())
+        if os.fstat(file.fileno()).st_size < 64:
             return []
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            begin = data[:4]
-            if begin == b"OggS":
-                return _parted(sorted(set(_ogg_begins(data))), size)
-            if begin == b"fLaC":
-                return _parted(sorted(set(_flac_begins(data))), size)
-            if begin in (b"RIFF", b"RF64"):
-                return _wav(data, size)
-            return _mpeg(data, size) if begin[:3] == b"ID3" or _mpeg_frame(data, 0) else []
+            return _streams(data)
+
+
+def _streams(data: Data) -> list[Stream]:
+    size, begin = len(data), data[:4]
+    if size < 64:
+        return []
+    if begin == b"OggS":
+        return _parted(sorted(set(_ogg_begins(data))), size)
+    if begin == b"fLaC":
+        return _parted(sorted(set(_flac_begins(data))), size)
+    if begin in (b"RIFF", b"RF64"):
+        return _wav(data, size)
+    return _mpeg(data, size) if begin[:3] == b"ID3" or _mpeg_frame(data, 0) else []
 
 
 def _parted(begins: list[int], size: int) -> list[Stream]:
@@ -106,7 +117,7 @@ def _parted(begins: list[int], size: int) -> list[Stream]:
     return [Stream(start, stop) for start, stop in zip(begins, [*begins[1:], size], strict=True)] if len(begins) > 1 else []
 
 
-def _ogg_begins(data: mmap.mmap) -> Iterator[int]:
+def _ogg_begins(data: Data) -> Iterator[int]:
     """Where Ogg streams begin that follow one another (RFC 3533): at a first page that comes after one that is none."""
     place, first = 0, False
     while 0 <= place <= len(data) - 27:
@@ -120,7 +131,7 @@ def _ogg_begins(data: mmap.mmap) -> Iterator[int]:
             place = data.find(b"OggS", place)
 
 
-def _flac_begins(data: mmap.mmap) -> Iterator[int]:
+def _flac_begins(data: Data) -> Iterator[int]:
     """Where FLAC streams begin: at the marker with the block STREAMINFO, of 34 bytes, behind it."""
     place = 0
     while place >= 0:
@@ -128,7 +139,7 @@ def _flac_begins(data: mmap.mmap) -> Iterator[int]:
         place = data.find(b"fLaC\0\0\0\x22", place + 42)
 
 
-def _wav(data: mmap.mmap, size: int) -> list[Stream]:
+def _wav(data: Data, size: int) -> list[Stream]:
     """The one stream of a WAV file whose header says that it holds no sound, though it does: all that follows."""
     place, form, long = 12, b"", 0
     while place + 8 <= size:
@@ -150,7 +161,7 @@ def _wav(data: mmap.mmap, size: int) -> list[Stream]:
     return []
 
 
-def _are_chunks(data: mmap.mmap, place: int, size: int) -> bool:
+def _are_chunks(data: Data, place: int, size: int) -> bool:
     """Whether nothing but chunks, or nothing but zeros, lies from a place on."""
     if not any(data[place : place + 4]):
         return not data[place:size].strip(b"\0")
@@ -162,7 +173,7 @@ def _are_chunks(data: mmap.mmap, place: int, size: int) -> bool:
     return place >= size - 8 and place <= size + 1
 
 
-def _mpeg_frame(data: mmap.mmap, place: int) -> tuple[int, int] | None:
+def _mpeg_frame(data: Data, place: int) -> tuple[int, int] | None:
     """Length in bytes and kind (version, layer and sampling rate, in bits) of the MPEG audio frame that begins here; None where none does."""
     if place + 4 > len(data) or data[place] != 0xFF or data[place + 1] & 0xE0 != 0xE0:
         return None
@@ -177,7 +188,7 @@ def _mpeg_frame(data: mmap.mmap, place: int) -> tuple[int, int] | None:
     return (72 if layer == 3 and version != 3 else 144) * bits // rate_hz + padding, (data[place + 1] & 0x1E) << 8 | rate
 
 
-def _mpeg_frames(data: mmap.mmap, size: int) -> Iterator[tuple[int, int]]:
+def _mpeg_frames(data: Data, size: int) -> Iterator[tuple[int, int]]:
     """First and last byte (exclusive) of every whole MPEG frame, tags and damage between them passed over."""
     place, kind = 0, None
     while place + 4 <= size:
@@ -202,7 +213,7 @@ def _mpeg_frames(data: mmap.mmap, size: int) -> Iterator[tuple[int, int]]:
             return
 
 
-def _next_frame(data: mmap.mmap, place: int, stop: int, kind: int | None) -> int:
+def _next_frame(data: Data, place: int, stop: int, kind: int | None) -> int:
     """Where the next frame, behind which there is another, or the next tag begins; -1 where there is none in reach."""
     tag = data.find(b"ID3", place, stop)
     while (place := data.find(b"\xff", place, stop if tag < 0 else tag)) >= 0:
@@ -215,7 +226,7 @@ def _next_frame(data: mmap.mmap, place: int, stop: int, kind: int | None) -> int
     return tag
 
 
-def _promised(data: mmap.mmap, place: int) -> int | None:
+def _promised(data: Data, place: int) -> int | None:
     """Frames that the Xing or Info header in this frame promises, 0 where it does not say; None for a frame of sound."""
     mono = data[place + 3] >> 6 == 3
     side = (17 if mono else 32) if data[place + 1] >> 3 & 3 == 3 else (9 if mono else 17)
@@ -226,7 +237,7 @@ def _promised(data: mmap.mmap, place: int) -> int | None:
     return None
 
 
-def _mpeg(data: mmap.mmap, size: int) -> list[Stream]:
+def _mpeg(data: Data, size: int) -> list[Stream]:
     """Streams of an MP3 file: each of those that begin with a Xing or Info header, and what has none. None where one header says what is there."""
     runs: list[tuple[int, list[int]]] = []  # frames promised, and where the header (or the first frame again) and the frames of sound begin
     ends: list[int] = []

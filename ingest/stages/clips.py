@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import math
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import duckdb
 import polars as pl
@@ -17,7 +20,7 @@ import soundfile
 from ingest.sounds.listing import Entry, Listing, Rejected
 from ingest.sounds.sound import MAX_SAMPLE, SoundError, measure_file, read_by_streams
 from ingest.stages import Context, Outcome, Progress, silent
-from warehouse import ledger, store
+from warehouse import containers, ledger, store
 
 STAGE = "clips"
 TITLE = "clips of {dataset}"
@@ -26,27 +29,33 @@ NEEDS: tuple[str, ...] = ()
 CODE_VERSION = 1
 BATCH = 250
 WORKERS = 4
+IN_HAND = 4096
+GRAIN_NS = 3_000_000_000
 STREAMS_VERSION = 1  # of what makes read_by_streams say yes
+T = TypeVar("T")
 LISTING = "/listing"  # the item of the data set itself; no clip's name begins with a slash
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Nothing to choose: every clip is decoded once, measured and hashed."""
+    """Every clip is decoded once, measured and hashed: a file whose size, time of change and inode are those of the last time is not hashed again,
+    unless `rehash` asks for it."""
+
+    rehash: bool = False
 
 
 def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
     """Bring the data set in."""
-    return ingest_clips(context.warehouse, context.listing, progress)
+    return ingest_clips(context.warehouse, context.listing, progress, rehash=settings.rehash)
 
 
-def ingest_clips(warehouse: Path, listing: Listing, progress: Progress = silent) -> Outcome:
+def ingest_clips(warehouse: Path, listing: Listing, progress: Progress = silent, *, rehash: bool = False) -> Outcome:
     """Bring a data set into the warehouse. A file that cannot be used becomes a failure row, the rest goes on.
 
     Continues an interrupted run; does nothing when the same content is already in.
     """
     with ThreadPoolExecutor(WORKERS) as pool:
-        hashes = dict(zip((entry.name for entry in listing.entries), pool.map(_file_hash, listing.entries), strict=True))
+        hashes = _hashes(warehouse, listing.entries, pool, rehash=rehash)
         content = content_sha256(listing, hashes)
         streamed = _streamed(warehouse, content, listing, pool)
         parameters: dict[str, object] = {"dataset": listing.name, "reader": listing.reader}
@@ -85,13 +94,72 @@ def ingest_clips(warehouse: Path, listing: Listing, progress: Progress = silent)
 
 def content_sha256(listing: Listing, hashes: dict[str, str | None]) -> str:
     """Hash over everything read from a data set: file contents (None: unreadable) by name, labels, folds, groups, rejected rows, classes."""
-    entries = [(entry.name, hashes[entry.name], entry.labels, entry.fold, entry.group) for entry in listing.entries]
+    entries = ([entry.name, hashes[entry.name], entry.labels, entry.fold, entry.group] for entry in listing.entries)
     rejected = [(item.item, item.reason) for item in listing.rejected]
-    return store.sha256_json([listing.reader, entries, rejected, listing.label_sets])
+    # The JSON of all in one list, of which no more than an entry is held.
+    digest = hashlib.sha256(f"[{_json(listing.reader)}, [".encode("utf-8", "surrogatepass"))
+    for number, entry in enumerate(entries):
+        digest.update(f"{', ' if number else ''}{_json(entry)}".encode("utf-8", "surrogatepass"))
+    digest.update(f"], {_json(rejected)}, {_json(listing.label_sets)}]".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def _mapped(pool: Executor, work: Callable[[Entry], T], entries: list[Entry]) -> Iterator[T]:
+    """What becomes of each entry, some in hand at a time: of millions the waiting work alone would take gigabytes."""
+    for start in range(0, len(entries), IN_HAND):
+        yield from pool.map(work, entries[start : start + IN_HAND])
 
 
 def _reason(rejected: Rejected) -> str:
     return f"{rejected.reason}; {rejected.advice}" if rejected.advice else rejected.reason
+
+
+def _hashes(warehouse: Path, entries: list[Entry], pool: Executor, *, rehash: bool) -> dict[str, str | None]:
+    """Hash of each file's content by name, None of one that cannot be read; known ones of files that have not changed since."""
+    began_ns = time.time_ns()
+    seen: dict[Path, tuple[int, int, int] | None] = {}
+    columns: dict[str, list] = {name: [] for name in ("path", "size_bytes", "modified_ns", "inode")}
+    for entry in entries:
+        path = entry.path.absolute()
+        state = _state(container[0] if (container := containers.container(path)) else path, seen)
+        for name, value in zip(columns, (str(path), *(state or (None, None, None))), strict=True):
+            columns[name].append(value)
+    types = {"path": pl.String, "size_bytes": pl.Int64, "modified_ns": pl.Int64, "inode": pl.UInt64}
+    files = pl.DataFrame(columns, schema=types).with_row_index("position")
+    known: list[str | None] = [None] * len(entries)
+    if not rehash:
+        with store.connect_readonly(warehouse) as con:
+            con.register("files", files)
+            query = """SELECT sha256 FROM files LEFT JOIN file_hash USING (path, size_bytes, modified_ns, inode) ORDER BY position"""
+            known = [sha256 for (sha256,) in con.execute(query).fetchall()]
+    pending = [position for position, sha256 in enumerate(known) if sha256 is None]
+    for position, sha256 in zip(pending, _mapped(pool, _file_hash, [entries[position] for position in pending]), strict=True):
+        known[position] = sha256
+    # A file that changes again within the grain of its file system's clock would look the same.
+    settled = (pl.col("modified_ns") < began_ns - GRAIN_NS) & pl.col("sha256").is_not_null()
+    new = files.with_columns(pl.Series("sha256", known, pl.String))[pending].filter(settled).drop("position")
+    if len(new):
+        with store.transaction(warehouse) as con:
+            con.register("new", new)
+            con.execute("INSERT OR REPLACE INTO file_hash BY NAME SELECT * FROM new")
+    return dict(zip((entry.name for entry in entries), known, strict=True))
+
+
+def _state(path: Path, seen: dict[Path, tuple[int, int, int] | None]) -> tuple[int, int, int] | None:
+    """Size, time of change and inode of a file, looked up once; None of one that is not there."""
+    if path not in seen:
+        if len(seen) > IN_HAND:  # of files, which are asked for once; the sounds of a container come together
+            seen.clear()
+        try:
+            found = path.stat()
+            seen[path] = (found.st_size, found.st_mtime_ns, found.st_ino)
+        except OSError:
+            seen[path] = None
+    return seen[path]
 
 
 def _file_hash(entry: Entry) -> str | None:
@@ -110,7 +178,7 @@ def _streamed(warehouse: Path, content: str, listing: Listing, pool: Executor) -
         found = json.loads(kept.read_bytes())
         if found["version"] == version:
             return found["names"]
-    names = [entry.name for entry, by in zip(listing.entries, pool.map(_is_streamed, listing.entries), strict=True) if by]
+    names = [entry.name for entry, by in zip(listing.entries, _mapped(pool, _is_streamed, listing.entries), strict=True) if by]
     with contextlib.suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
         temporary = kept.with_suffix(".tmp")

@@ -124,7 +124,7 @@ def read_recorded(warehouse: Path, run_id: int) -> Recorded:
         ).fetchall()
     drawn = any(row[2] is None for row in clips)
     if drawn:
-        entries = [Entry(row[1], Path(row[1]), {"": (str(label),)}, None, row[3]) for row, label in zip(clips, labels, strict=True)]
+        entries = [Entry(row[1], Path(), {"": (str(label),)}, None, row[3]) for row, label in zip(clips, labels, strict=True)]
         fold_of = grouped_folds(entries, FOLDS, FOLD_SEED)
         folds = np.array([fold_of[row[1]] for row in clips], dtype=np.int64)
     else:

@@ -234,5 +234,7 @@ def test_a_study_says_how_to_read(tmp_path: Path) -> None:
     said = {"reader": "audiofolder", "source": "s", "labels": ["a", "b"], "separator": ";", "splits": False}
     (choice,) = make_study({"dataset": [said]}, "study.toml").dataset
     assert choice.reading == Reading(("a", "b"), ";", False)
-    with pytest.raises(UserError, match="reader esc50 takes no labels, separator or splits: only folder, audiofolder guess these"):
+    with pytest.raises(
+        UserError, match="reader esc50 takes no labels, separator or splits: only folder, audiofolder, parquet, webdataset guess these"
+    ):
         read_dataset("esc50", tmp_path, reading=choice.reading)
