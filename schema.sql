@@ -938,7 +938,7 @@ COMMENT ON COLUMN meaning_clip.meaning IS 'Number within the neuron, as in meani
 COMMENT ON COLUMN meaning_clip.clip_id IS 'Clip.';
 COMMENT ON COLUMN unlearning.chosen_by IS 'How neurons were chosen: open (a noun of the description is a word of the class name), a method of dissection and its similarity function such as DB wpmi (class among the first three concepts), ICL, or random (as many as the way that chose most).';
 
--- Since version 6: runs beside each other, zero-shot classification, pairs of classes, concepts rated, word clouds, measured rules, near-copies, tuning, lists and votes.
+-- Since version 6: runs beside each other, zero-shot classification, pairs of classes, concepts rated, word clouds, measured rules, near-copies, tuning, lists and votes, maps.
 
 CREATE TABLE zero_shot (
     run_id INTEGER NOT NULL,
@@ -1511,3 +1511,42 @@ COMMENT ON COLUMN segment.sha256 IS 'SHA-256 of its values [reductions, neurons,
 COMMENT ON COLUMN segment.node IS 'Name of the machine.';
 COMMENT ON COLUMN segment.device IS 'cpu, or the kind of GPU.';
 COMMENT ON COLUMN segment.seconds IS 'Time taken.';
+
+CREATE TABLE neuron_map (
+    run_id INTEGER PRIMARY KEY,
+    clips INTEGER NOT NULL,
+    neurons INTEGER NOT NULL,
+    placed INTEGER NOT NULL,
+    unit DOUBLE NOT NULL,
+    divergence DOUBLE,
+    near_10 DOUBLE NOT NULL,
+    near_50 DOUBLE NOT NULL,
+    start_run_id INTEGER,
+    shared INTEGER,
+    moved DOUBLE
+);
+COMMENT ON TABLE neuron_map IS 'Maps of neurons: a plane on which those that answer alike lie together, and how well it keeps neighbours.';
+COMMENT ON COLUMN neuron_map.run_id IS 'Run of stage map.';
+COMMENT ON COLUMN neuron_map.clips IS 'Clips that correlations are over: all that the networks recorded.';
+COMMENT ON COLUMN neuron_map.neurons IS 'Channels and units recorded, of all networks on the map.';
+COMMENT ON COLUMN neuron_map.placed IS 'Those that have a place; the others are dead, constant, or not finite for some clip.';
+COMMENT ON COLUMN neuron_map.unit IS 'Length of 1 of neuron_position in the units of t-SNE, in which a later map goes on.';
+COMMENT ON COLUMN neuron_map.divergence IS 'Kullback-Leibler divergence that t-SNE ended with, nats; NULL for fewer than five neurons.';
+COMMENT ON COLUMN neuron_map.near_10 IS 'Of the 10 other neurons with the highest Pearson correlation the share that is among the 10 nearest on the map: mean over up to 500 drawn neurons; by chance 10 / (placed - 1).';
+COMMENT ON COLUMN neuron_map.near_50 IS 'The same among the 50 nearest on the map; by chance 50 / (placed - 1).';
+COMMENT ON COLUMN neuron_map.start_run_id IS 'Run of the earlier map that it was begun from and turned onto; NULL for a first map.';
+COMMENT ON COLUMN neuron_map.shared IS 'Neurons that both have.';
+COMMENT ON COLUMN neuron_map.moved IS 'Root of the mean squared distance of these between both maps, in the units of neuron_position.';
+
+CREATE TABLE neuron_position (
+    run_id INTEGER NOT NULL,
+    neuron_id INTEGER NOT NULL,
+    x DOUBLE NOT NULL,
+    y DOUBLE NOT NULL,
+    PRIMARY KEY (run_id, neuron_id)
+);
+COMMENT ON TABLE neuron_position IS 'Where neurons lie on a map; a map of several networks has the neurons of all.';
+COMMENT ON COLUMN neuron_position.run_id IS 'Run of stage map.';
+COMMENT ON COLUMN neuron_position.neuron_id IS 'Neuron.';
+COMMENT ON COLUMN neuron_position.x IS 'To the right. Of a first map the greatest absolute coordinate is 1; a later one is scaled to the earlier.';
+COMMENT ON COLUMN neuron_position.y IS 'Upwards.';

@@ -19,7 +19,7 @@ import polars as pl
 from warehouse import store
 
 Unit = TypeVar("Unit")
-PACKAGES = ("auricle", "duckdb", "numpy", "polars", "soundfile", "soxr", "torch", "transformers")
+PACKAGES = ("auricle", "duckdb", "numpy", "openTSNE", "polars", "soundfile", "soxr", "torch", "transformers")
 
 
 @dataclass(frozen=True)

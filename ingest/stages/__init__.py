@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 BUILT_IN = (
     "clips", "activations", "tuning", "probes", "zero_shot", "clusters", "interventions", "specificity", "specific_ablations", "captions", "properties",
-    "descriptions", "scores", "dissections", "polysemanticity", "ablations", "validation",
+    "descriptions", "scores", "dissections", "polysemanticity", "ablations", "map", "validation",
 )  # fmt: skip
 """In the order they are run in."""
 USUAL = BUILT_IN[:2]

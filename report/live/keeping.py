@@ -36,9 +36,26 @@ def _neuron(con: duckdb.DuckDBPyConnection, neuron_id: object) -> int:
     return number
 
 
+def _neurons(con: duckdb.DuckDBPyConnection, neurons: object) -> list[int]:
+    """One neuron, or those of a list without repeats, in its order."""
+    if not isinstance(neurons, list):
+        return [_neuron(con, neurons)]
+    if not neurons or not all(isinstance(neuron, int) and 0 <= neuron < 2**31 for neuron in neurons):
+        raise UserError("a list of neurons must hold their neuron_ids")
+    asked = list(dict.fromkeys(neurons))
+    rows = con.execute(
+        "SELECT neuron_id FROM neuron JOIN (SELECT unnest($asked::INTEGER[]) AS neuron_id) USING (neuron_id)", {"asked": asked}
+    )
+    known = {neuron_id for (neuron_id,) in rows.fetchall()}
+    for neuron in asked:
+        if neuron not in known:
+            raise UserError(f"there is no neuron {neuron}: give its neuron_id")
+    return asked
+
+
 def add(con: duckdb.DuckDBPyConnection, *, name: object, neuron: object, note: object = None) -> None:
-    """Put a neuron on a list, which is begun where there is none of that name; a note replaces the one before."""
-    title, number = _one_line(name, NAME, "the name of a list"), _neuron(con, neuron)
+    """Put a neuron, or several, on a list, which is begun where there is none of that name; a note replaces the one before."""
+    title, numbers = _one_line(name, NAME, "the name of a list"), _neurons(con, neuron)
     said = _one_line(note, NOTE, "a note") if note else None
     con.execute(
         """INSERT INTO neuron_list SELECT coalesce((SELECT max(neuron_list_id) FROM neuron_list), 0) + 1, $name, now()
@@ -46,8 +63,8 @@ def add(con: duckdb.DuckDBPyConnection, *, name: object, neuron: object, note: o
         {"name": title},
     )
     con.execute(
-        """INSERT OR REPLACE INTO listed_neuron SELECT neuron_list_id, $neuron, $note, now() FROM neuron_list WHERE name = $name""",
-        {"name": title, "neuron": number, "note": said},
+        """INSERT OR REPLACE INTO listed_neuron SELECT neuron_list_id, unnest($neurons), $note, now() FROM neuron_list WHERE name = $name""",
+        {"name": title, "neurons": numbers, "note": said},
     )
 
 

@@ -12,6 +12,7 @@ from report.topics.concepts import Concepts
 from report.topics.descriptions import Descriptions
 from report.topics.dissections import Dissections
 from report.topics.interventions import Interventions
+from report.topics.maps.map import Map
 from report.topics.polysemanticity import Polysemanticity
 from report.topics.probes import Probes
 from report.topics.profiles import Profiles
@@ -30,7 +31,7 @@ GROUP = "auricle.topics"
 """Entry points of packages: each names a subclass of Topic."""
 BUILT_IN: tuple[type[Topic], ...] = (
     Tuning, Receptive, Probes, ZeroShot, Clusters, Interventions, Captions, Descriptions, Trust, Rules, Concepts, Acoustics,
-    Polysemanticity, Dissections, Ablations, Specificity, SpecificAblations, Profiles, Sharing,
+    Polysemanticity, Dissections, Ablations, Specificity, SpecificAblations, Profiles, Sharing, Map,
 )  # fmt: skip
 """In the order in which pages' footers name their runs, and their parts stand where they share a place."""
 

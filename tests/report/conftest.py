@@ -9,6 +9,7 @@ import pytest
 import soundfile as sf
 
 from ingest.stages import Context, activations, clusters, probes
+from ingest.stages import map as mapping
 from report import site as atlas
 from tests.report import small_warehouse as small
 from tests.report.chromium import BINARY, Chromium
@@ -134,3 +135,28 @@ def described(tmp_path_factory) -> tuple[Path, Path, dict[str, int]]:
         runs = small.add_language(con, run, SCRIPT)
     atlas.build(root / "small.duckdb", root / "site")
     return root / "small.duckdb", root / "site", runs
+
+
+@pytest.fixture(scope="session")
+def mapped(tmp_path_factory) -> tuple[Path, Path, dict[int, tuple[float, float]]]:
+    """A warehouse of two networks that heard the same clips, described, clustered and mapped on one plane by the real stages, odd texts among all; its
+    site; the places of the neurons."""
+    root = tmp_path_factory.mktemp("mapped")
+    labels = ["dog", SCRIPT, "rain"]
+    clips = {f"clip-{i}.wav": {"category": [labels[i % 3]]} for i in range(12)}
+    (root / "sounds").mkdir()
+    for i, name in enumerate(clips):
+        sf.write(root / "sounds" / name, *sound(i))
+    warehouse = root / "small.duckdb"
+    with small.create(warehouse) as con:
+        dataset = small.add_dataset(con, "said", root / "sounds", clips, None)
+        small.add_network(con, "other net", dataset, [("only", 9, False)], CLIP_S, checkpoint="other")
+        run = small.add_network(con, "toy net", dataset, [("conv/1", 150, True), ("output", 4, False)], CLIP_S, ["Dog", SCRIPT, "b", "c"])
+        small.add_language(con, run, SCRIPT)
+    context = Context(warehouse, None, {"activations": activations.Settings(device="cpu")}.get, runs={"activations": run})
+    clusters.run(context, clusters.Settings())
+    made = mapping.run(context, mapping.Settings(together=True)).run.run_id
+    atlas.build(warehouse, root / "site")
+    with duckdb.connect(str(warehouse), read_only=True) as con:
+        found = con.execute("SELECT neuron_id, x, y FROM neuron_position WHERE run_id = ?", [made]).fetchall()
+    return warehouse, root / "site", {neuron_id: (x, y) for neuron_id, x, y in found}

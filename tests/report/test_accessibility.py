@@ -40,6 +40,7 @@ KINDS = {
         "index.html", "networks/toy-net/index.html", "networks/toy-net/conv-1/index.html", "networks/toy-net/conv-1/000[0-3].html",
         "concepts/index.html", "concepts/toy-net/loud.adjective.html", "unlearning/*.html", "datasets/*/clips/*.html", "cookbook.html",
     ),
+    "mapped": ("networks/toy-net/map.html", "networks/toy-net/index.html", "networks/toy-net/conv-1/0000.html"),
     "earlier": (
         "networks/*/index.html", "networks/*/logits/index.html", "networks/*/logits/0000.html", "datasets/*/classes/*/low.html", "cookbook.html",
     ),
@@ -67,7 +68,7 @@ def axe(browser):
 @pytest.fixture
 def site(request, tmp_path):
     """The site of a name in KINDS."""
-    if request.param in ("built", "clustered", "described"):
+    if request.param in ("built", "clustered", "described", "mapped"):
         return request.getfixturevalue(request.param)[1]
     if request.param == "rating":
         build_rating(request.getfixturevalue("described")[0], tmp_path, 3)
@@ -126,6 +127,18 @@ def test_what_search_finds_breaks_no_rule(site, browser, axe, dark):
     for typed, seen in (("low", "#hits button"), (" and nothing of the kind", "#hits .none")):
         chromium.type(typed)
         chromium.until(f"document.querySelector('{seen}') !== null")
+        assert violations(chromium, axe, {}) == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_map_that_is_worked_with_breaks_no_rule(mapped, browser, axe, dark):
+    for colour in ("class", "cluster", "precision"):
+        chromium = browser.fresh(1280, 900, dark)
+        chromium.open((mapped[1] / "networks/toy-net/map.html").resolve().as_uri() + f"#by={colour}&at={min(mapped[2])}")
+        chromium.js("document.getElementById('map').focus()")
+        for key in "n+l":
+            chromium.key(key)
+        chromium.until("document.getElementById('listed').open && document.querySelectorAll('#rows tbody tr').length > 0")
         assert violations(chromium, axe, {}) == []
 
 

@@ -282,6 +282,14 @@ def test_lists_and_votes_are_kept_in_the_warehouse(served):
     assert change(what="add", name=" low  ones ", neuron=1, note="<b>") == {"done": True}
     assert change(what="add", name="low ones", neuron=2) == {"done": True}
     assert "no neuron 9999" in change(what="add", name="low ones", neuron=9999)["error"]
+    assert "no neuron 9999" in change(what="add", name="low ones", neuron=[3, 9999])["error"]
+    assert "neuron_ids" in change(what="add", name="low ones", neuron=[3, "4"])["error"]
+    assert change(what="add", name="from the map", neuron=[3, 2, 3]) == {"done": True}
+    assert served.query(
+        "SELECT neuron_id FROM listed_neuron JOIN neuron_list USING (neuron_list_id) WHERE name = 'from the map' ORDER BY 1"
+    )["rows"] == [[2], [3]]
+    for neuron in (2, 3):
+        assert change(what="remove", name="from the map", neuron=neuron) == {"done": True}
     assert "1 to 200 characters" in change(what="add", name="", neuron=1)["error"]
     assert "no description" in change(what="vote", neuron=1, voter="me", fits=True)["error"]
     rows = served.query("SELECT name, neuron_id, note FROM listed_neuron JOIN neuron_list USING (neuron_list_id) ORDER BY 2")["rows"]

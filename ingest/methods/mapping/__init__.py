@@ -1,0 +1,1 @@
+"""Neurons as points of a plane, near where they answer alike."""
