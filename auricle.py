@@ -81,7 +81,7 @@ def ingest(
     warehouse: Warehouse = WAREHOUSE,
 ) -> None:
     """Bring sounds and networks into the warehouse. Interrupted work is continued, finished work is not done again."""
-    from ingest.study import given, of_flags, read_study
+    from ingest.study import check_study, given, of_flags, read_study
 
     if study == Path("ratings"):
         from ingest.stages.ratings import ingest_ratings
@@ -100,6 +100,8 @@ def ingest(
     recorded = given(dtype=dtype, precision=precision, top_k=top_k, device=device, batch=batch)
     data = given(reader=dataset, source=source, name=name)
     plan = read_study(study) if study else of_flags(data, network or (), heard, saes or (), recorded, stages)
+    if study and stages:
+        plan = check_study(replace(plan, stages=tuple(stages)), "ingest")
     if part:
         from ingest.cluster import measure_part
 
