@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install install-clap demo test test-fast test-vllm check bench
+.PHONY: install install-clap install-cluster demo test test-fast test-vllm test-cluster check bench
 
 install: .venv/installed
 
@@ -16,6 +16,9 @@ install: .venv/installed
 install-clap: install
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[clap]'
 	$(BIN)/pip install --quiet -c constraints.txt --no-deps msclap
+
+install-cluster: install
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[cluster]'
 
 demo: install
 	$(BIN)/auricle demo
@@ -44,6 +47,9 @@ $(SMOLLM2)/config.json: benchmarks/smollm2.py | $(VLLM)/installed
 
 test-vllm: $(VLLM)/installed $(SMOLLM2)/config.json
 	AURICLE_SMOLLM2=$(SMOLLM2) $(VLLM)/bin/python -m pytest -m vllm tests/test_vllm.py
+
+test-cluster: install-cluster
+	$(BIN)/python -m pytest tests/ingest/test_cluster.py
 
 check: install
 	$(BIN)/ruff check .

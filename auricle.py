@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,10 +32,7 @@ Warehouse = Annotated[
     ),
 ]
 PATH: dict[str, Any] = {"parser": store.given_path, "metavar": "PATH"}
-StudyFile = Annotated[
-    Path | None,
-    typer.Argument(parser=store.given_path, metavar="STUDY", help="A study file (TOML) in place of the flags.", show_default=False),
-]
+STUDY: dict[str, Any] = {"parser": store.given_path, "metavar": "STUDY", "show_default": False}
 WAREHOUSE = Path("warehouse/auricle.duckdb")
 SITE = Path("site")
 ERRORS = Bars(sys.stderr)
@@ -52,16 +50,10 @@ def demo(warehouse: Warehouse = WAREHOUSE, site: Annotated[Path, typer.Option(**
 
 @app.command()
 def ingest(
-    study: StudyFile = None,
-    file: Annotated[
-        Path | None,
-        typer.Argument(
-            parser=store.given_path, metavar="FILE", help="With `ratings` as the study: the answers of a rating page.", show_default=False
-        ),
-    ] = None,
+    study: Annotated[Path | None, typer.Argument(**STUDY, help="A study file (TOML) in place of the flags.")] = None,
+    file: Annotated[Path | None, typer.Argument(**STUDY | {"metavar": "FILE"}, help="With `ratings`: answers of a rating page.")] = None,
     network: Annotated[
-        list[str] | None,
-        typer.Option(help="A name of `auricle networks`, a model folder or hub name, or path/to/file.py:function; repeatable."),
+        list[str] | None, typer.Option(help="One of `auricle networks`, a folder or hub name, or FILE.py:function; repeatable.")
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="A reader of `auricle datasets`.")] = None,
     source: Annotated[Path | None, typer.Option(**PATH, help="Folder of the data set.")] = None,
@@ -76,14 +68,7 @@ def ingest(
     dtype: Annotated[str, typer.Option(help="Type of the stored matrices: auto, float16 or float32.")] = "auto",
     precision: Annotated[str, typer.Option(help="Precision of the forward pass: float32, bfloat16 or float16.")] = "float32",
     top_k: Annotated[int, typer.Option(help="Highest and lowest clips kept per neuron.")] = 20,
-    stages: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--stage",
-            help="Stage to do, see the README; clips and activations by default, repeatable.",
-            show_default=False,
-        ),
-    ] = None,
+    stages: Annotated[list[str] | None, typer.Option("--stage", help="Stage to do; clips and activations by default, repeatable.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     batch: Annotated[int | None, typer.Option(help="Clips per forward pass; by default 8, on a GPU 64.")] = None,
     bert_encoder: Annotated[
@@ -91,11 +76,13 @@ def ingest(
         typer.Option(help="With `ratings`: folder or hub name of BERTScore's encoder, all-MiniLM-L6-v2 by default.", show_default=False),
     ] = None,
     rehash: Annotated[bool, typer.Option("--rehash", help="Hash sound files again that look unchanged.")] = False,
+    cluster: Annotated[str | None, typer.Option(help="Address of a Ray cluster that measures activations.", show_default=False)] = None,
+    part: Annotated[str | None, typer.Option(help="K/N: measure this share of the segments only, for `merge`.", show_default=False)] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when anything failed.")] = False,
     warehouse: Warehouse = WAREHOUSE,
 ) -> None:
     """Bring sounds and networks into the warehouse. Interrupted work is continued, finished work is not done again."""
-    from ingest.study import given, make_study, read_study
+    from ingest.study import check_study, given, of_flags, read_study
 
     if study == Path("ratings"):
         from ingest.stages.ratings import ingest_ratings
@@ -108,29 +95,39 @@ def ingest(
         raise UserError("--bert-encoder goes with ratings: auricle ingest ratings FILE --bert-encoder FOLDER")
     if file:
         raise UserError(f"one study file at a time, not {file} as well")
-    if study:
-        if network or dataset or source:
-            raise UserError("a study file and flags for networks or data sets were given: use one of the two")
-        plan = read_study(study)
-    else:
-        if not dataset:
-            raise UserError("no data set is named: give --dataset and --source, or a study file")
-        heard = {"weights": weights, "clip_s": clip_s, "layers": layers or None, "positions": positions}
-        heard["saes"] = [{"file": file} for file in saes or ()]
-        table = {
-            "dataset": [given(reader=dataset, source=source, name=name)],
-            "network": [given(name=spec, **heard) for spec in network or []],
-            "activations": given(dtype=dtype, precision=precision, top_k=top_k, device=device, batch=batch),
-        }
-        plan = make_study(table | given(stages=stages or None), "ingest")
-    if _ingest(warehouse, plan.changed("clips", rehash=True) if rehash else plan) and strict:
+    if study and (network or dataset or source):
+        raise UserError("a study file and flags for networks or data sets were given: use one of the two")
+    heard = {"weights": weights, "clip_s": clip_s, "layers": layers or None, "positions": positions}
+    recorded = given(dtype=dtype, precision=precision, top_k=top_k, device=device, batch=batch)
+    data = given(reader=dataset, source=source, name=name)
+    plan = read_study(study) if study else of_flags(data, network or (), heard, saes or (), recorded, stages)
+    if study and stages:
+        plan = check_study(replace(plan, stages=tuple(stages)), "ingest")
+    if part:
+        from ingest.cluster import measure_part
+
+        return measure_part(warehouse, plan, part, Bars())
+    if _ingest(warehouse, plan.changed("clips", rehash=True) if rehash else plan, cluster) and strict:
         raise typer.Exit(1)
 
 
-def _ingest(warehouse: Path, study: Study) -> int:
+@app.command()
+def merge(study: Annotated[Path, typer.Argument(**STUDY, help="The study file of the parts.")], warehouse: Warehouse = WAREHOUSE) -> None:
+    """Finish activations whose segments `ingest --part` has measured, and measure none."""
+    from ingest.study import read_study
+
+    _ingest(warehouse, replace(read_study(study), stages=("activations",)), "parts")
+
+
+def _ingest(warehouse: Path, study: Study, cluster: str | None = None) -> int:
     from ingest.run import run_study
 
-    failures = run_study(warehouse, study, Bars())
+    spread = None
+    if cluster:
+        from ingest.cluster import over_ray, parts_only
+
+        spread = parts_only if cluster == "parts" else over_ray(cluster)
+    failures = run_study(warehouse, study, Bars(), spread)
     if failures:
         print(f'{failures} failures. List them: auricle query "SELECT stage, item, reason FROM failure" --warehouse {warehouse}')
     return failures
@@ -140,7 +137,7 @@ def _ingest(warehouse: Path, study: Study) -> int:
 def train(
     base: Annotated[str, typer.Argument(help="cnn, yamnet, whisper-tiny.en, ast or beats; or sae, a sparse autoencoder.")],
     way: Annotated[str, typer.Argument(help="scratch (cnn), frozen (a new classifier alone) or fine-tuned (all of it); of sae the layer.")],
-    study: StudyFile = None,
+    study: Annotated[Path | None, typer.Argument(**STUDY, help="A study file with the data set, in place of the flags.")] = None,
     dataset: Annotated[str | None, typer.Option(help="A reader of `auricle datasets`.")] = None,
     source: Annotated[Path | None, typer.Option(**PATH, help="Folder of the data set.")] = None,
     folds: Annotated[int | None, typer.Option(help="Draw so many folds; say the same in the study then.", show_default=False)] = None,

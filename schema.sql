@@ -1491,6 +1491,27 @@ ALTER TABLE description_score ADD COLUMN correlation DOUBLE;
 COMMENT ON COLUMN description_score.correlation IS 'Of rule and tuning, which predict responses: Spearman''s correlation of these with the activations on the held-out clips; NULL for other scorers, where either is constant, and in runs made before it was kept.';
 COMMENT ON COLUMN description_score.scorer IS 'How descriptions and clips are compared: captions (cosine of sentence embeddings of description and caption), audio (the same of the sound, by an audio-text network), judge (a language model''s rating of single clips), detection (which clips of the neuron''s whole range, near misses among them, a language model names), rule (what the measured rule predicts) or tuning (what the neuron''s tuning to known stimuli predicts of the sound, whatever its description says).';
 
+CREATE TABLE segment (
+    run_id INTEGER NOT NULL REFERENCES run (run_id),
+    segment INTEGER NOT NULL,
+    clips INTEGER NOT NULL,
+    attempt VARCHAR NOT NULL,
+    sha256 VARCHAR NOT NULL,
+    node VARCHAR NOT NULL,
+    device VARCHAR NOT NULL,
+    seconds DOUBLE NOT NULL,
+    PRIMARY KEY (run_id, segment)
+);
+COMMENT ON TABLE segment IS 'Segments of the clips that runs of stage activations measured, each by one process: who did it. Their values stand in activation_file''s matrices.';
+COMMENT ON COLUMN segment.run_id IS 'Run of stage activations.';
+COMMENT ON COLUMN segment.segment IS 'Which, from 0, in order of activation_clip.column_index.';
+COMMENT ON COLUMN segment.clips IS 'Its clips.';
+COMMENT ON COLUMN segment.attempt IS 'The attempt that counts, of those that were made at it.';
+COMMENT ON COLUMN segment.sha256 IS 'SHA-256 of its values [reductions, neurons, clips], a NumPy .npy file.';
+COMMENT ON COLUMN segment.node IS 'Name of the machine.';
+COMMENT ON COLUMN segment.device IS 'cpu, or the kind of GPU.';
+COMMENT ON COLUMN segment.seconds IS 'Time taken.';
+
 CREATE TABLE neuron_map (
     run_id INTEGER PRIMARY KEY,
     clips INTEGER NOT NULL,

@@ -26,7 +26,7 @@ from ingest.networks.registry import load_network
 from ingest.sounds.readers import read_dataset
 from ingest.sounds.sound import load
 from ingest.stages.extraction.recording import Recorder
-from ingest.stages.extraction.shards import SHARD_CLIPS, new_extremes
+from ingest.stages.extraction.segments import SEGMENT_CLIPS, new_extremes
 from warehouse import store
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +35,7 @@ BATCH, TURN, CLIPS, REPEATS = 8, 10, 2000, 3
 
 
 def paired_overhead(source: Path) -> dict:
-    """Bare forward passes against recorded ones, in turn over the same prepared batches: all reductions, courses, rankings, and the shards' values.
+    """Bare forward passes against recorded ones, in turn over the same prepared batches: all reductions, courses, rankings, and the segments' values.
 
     The clips run through once, as in an ingest: rankings start empty at the first batch, so the costly beginning is in the figure.
     """
@@ -49,7 +49,7 @@ def paired_overhead(source: Path) -> dict:
     for _ in range(REPEATS + 1):
         extremes = new_extremes(recorder, 20, BATCH)
         bare = recorded = 0.0
-        shard = torch.empty((2, SHARD_CLIPS, sum(layer.neurons for layer in network.layers)), dtype=torch.float16)
+        segment = torch.empty((2, SEGMENT_CLIPS, sum(layer.neurons for layer in network.layers)), dtype=torch.float16)
         for first in range(0, len(batches), TURN):
             turn = batches[first : first + TURN]
             start = time.perf_counter()
@@ -62,13 +62,13 @@ def paired_overhead(source: Path) -> dict:
                     network.forward(batch)
                     found = [recorder.batch.pop(layer.name) for layer in network.layers]
                     ids = torch.arange(number * BATCH, (number + 1) * BATCH)
-                    columns = slice(number * BATCH % SHARD_CLIPS, number * BATCH % SHARD_CLIPS + BATCH)
+                    columns = slice(number * BATCH % SEGMENT_CLIPS, number * BATCH % SEGMENT_CLIPS + BATCH)
                     row = 0
                     for part, extreme in zip(found, extremes, strict=True):
                         rows = slice(row, row + part.reductions["mean"].shape[1])
                         for index, values in enumerate(part.reductions.values()):
-                            shard[index, columns, rows] = values
-                        extreme.update(shard[0, columns, rows], ids, part.course)
+                            segment[index, columns, rows] = values
+                        extreme.update(segment[0, columns, rows], ids, part.course)
                         row = rows.stop
             recorded += time.perf_counter() - start
         ratios.append(recorded / bare)

@@ -41,7 +41,7 @@ from ingest.language.text_encoders import load_encoder
 from ingest.networks import audio_text, planted, registry  # noqa: F401
 from ingest.run import run_study
 from ingest.stages import clips
-from ingest.stages.extraction import shards
+from ingest.stages.extraction import segments
 from ingest.study import Study, make_study
 from report.site import build
 from tests.small import write_label_map, write_sounds
@@ -261,7 +261,7 @@ def main(wanted: int, folder: Path) -> None:
     """Undisturbed runs first, then rounds."""
     os.nice(19)
     torch.set_num_threads(1)
-    clips.BATCH, shards.SHARD_CLIPS = 13, 12
+    clips.BATCH, segments.SEGMENT_CLIPS = 13, 12
     folder.mkdir(parents=True, exist_ok=True)
     runs = Runs(folder)
     for name in stages.BUILT_IN:

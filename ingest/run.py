@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from warehouse.store import UserError
 
 if TYPE_CHECKING:
     from ingest.networks.network import Network
+    from ingest.stages.extraction.segments import Measure
 
 
 class Reporter(Protocol):
@@ -33,8 +34,9 @@ class Reporter(Protocol):
         """A stage begins; gives what to call as it advances."""
 
 
-def run_study(warehouse: Path, study: Study, reporter: Reporter) -> int:
-    """Run a study's stages as the warehouse's one writer; returns the number of failures its runs recorded."""
+def run_study(warehouse: Path, study: Study, reporter: Reporter, spread: Callable[[NetworkChoice], Measure] | None = None) -> int:
+    """Run a study's stages as the warehouse's one writer; returns the number of failures its runs recorded. `spread`: how segments of a network's
+    activations are measured elsewhere than in this process."""
     failures = 0
     planned = study.planned()
     with store.writer(warehouse):
@@ -44,7 +46,10 @@ def run_study(warehouse: Path, study: Study, reporter: Reporter) -> int:
             failures += _run(planned[0], heard, reporter)
             for choice in study.network if planned[1:] else ():
                 network = loaded(choice)
-                context = replace(heard, network=network, layers=choice.layers, positions=choice.positions, runs=dict(heard.runs))
+                context = replace(
+                    heard, network=network, layers=choice.layers, positions=choice.positions, runs=dict(heard.runs),
+                    measure=spread(choice) if spread else None,
+                )  # fmt: skip
                 failures += sum([_run(name, context, reporter) for name in planned[1:]])
     return failures
 

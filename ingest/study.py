@@ -6,7 +6,7 @@ import codecs
 import difflib
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
@@ -141,6 +141,17 @@ def make_study(table: Mapping[str, Any], where: str, folder: Path | None = None)
     values = {key: _parse(hints[key], table[key], f"{where}: {key}", base) for key in own if key in table}
     settings = {name: _parse(stages.load(name).Settings, table[name], f"{where}: {name}", base) for name in sections if name in table}
     return check_study(Study(**values, settings=settings), where)
+
+
+def of_flags(
+    dataset: Mapping[str, Any], networks: Sequence[str], heard: Mapping[str, Any], saes: Sequence[str], activations: Mapping[str, Any],
+    named: Sequence[str] | None,
+) -> Study:  # fmt: skip
+    """The study of one data set that a command line's flags describe; every network is `heard` alike, `named` are the stages."""
+    if "reader" not in dataset:
+        raise UserError("no data set is named: give --dataset and --source, or a study file")
+    network = [given(name=spec, **heard, saes=[{"file": file} for file in saes]) for spec in networks]
+    return make_study({"dataset": [dataset], "network": network, "activations": activations} | given(stages=named or None), "ingest")
 
 
 def check_study(study: Study, where: str) -> Study:

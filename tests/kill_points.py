@@ -17,12 +17,12 @@ import torch
 from ingest.networks import audio_text, registry  # noqa: F401  loaded before the fork, not after each
 from ingest.run import run_study
 from ingest.stages import activations, clips, clusters, interventions, probes  # noqa: F401
-from ingest.stages.extraction import shards
+from ingest.stages.extraction import segments
 from ingest.study import DatasetChoice, NetworkChoice, Study
 from tests.small import Silent, write_label_map, write_sounds
 from warehouse import ledger, store
 
-clips.BATCH, shards.SHARD_CLIPS = 13, 12
+clips.BATCH, segments.SEGMENT_CLIPS = 13, 12
 torch.set_num_threads(1)
 WORKERS = 2
 

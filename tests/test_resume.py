@@ -12,7 +12,7 @@ from warehouse.check import check
 
 pytestmark = pytest.mark.slow
 
-TIMES = {"started_at", "finished_at", "failed_at", "applied_at"}
+TIMES = {"started_at", "finished_at", "failed_at", "applied_at", "attempt", "seconds"}
 ROOT = Path(__file__).parent.parent
 
 

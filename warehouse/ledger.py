@@ -113,9 +113,14 @@ def finished(warehouse: Path, run_id: int, stage: str) -> tuple[str, dict[str, A
 
 def find(warehouse: Path, stage: str, *, parameters: dict[str, object], code_version: int, **inputs: Any) -> tuple[int, bool] | None:
     """Number of the run that `begin` would continue, and whether it is done; None when it would begin one."""
-    key = _hashes(stage, parameters, code_version, **inputs)[2]
+    run_key = key(stage, parameters=parameters, code_version=code_version, **inputs)
     with store.connect_readonly(warehouse) as con:
-        return con.execute("SELECT run_id, status = 'done' FROM run WHERE run_key = ?", [key]).fetchone()  # type: ignore[return-value]
+        return con.execute("SELECT run_id, status = 'done' FROM run WHERE run_key = ?", [run_key]).fetchone()  # type: ignore[return-value]
+
+
+def key(stage: str, *, parameters: dict[str, object], code_version: int, **inputs: Any) -> str:
+    """Key of the run that `begin` would begin or continue."""
+    return _hashes(stage, parameters, code_version, **inputs)[2]
 
 
 def _hashes(

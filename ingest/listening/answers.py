@@ -123,7 +123,7 @@ def keep(ear: Ear, folder: Path, name: str, reporter: Reporter) -> int:
     """Make a data set of a folder and record the ear's network over it, as an ingest of the folder with the settings of the ear's run; gives the number of
     failures."""
     from ingest.run import run_study
-    from ingest.stages.extraction.shards import Settings
+    from ingest.stages.extraction.segments import Settings
     from ingest.study import DatasetChoice, NetworkChoice, Study
 
     given = ear.run.parameters

@@ -18,7 +18,7 @@ from ingest.networks.network import Layer, Network, keep_freed_memory, pick_devi
 from ingest.networks.registry import BUILT_IN, load_network
 from ingest.stages import activations
 from ingest.stages.extraction.recording import Recorder, padding_parameter
-from ingest.stages.extraction.shards import shard_clips
+from ingest.stages.extraction.segments import segment_clips
 from warehouse import store
 from warehouse.store import UserError
 
@@ -135,13 +135,13 @@ class Ear:
                 ).fetchall()
             )
         itemsize = 2 if self.run.parameters.get("dtype") == "float16" else 4
-        shard = shard_clips(self.neurons * len(self.recorder.reductions) * itemsize)
+        segment = segment_clips(self.neurons * len(self.recorder.reductions) * itemsize)
         batches: list[list[int | None]] = []
         known = {at: columns[digest] for at, digest in by_sound.items() if digest in columns}
         for at, column in known.items():
-            first = column // shard * shard
+            first = column // segment * segment
             place = (column - first) % BATCH
-            size = min(BATCH, min(shard, self.run.clips - first) - (column - first - place))
+            size = min(BATCH, min(segment, self.run.clips - first) - (column - first - place))
             _free(batches, size, place)[place] = at
         for at in range(len(sounds)):
             if at not in known:

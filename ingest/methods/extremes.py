@@ -101,12 +101,17 @@ class Extremes:
         return ids.masked_fill(empty, -1).numpy(), values.masked_fill(empty, torch.nan).numpy()
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The state as arrays, for `restore`."""
+        """The state as arrays, for `merge`."""
         if self._waiting:
             self._rank()
         return {"keys": self.keys.numpy()} | ({} if self.courses is None else {"courses": self.courses.numpy()})
 
-    def restore(self, state: Mapping[str, np.ndarray], prefix: str = "") -> None:
-        """Take the state back from `arrays`, whose names may have got a prefix."""
-        self.keys = torch.from_numpy(state[f"{prefix}keys"])
-        self.courses = torch.from_numpy(state[f"{prefix}courses"]) if f"{prefix}courses" in state else None
+    def merge(self, state: Mapping[str, np.ndarray], prefix: str = "") -> None:
+        """Take in the state that `arrays` gave of other clips, whose names may have got a prefix. In whatever order states come in, the ranking
+        is the same: value and clip id order clips totally."""
+        if self._waiting:
+            self._rank()
+        self.keys, order = torch.cat([self.keys, torch.from_numpy(state[f"{prefix}keys"])], dim=2).topk(self.keys.shape[2], dim=2)
+        if self.courses is not None:
+            courses = torch.cat([self.courses, torch.from_numpy(state[f"{prefix}courses"])], dim=2)
+            self.courses = courses.gather(2, order[..., None].expand(*order.shape, courses.shape[3]))

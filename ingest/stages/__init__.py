@@ -48,7 +48,7 @@ class Outcome:
 class Context:
     """What a stage works on: a data set as listed, the settings of every stage by name, and after stage clips a network with the names of the
     layers that the study chose (None: all) and whether every position of these is a neuron; `runs` of the stages done so far by name;
-    `planned` names all that are done."""
+    `planned` names all that are done. `measure`: what has segments of activations measured elsewhere than in this process."""
 
     warehouse: Path
     listing: Listing
@@ -58,6 +58,7 @@ class Context:
     positions: bool = False
     runs: dict[str, int] = field(default_factory=dict)
     planned: tuple[str, ...] = ()
+    measure: Callable[..., Any] | None = None
 
     @property
     def dataset(self) -> str:

@@ -1,18 +1,22 @@
 """Stage `activations`: runs a network over the sounds once and keeps what its neurons did.
 
-Clips are taken in shards; each shard's values, and the state of the ranking with its courses, are written to files before the ledger row
-that makes them count. When all shards are in, `ingest.stages.extraction.layer_tables` turns them into one matrix a layer and the tables.
+Clips are taken in segments, each by itself (`ingest.stages.extraction.segments`): its values and ranking, with courses, are written to files
+before the ledger row that makes them count. When all are in, `ingest.stages.extraction.layer_tables` turns them into one matrix a layer and the
+tables.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 
 from ingest.networks import identity
@@ -21,7 +25,7 @@ from ingest.networks.registry import check_network
 from ingest.stages import Context, Outcome, Progress, silent
 from ingest.stages.extraction import layer_tables, stored_types
 from ingest.stages.extraction.recording import padding_parameter, takes_shares, windows_parameter
-from ingest.stages.extraction.shards import Extraction, Settings, remove_shards
+from ingest.stages.extraction.segments import LOST, Extraction, Measure, Plan, Segment, Settings
 from warehouse import ledger, store
 from warehouse.store import UserError
 
@@ -41,8 +45,8 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
     if not row[1]:
         raise UserError(f'data set {context.dataset} has no usable clip: `auricle query "SELECT item, reason FROM failure"` says why')
     return ingest_activations(
-        context.warehouse, context.network, context.dataset, row[0], context.paths, settings, layers=context.layers,
-        positions=context.positions, progress=progress, for_specificity="specificity" in context.planned,
+        context.warehouse, context.network, context.dataset, row[0], context.paths, settings, measure=context.measure or Extraction.measure,
+        progress=progress, layers=context.layers, positions=context.positions, for_specificity="specificity" in context.planned,
     )  # fmt: skip
 
 
@@ -68,7 +72,18 @@ def pick_layers(network: Network, names: Sequence[str] | None, positions: bool, 
     return chosen
 
 
-def ingest_activations(
+@dataclass(frozen=True)
+class Planned:
+    """A run to be done: its segments' plan, the layers recorded, and by what the ledger knows it. `by_layer`: types are chosen by layer."""
+
+    plan: Plan
+    layers: list[Layer]
+    parameters: dict[str, object]
+    inputs: dict[str, Any]
+    by_layer: bool
+
+
+def planned(
     warehouse: Path,
     network: Network,
     dataset: str,
@@ -78,26 +93,17 @@ def ingest_activations(
     *,
     layers: Sequence[str] | None = None,
     positions: bool = False,
-    progress: Progress = silent,
-    lost: bool = False,
     for_specificity: bool = False,
-) -> Outcome:
-    """Record a network over the data set version with that content. `paths` are its sound files by clip name.
-
-    Continues an interrupted run; does nothing when done. A clip that cannot be read any more, or on which the network puts out values that
-    are not finite, becomes a failure row; its column in the matrices is NaN where it has no value. `lost` says that a run was taken back because
-    float16 does not keep the values of some clips; `for_specificity` whether stage specificity follows, see Settings.
-    """
+) -> Planned:
+    """What recording a network over the data set version with that content takes. Writes nothing; every process of a run plans the same."""
     settings = settings or Settings()
     if positions and settings.shares:
         raise UserError("shares are those of a channel's positions: record them without positions")
     first = settings.token == "first"
     if positions and first:
         raise UserError("positions are a convolution's, and it has no first token: leave out positions, or token")
-    device = pick_device(settings.device)
     chosen = pick_layers(network, layers, positions, first)
-    keep_freed_memory()
-    identity.settle(warehouse, network)
+    known = identity.known_as(warehouse, network)[0]
     parameters: dict[str, object] = {
         "dataset": dataset,
         "network": network.name,
@@ -109,59 +115,119 @@ def ingest_activations(
         **windows_parameter(warehouse, dataset, content_sha256, paths, network.clip_s),
         **padding_parameter(warehouse, network, dataset, content_sha256),
     }
-    key: dict[str, Any] = {"code_version": CODE_VERSION, "dataset_sha256": content_sha256, "network_sha256": network.checkpoint_sha256}
+    inputs: dict[str, Any] = {"code_version": CODE_VERSION, "dataset_sha256": content_sha256, "network_sha256": known}
     if settings.shares is None:
-        settings = replace(settings, shares=not (positions or first) and takes_shares(warehouse, STAGE, parameters, key, for_specificity))
+        settings = replace(
+            settings, shares=not (positions or first) and takes_shares(warehouse, STAGE, parameters, inputs, for_specificity)
+        )
         parameters |= settings.parameters()
-    if by_layer := settings.dtype == "auto" and (lost or stored_types.is_by_layer(warehouse, STAGE, parameters, key)):
+    folder = _segment_folder(store.activation_folder(warehouse), ledger.key(STAGE, parameters=parameters, **inputs))
+    if by_layer := settings.dtype == "auto" and (
+        (folder / LOST).exists() or stored_types.is_by_layer(warehouse, STAGE, parameters, inputs)
+    ):
         parameters["dtype"] = "auto"
-    if not (ledger.find(warehouse, STAGE, parameters=parameters, **key) or (0, False))[1]:
+        folder = _segment_folder(store.activation_folder(warehouse), ledger.key(STAGE, parameters=parameters, **inputs))
+    with store.connect_readonly(warehouse) as con:
+        clips = con.execute(
+            "SELECT clip_id, clip.name FROM clip JOIN dataset USING (dataset_id) WHERE dataset.name = ? AND content_sha256 = ? ORDER BY clip_id",
+            [dataset, content_sha256],
+        ).fetchall()
+    dtype = "float32" if by_layer else str(parameters["dtype"])
+    plan = Plan(network.checkpoint_sha256, tuple(layer.name for layer in chosen), positions, settings, dtype, tuple(clips), paths, folder)
+    return Planned(plan, chosen, parameters, inputs, by_layer)
+
+
+def ingest_activations(
+    warehouse: Path,
+    network: Network,
+    dataset: str,
+    content_sha256: str,
+    paths: dict[str, Path],
+    settings: Settings | None = None,
+    *,
+    measure: Measure = Extraction.measure,
+    progress: Progress = silent,
+    **options: Any,
+) -> Outcome:
+    """Record a network over the data set version with that content. `paths` are its sound files by clip name, `options` those of `planned`, and
+    `measure` measures segments.
+
+    Continues an interrupted run; does nothing when done. A clip that cannot be read any more, or on which the network puts out values that
+    are not finite, becomes a failure row; its column in the matrices is NaN where it has no value.
+    """
+    work = planned(warehouse, network, dataset, content_sha256, paths, settings, **options)
+    plan, chosen = work.plan, work.layers
+    keep_freed_memory()
+    identity.settle(warehouse, network)
+    if not (ledger.find(warehouse, STAGE, parameters=work.parameters, **work.inputs) or (0, False))[1]:
         check_network(network, network.name)
+    device = pick_device(plan.settings.device)
     where = device if device == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})"
-    run = _why_another(ledger.begin(warehouse, STAGE, parameters=parameters, device=where, **key), network)
+    run = _why_another(ledger.begin(warehouse, STAGE, parameters=work.parameters, device=where, **work.inputs), network)
     done = run.done()
     folder = store.run_folder(warehouse, run.run_id, continued=bool(done) and not run.finished)
     if run.finished:
-        remove_shards(folder)
+        _remove_segments(work, folder)
         return Outcome(run, 0, run.failures())
     folder.mkdir(parents=True, exist_ok=True)
-    if "network" not in done or settings.dtype != "auto":
-        stored_types.watch(folder, settings.dtype == "auto")
+    if "network" not in done or plan.settings.dtype != "auto":
+        stored_types.watch(folder, plan.settings.dtype == "auto")
     if "network" not in done:
         identity.record(folder, network)
         with run.commit(["network"]) as con:
-            layer_tables.register_network(con, network, chosen, positions=positions)
-            con.execute(
-                """INSERT INTO activation_clip
-                SELECT ?, row_number() OVER (ORDER BY clip_id) - 1, clip_id
-                FROM clip JOIN dataset USING (dataset_id) WHERE dataset.name = ? AND content_sha256 = ?""",
-                [run.run_id, dataset, content_sha256],
-            )
-    dtype = "float32" if by_layer else str(parameters["dtype"])
-    extraction = Extraction(run, network, chosen, positions, settings, dtype, paths, folder, device)
+            columns = pl.DataFrame({"column_index": range(len(plan.clips)), "clip_id": [clip_id for clip_id, _ in plan.clips]})
+            store.insert(con, "activation_clip", columns.with_columns(pl.lit(run.run_id).alias("run_id")))
+            layer_tables.register_network(con, network, chosen, positions=plan.positions)
+    extraction = Extraction(plan, network)
     try:
-        worked = extraction.run_shards(done, progress)
+        segments, worked = _measured(run, extraction, done, measure, progress)
     except stored_types.Lost:
-        ledger.forget(run, ["activation_clip"])
+        ledger.forget(run, ["activation_clip", "segment"])
         shutil.rmtree(folder)
         return ingest_activations(
-            warehouse,
-            network,
-            dataset,
-            content_sha256,
-            paths,
-            settings,
-            layers=layers,
-            positions=positions,
-            progress=progress,
-            lost=True,
+            warehouse, network, dataset, content_sha256, paths, settings, measure=measure, progress=progress, **options
         )
     worked += layer_tables.finish_layers(
-        run, network, chosen, extraction.top_k, folder, extraction.shard_files(), extraction.recorder.reductions, progress, by_layer
-    )
+        run, network, chosen, plan.top_k, folder, [segment.values(plan.folder) for segment in segments],
+        [] if plan.positions else [segment.ranking(plan.folder) for segment in segments], extraction.recorder.reductions, progress, work.by_layer,
+    )  # fmt: skip
     run.finish()
-    remove_shards(folder)
-    return Outcome(stored_types.said(run) if by_layer and worked else run, worked, run.failures())
+    _remove_segments(work, folder)
+    return Outcome(stored_types.said(run) if work.by_layer and worked else run, worked, run.failures())
+
+
+def _measured(run: ledger.Run, extraction: Extraction, done: set[str], measure: Measure, progress: Progress) -> tuple[list[Segment], int]:
+    """All segments of a run in order, those that nobody has measured yet measured now, and how many were committed now."""
+    with store.connect_readonly(run.warehouse) as con:
+        counted = dict(con.execute("SELECT segment, attempt FROM segment WHERE run_id = ?", [run.run_id]).fetchall())
+    whole = extraction.finished(counted)
+    extraction.sweep(whole.values())
+    extraction.check_space()
+    pending = [number for number in range(len(extraction.segments)) if number not in whole]
+    worked = 0
+    with contextlib.closing(measure(extraction, pending, progress)) if pending else contextlib.nullcontext(()) as measured:
+        for segment in itertools.chain(list(whole.values()), measured):
+            whole[segment.segment] = segment
+            if segment.item not in done:
+                row = {name: getattr(segment, name) for name in ("segment", "clips", "attempt", "sha256", "node", "device", "seconds")}
+                run.record([segment.item], {"segment": pl.DataFrame([row])}, segment.failures)
+                worked += 1
+    return [whole[number] for number in range(len(extraction.segments))], worked
+
+
+def _segment_folder(beside: Path, key: str) -> Path:
+    """Folder of the segments of a run of that key, until it is finished, in that of a warehouse's activations."""
+    return beside / f"segments-{key[:16]}"
+
+
+def _remove_segments(work: Planned, folder: Path) -> None:
+    """Delete what a finished run was put together from, and the attempt that was lost before it, and what runs of earlier versions left."""
+    lost = {**work.parameters, "dtype": "float16"}
+    for key in {ledger.key(STAGE, parameters=parameters, **work.inputs) for parameters in (work.parameters, lost)}:
+        shutil.rmtree(_segment_folder(work.plan.folder.parent, key), ignore_errors=True)
+    for pattern in ("shard-*", "state-*", "*.tmp"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def _why_another(run: ledger.Run, network: Network) -> ledger.Run:

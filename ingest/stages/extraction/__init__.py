@@ -1,1 +1,1 @@
-"""What stage activations is made of: recording outputs, shards of clips, types of the stored values, tables of a layer."""
+"""What stage activations is made of: recording outputs, segments of clips, types of the stored values, tables of a layer."""

@@ -1,4 +1,4 @@
-"""The rows of networks and layers, and, from a run's shards, one matrix a layer and reduction with the tables that summarise it."""
+"""The rows of networks and layers, and, from a run's segments, one matrix a layer and reduction with the tables that summarise it."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ def finish_layers(
     layers: list[Layer],
     top_k: int,
     folder: Path,
-    shards: list[Path],
+    segments: list[Path],
+    rankings: list[Path],
     reductions: tuple[str, ...],
     progress: Progress = silent,
     by_layer: bool = False,
 ) -> int:
     """Write the matrices and tables of every layer, then the neighbours; returns the units of work done now. `by_layer`: as float16 those of
-    the layers whose values all survive that."""
+    the layers whose values all survive that. `segments` are files of values in column order, `rankings` those of their rankings, if any."""
     done = run.done()
     positions = reductions == ("window_mean",)
     with store.connect_readonly(run.warehouse) as con:
@@ -46,7 +47,6 @@ def finish_layers(
         )
         labels = label_sets(con, run.run_id)
     clip_ids = clip_ids.reshape(-1).astype(np.int64)
-    state = sorted(folder.glob("state-*.npz"))
     worked, row = 0, 0
     for number, (layer, (layer_id, neuron_ids)) in enumerate(zip(layers, records, strict=True)):
         item = f"layer {layer_id}"
@@ -54,12 +54,12 @@ def finish_layers(
             tables: dict[str, list[pl.DataFrame]] = {}
             by_position = positions and layer.is_map
             fits = by_layer and not any(
-                lost_in_float16(torch.from_numpy(assemble(shards, index, row, len(neuron_ids))).T, positions=by_position)
+                lost_in_float16(torch.from_numpy(assemble(segments, index, row, len(neuron_ids))).T, positions=by_position)
                 for index in range(len(reductions))
             )
             # The mean over windows is all there is of single units.
             for index, reduction in enumerate(("mean",) if positions and not by_position else reductions):
-                matrix = assemble(shards, index, row, len(neuron_ids))
+                matrix = assemble(segments, index, row, len(neuron_ids))
                 matrix = matrix.astype(np.float16) if fits else matrix
                 path = folder / f"{layer_id:04d}-{re.sub(r'[^A-Za-z0-9]+', '-', layer.name)[:60]}.{reduction}.npy"
                 digest = store.save_array(path, matrix)
@@ -73,11 +73,12 @@ def finish_layers(
                 }
                 found = {"activation_file": pl.DataFrame([file_row]), "activation_summary": summary(matrix, neuron_ids)}
                 if reduction != "active":  # by how often a neuron is active nothing is ranked
-                    steps = course_steps(network, layer) if reduction == "mean" and state else 1
+                    steps = course_steps(network, layer) if reduction == "mean" and rankings else 1
                     extremes = Extremes(len(neuron_ids), top_k, steps, CHUNK_CLIPS)
-                    if reduction in ("mean", "cls") and state:
-                        with np.load(state[-1]) as arrays:
-                            extremes.restore(arrays, f"{number}.")
+                    if reduction in ("mean", "cls") and rankings:
+                        for ranking_file in rankings:
+                            with np.load(ranking_file) as arrays:
+                                extremes.merge(arrays, f"{number}.")
                     else:
                         for start in range(0, len(clip_ids), CHUNK_CLIPS):
                             part = slice(start, start + CHUNK_CLIPS)
@@ -99,23 +100,22 @@ def register_network(con: duckdb.DuckDBPyConnection, network: Network, layers: l
     """Write the rows of a network, its layers and neurons, where they are not there yet."""
     key = [network.name, network.checkpoint_sha256, network.clip_s]
     query = "SELECT network_id FROM network WHERE name = ? AND checkpoint_sha256 = ? AND clip_s = ?"
-    if not con.execute(query, key).fetchone():
+    if not con.execute(query, key).fetchall():
         names = json.dumps(network.output_names, ensure_ascii=False) if network.output_names else None
         con.execute(
             "INSERT INTO network SELECT coalesce(max(network_id), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM network",
             [network.name, network.family, network.checkpoint_sha256, network.sample_rate_hz, network.clip_s, network.window_s,
              network.window_hop_s, names, network.note],
         )  # fmt: skip
-    row = con.execute(query, key).fetchone()
-    assert row
+    [(network_id,)] = con.execute(query, key).fetchall()
     for layer in layers if positions else network.layers:
         by_position = positions and layer.is_map
         kind = "position" if by_position else "unit" if layer.axes.endswith("unit") else "channel"
-        if con.execute("SELECT 1 FROM layer WHERE network_id = ? AND name = ? AND kind = ?", [row[0], layer.name, kind]).fetchone():
+        if con.execute("SELECT 1 FROM layer WHERE network_id = ? AND name = ? AND kind = ?", [network_id, layer.name, kind]).fetchall():
             continue
         con.execute(
             "INSERT INTO layer SELECT coalesce(max(layer_id), 0) + 1, ?, ?, ?, ?, ?, ?, ? FROM layer",
-            [row[0], layer.name, network.layers.index(layer), layer.module, kind, json.dumps(layer.shape), layer.non_negative],
+            [network_id, layer.name, network.layers.index(layer), layer.module, kind, json.dumps(layer.shape), layer.non_negative],
         )
         index = np.arange(int(np.prod(layer.shape)) if by_position else layer.neurons, dtype=np.int32)
         unit, time, frequency = np.unravel_index(index, layer.shape) if by_position else (index, None, None)
@@ -167,9 +167,9 @@ def label_sets(con: duckdb.DuckDBPyConnection, run_id: int) -> list[tuple[np.nda
     return result
 
 
-def assemble(shards: list[Path], reduction: int, row: int, neurons: int) -> np.ndarray:
-    """A layer's matrix [neurons, clips] from all shards."""
-    return np.concatenate([np.load(shard, mmap_mode="r")[reduction, row : row + neurons] for shard in shards], axis=1)
+def assemble(segments: list[Path], reduction: int, row: int, neurons: int) -> np.ndarray:
+    """A layer's matrix [neurons, clips] from all segments."""
+    return np.concatenate([np.load(segment, mmap_mode="r")[reduction, row : row + neurons] for segment in segments], axis=1)
 
 
 def summary(matrix: np.ndarray, neuron_ids: np.ndarray) -> pl.DataFrame:

@@ -289,7 +289,7 @@ class Batch:
     failures: list[tuple[str, str]]
 
 
-def collect(clips: list[tuple[int, str]], results: list[tuple[np.ndarray, float] | str]) -> Batch:
+def collect(clips: Sequence[tuple[int, str]], results: list[tuple[np.ndarray, float] | str]) -> Batch:
     """Stack what was loaded and list what was not."""
     read = [(position, result) for position, result in enumerate(results) if not isinstance(result, str)]
     failures = [(clip[1], result) for clip, result in zip(clips, results, strict=True) if isinstance(result, str)]

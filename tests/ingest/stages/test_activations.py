@@ -14,7 +14,7 @@ from ingest.sounds.readers import read_dataset
 from ingest.sounds.sound import load
 from ingest.stages import activations, clips
 from ingest.stages.activations import Settings
-from ingest.stages.extraction import shards
+from ingest.stages.extraction import segments
 from ingest.stages.extraction.recording import Recorder, course_weights
 from tests.small import CLIP_S, RATE, small_network, spectrogram, write_sounds
 from warehouse import ledger, store
@@ -39,11 +39,11 @@ def ingest(warehouse, sounds, settings=None, network=None, **options):
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("activations")
     sounds = write_sounds(folder / "sounds")
-    saved, shards.SHARD_CLIPS = shards.SHARD_CLIPS, 8  # several shards, ending within the data set
+    saved, segments.SEGMENT_CLIPS = segments.SEGMENT_CLIPS, 8  # several segments, ending within the data set
     try:
         ingest(folder / "w.duckdb", sounds)
     finally:
-        shards.SHARD_CLIPS = saved
+        segments.SEGMENT_CLIPS = saved
     con = duckdb.connect(str(folder / "w.duckdb"), read_only=True)
     yield con, folder
     con.close()
@@ -180,7 +180,7 @@ def test_again_does_nothing_and_a_changed_parameter_says_why(tmp_path):
     (sounds / "low" / "000.wav").unlink()
     assert "the data set's content changed" in ingest(tmp_path / "w.duckdb", sounds).run.why
     assert list(check(tmp_path / "w.duckdb")) == []
-    assert not list(tmp_path.rglob("shard-*")) + list(tmp_path.rglob("state-*"))
+    assert not list(tmp_path.rglob("segment*"))
 
 
 @pytest.mark.slow
@@ -324,7 +324,7 @@ class Levels(torch.nn.Module):
 
 def test_the_layers_named_are_those_stored_as_float32(tmp_path, monkeypatch):
     """Over the first clips `level` moves less than float16 tells apart, over all of them more: what is said is said of all of them."""
-    monkeypatch.setattr(shards, "SHARD_CLIPS", 8)
+    monkeypatch.setattr(segments, "SEGMENT_CLIPS", 8)
     (tmp_path / "sounds").mkdir()
     for number in range(16):
         loud = 0.1 + 1e-5 * number if number < 8 else 0.05 * number

@@ -1,0 +1,345 @@
+"""Runs a network over a run's clips a segment at a time, into files that a killed run goes on from, without opening a warehouse.
+
+A segment is measured by one process, by itself, and the same whoever does it: values and ranking of its clips in files whose names nobody else
+uses, and last of all a record of what was done. It counts when the one who writes the warehouse has committed its row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from ingest.methods.extremes import Extremes
+from ingest.networks.network import Network, course_steps, pick_device
+from ingest.sounds.sound import SoundError, load
+from ingest.stages import Progress
+from ingest.stages.extraction import stored_types
+from ingest.stages.extraction.recording import Batch, Recorder, collect
+from warehouse import store
+from warehouse.store import UserError
+
+SEGMENT_CLIPS, SEGMENT_BYTES = 256, 256 << 20
+COURSE_BYTES = 160 << 20
+WORKERS, AHEAD = 4, 3
+FLOAT16_MAX = 65504.0
+LOST = "lost"
+"""File of a folder of segments that says that float16 does not keep the values of some."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How activations are taken. dtype: of the stored matrices; auto is float16, and float32 for a layer whose values do not survive that
+    (overflow, underflow to 0, lost order), which is then said. precision: of the forward pass, other than float32 by autocast. top_k: clips
+    kept on either side of a neuron's ranking. shares: also record the share of each clip's values above 0; by default where stage
+    specificity is to be done, but not again for runs on which it was done without. token: all, a neuron's mean and maximum over a clip; or
+    first, its value at the first token alone (AST's CLS, BEATs' first patch), as AND was published. device (auto takes a GPU where there is
+    one; cpu, cuda, cuda:1, ...), batch, clips per forward pass (by default 8, on a GPU 64), and segment, the most clips that a process measures
+    at a time (by default 256), do not change results beyond rounding."""
+
+    dtype: Literal["auto", "float16", "float32"] = "auto"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    top_k: int = 20
+    shares: bool | None = None
+    token: Literal["all", "first"] = "all"
+    device: str = "auto"
+    batch: int | None = None
+    segment: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("top_k", self.top_k), ("batch", self.batch), ("segment", self.segment)):
+            if value is not None and value < 1:
+                raise UserError(f"activations: {name} is {value}, it must be at least 1")
+        if self.shares and self.token == "first":
+            raise UserError('activations: shares are those of all tokens: leave them out, or token = "first"')
+
+    def parameters(self) -> dict[str, object]:
+        """What goes into the run. Runs from before there were shares, and those whose values all fit float16, stay what they are."""
+        kept: dict[str, object] = {
+            "dtype": "float16" if self.dtype == "auto" else self.dtype,
+            "precision": self.precision,
+            "top_k": self.top_k,
+        }
+        return kept | ({"shares": True} if self.shares else {}) | ({"token": "first"} if self.token == "first" else {})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that the segments of a run are measured from, the same in every process that takes part: SHA-256 of the network's checkpoint, the `layers`
+    recorded in forward order, `clips` numbers and names in column order, `paths` their sound files by name, `dtype` that of the values in segments, and
+    `folder` is where these go, which all processes must see."""
+
+    network_sha256: str
+    layers: tuple[str, ...]
+    positions: bool
+    settings: Settings
+    dtype: str
+    clips: tuple[tuple[int, str], ...]
+    paths: Mapping[str, Path]
+    folder: Path
+
+    @property
+    def top_k(self) -> int:
+        """Clips kept on either side of a ranking; there are no more than all."""
+        return min(self.settings.top_k, max(1, len(self.clips)))
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A segment as it was measured: which of the plan, how many clips, SHA-256 of its values [reductions, neurons, clips], on which node and kind
+    of device, in how many seconds, by which attempt, and the failures by clip."""
+
+    segment: int
+    clips: int
+    attempt: str
+    node: str
+    device: str
+    seconds: float = 0.0
+    sha256: str = ""
+    failures: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def item(self) -> str:
+        """Its name as a unit of work."""
+        return item(self.segment)
+
+    def values(self, folder: Path) -> Path:
+        """File of its values."""
+        return folder / f"segment-{self.segment:05d}.{self.attempt}.npy"
+
+    def ranking(self, folder: Path) -> Path:
+        """File of its highest and lowest clips, by number of layer; positions have none."""
+        return self.values(folder).with_suffix(".npz")
+
+    def record(self, folder: Path) -> Path:
+        """File that says it is whole."""
+        return self.values(folder).with_suffix(".json")
+
+
+def item(segment: int) -> str:
+    """A segment's name as a unit of work."""
+    return f"segment {segment:05d}"
+
+
+class Extraction:
+    """A process's own passes over segments of a plan."""
+
+    def __init__(self, plan: Plan, network: Network) -> None:
+        self.plan, self.network, self.settings, self.positions = plan, network, plan.settings, plan.positions
+        self.device = pick_device(plan.settings.device)
+        by_name = {layer.name: layer for layer in network.layers}
+        self.layers = [by_name[name] for name in plan.layers]
+        network.module.to(self.device)
+        first, shares = self.settings.token == "first", bool(self.settings.shares)
+        self.recorder = Recorder(network, self.layers, positions=plan.positions, shares=shares, first=first, device=self.device)
+        self.rows = [self.recorder.neurons(layer) for layer in self.layers]
+        self.dtype = np.dtype(plan.dtype)
+        self.watched = self.settings.dtype == "auto" and plan.dtype == "float16"
+        self.clip_bytes = sum(self.rows) * len(self.recorder.reductions) * self.dtype.itemsize
+        size = min(segment_clips(self.clip_bytes), self.settings.segment or SEGMENT_CLIPS)
+        self.batch = min(self.settings.batch or (8 if self.device == "cpu" else 64), size)
+        self.segments = [plan.clips[start : start + size] for start in range(0, len(plan.clips), size)]
+
+    def finished(self, counted: Mapping[int, str]) -> dict[int, Segment]:
+        """Segments that lie whole in the plan's folder, by number; of several attempts at one that which counts, by `counted`, otherwise any."""
+        found = {}
+        for path in sorted(self.plan.folder.glob("segment-*.json")):
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+                told = json.loads(path.read_text())
+                segment = Segment(**{**told, "failures": tuple((name, reason) for name, reason in told["failures"])})
+                files = (segment.values(self.plan.folder), *(() if self.positions else (segment.ranking(self.plan.folder),)))
+                fits = segment.segment < len(self.segments) and segment.clips == len(self.segments[segment.segment])
+                if fits and counted.get(segment.segment, segment.attempt) == segment.attempt and all(map(Path.is_file, files)):
+                    found[segment.segment] = segment
+        return found
+
+    def sweep(self, kept: Iterable[Segment]) -> None:
+        """Delete the files of attempts that did not come to count. Only while nobody measures."""
+        names = {f"segment-{segment.segment:05d}.{segment.attempt}" for segment in kept}
+        for path in self.plan.folder.glob("segment-*"):
+            if ".".join(path.name.split(".")[:2]) not in names or path.suffix == ".tmp":
+                path.unlink(missing_ok=True)
+
+    def check_space(self) -> None:
+        """Raise UserError where the run would not fit beside its segments."""
+        needed, free = 2.2 * self.clip_bytes * len(self.plan.clips) + 1e8, store.free_bytes(self.plan.folder.parent)
+        if free < needed:
+            raise UserError(
+                f"{self.plan.folder} has {free / 1e9:.1f} GB free, this run needs {needed / 1e9:.1f} GB: free some or move the warehouse"
+            )
+
+    def measure(self, numbers: Sequence[int], progress: Progress, without: Mapping[str, str] | None = None) -> Generator[Segment]:
+        """Measure segments, one after the other; sounds are decoded ahead. `without`: clips that are not to be touched, and why. Raises
+        stored_types.Lost where float16 does not keep the values."""
+        where = self.device if self.device == "cpu" else f"{self.device.partition(':')[0]} ({torch.cuda.get_device_name(self.device)})"
+        self.plan.folder.mkdir(parents=True, exist_ok=True)
+        with self._loaded(numbers, without or {}) as batches, self.recorder:
+            for number in numbers:
+                begun = time.monotonic()
+                segment = Segment(number, len(self.segments[number]), os.urandom(4).hex(), platform.node(), where)
+                extremes = new_extremes(self.recorder, self.plan.top_k, self.batch)
+                try:
+                    values, failures = self._segment(number, batches, extremes, progress)
+                except stored_types.Lost:
+                    (self.plan.folder / LOST).touch()
+                    raise
+                if not self.positions:
+                    arrays = {
+                        f"{number}.{name}": array for number, extreme in enumerate(extremes) for name, array in extreme.arrays().items()
+                    }
+                    temporary = segment.ranking(self.plan.folder).with_suffix(".npz.tmp")
+                    with temporary.open("wb") as file:
+                        np.savez(file, **arrays)  # type: ignore[arg-type]
+                    store.publish(temporary, segment.ranking(self.plan.folder))
+                digest = store.save_array(segment.values(self.plan.folder), values)
+                segment = replace(segment, sha256=digest, seconds=round(time.monotonic() - begun, 3), failures=tuple(failures))
+                write_record(self.plan.folder, segment)
+                yield segment
+
+    def _segment(
+        self, number: int, batches: Iterator[Batch], extremes: list[Extremes], progress: Progress
+    ) -> tuple[np.ndarray, list[tuple[str, str]]]:
+        clips = self.segments[number]
+        values = torch.full((len(self.recorder.reductions), len(clips), sum(self.rows)), torch.nan, dtype=getattr(torch, self.dtype.name))
+        plain = torch.full_like(values, torch.nan, dtype=torch.float32) if self.watched else None
+        failures: list[tuple[str, str]] = []
+        column, before = 0, number * len(self.segments[0])
+        while column < len(clips):
+            batch = next(batches)
+            failures += batch.failures
+            if batch.columns:
+                columns = torch.tensor(batch.columns) + column
+                failures += self._forward(
+                    batch, columns, torch.tensor([clips[column][0] for column in columns.tolist()]), values, extremes, plain
+                )
+            column += batch.clips
+            progress(before + column, len(self.plan.clips))
+        if plain is not None:
+            stored_types.check(plain, self.layers, self.rows, positions=self.positions)
+        return values.transpose(1, 2).contiguous().numpy(), failures
+
+    def _forward(
+        self,
+        batch: Batch,
+        columns: torch.Tensor,
+        clip_ids: torch.Tensor,
+        values: torch.Tensor,
+        extremes: list[Extremes],
+        plain: torch.Tensor | None,
+    ) -> list[tuple[str, str]]:
+        """Run a batch through the network, put its values into their columns and rank them."""
+        failures = []
+        autocast = (
+            torch.autocast(self.device.partition(":")[0], dtype=getattr(torch, self.settings.precision))
+            if self.settings.precision != "float32"
+            else contextlib.nullcontext()
+        )
+        with torch.inference_mode(), autocast:
+            waveforms = torch.from_numpy(batch.waveforms).to(self.device)
+            self.recorder.valid_s = torch.from_numpy(batch.valid_s).to(self.device)
+            self.network.forward(self.network.prepare_padded(waveforms, self.recorder.valid_s))
+        row = 0
+        for layer, rows, extreme in zip(self.layers, self.rows, extremes, strict=True):
+            recorded = self.recorder.batch.pop(layer.name, None)
+            if recorded is None:
+                raise UserError(
+                    f"layer {layer.name} ({layer.module}) of {self.network.name} never ran: leave it out of the network's layers"
+                )
+            for number, reduction in enumerate(self.recorder.reductions):
+                found = recorded.reductions[reduction].float().cpu()
+                if self.settings.dtype == "float16" and bool((found.abs().nan_to_num(0, posinf=0) > FLOAT16_MAX).any()):
+                    raise UserError(f"layer {layer.name} of {self.network.name} exceeds float16: use --dtype float32")
+                bad = ~found.isfinite()
+                if bool(bad.any()):
+                    found = found.masked_fill(bad, torch.nan)
+                    for position in bad.any(dim=1).nonzero()[:, 0].tolist():
+                        failures.append(
+                            (batch.names[position], f"layer {layer.name}: {int(bad[position].sum())} of {rows} neurons not finite")
+                        )
+                values[number, columns, row : row + rows] = found.to(values.dtype)
+                if plain is not None:
+                    plain[number, columns, row : row + rows] = found
+            if not self.positions:
+                extreme.update(values[0, columns, row : row + rows], clip_ids, None if recorded.course is None else recorded.course.cpu())
+            row += rows
+        first: dict[str, str] = {}
+        for name, reason in failures:
+            first.setdefault(name, reason)
+        return list(first.items())
+
+    @contextlib.contextmanager
+    def _loaded(self, numbers: Sequence[int], without: Mapping[str, str]) -> Iterator[Iterator[Batch]]:
+        """Batches of segments in order, none across a segment's end, decoded ahead by worker threads."""
+
+        shortest_s = self.network.shortest_s
+
+        def loaded(clip: tuple[int, str]) -> tuple[np.ndarray, float] | str:
+            if clip[1] in without:
+                return without[clip[1]]
+            try:
+                sound = load(self.plan.paths[clip[1]], sample_rate_hz=self.network.sample_rate_hz, clip_s=self.network.clip_s)
+                if sound[1] < shortest_s - 0.5 / self.network.sample_rate_hz:
+                    return f"{sound[1]:.4f} s of sound: {self.network.name} takes no less than {shortest_s:.4f} s"
+                return sound
+            except KeyError:
+                return "not in the data set's folder any more"
+            except SoundError as error:
+                return str(error)
+
+        jobs = [
+            self.segments[number][start : start + self.batch]
+            for number in numbers
+            for start in range(0, len(self.segments[number]), self.batch)
+        ]
+
+        def batches(pool: ThreadPoolExecutor) -> Iterator[Batch]:
+            queue: deque[tuple[Sequence[tuple[int, str]], list[Future]]] = deque()
+            for job in jobs:
+                queue.append((job, [pool.submit(loaded, clip) for clip in job]))
+                if len(queue) > AHEAD:
+                    clips, futures = queue.popleft()
+                    yield collect(clips, [future.result() for future in futures])
+            for clips, futures in queue:
+                yield collect(clips, [future.result() for future in futures])
+
+        pool = ThreadPoolExecutor(WORKERS)
+        try:
+            yield batches(pool)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def write_record(folder: Path, segment: Segment) -> None:
+    """Say that a segment is whole."""
+    path = segment.record(folder)
+    temporary = path.with_suffix(".json.tmp")
+    temporary.write_text(json.dumps(asdict(segment)))
+    store.publish(temporary, path)
+
+
+def segment_clips(clip_bytes: int) -> int:
+    """Clips of a segment, where the values of each take so many bytes."""
+    return max(min(SEGMENT_CLIPS, SEGMENT_BYTES // clip_bytes), 8)
+
+
+def new_extremes(recorder: Recorder, top_k: int, batch: int) -> list[Extremes]:
+    """Empty rankings for a recorder's layers, with room for as many waiting clips as memory for courses allows, a batch at the least."""
+    steps = [1 if recorder.first else course_steps(recorder.network, layer) for layer in recorder.layers]
+    clip_bytes = sum(2 * count * layer.neurons for count, layer in zip(steps, recorder.layers, strict=True))
+    capacity = max(batch, min(SEGMENT_CLIPS, COURSE_BYTES // clip_bytes))
+    return [Extremes(layer.neurons, top_k, count, capacity) for count, layer in zip(steps, recorder.layers, strict=True)]
+
+
+Measure = Callable[[Extraction, Sequence[int], Progress], Generator[Segment]]
+"""Has segments of an extraction measured, in whatever order."""
