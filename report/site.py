@@ -7,7 +7,7 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -76,19 +76,19 @@ def build(
     topics.installed()
     try:
         with alone(site):
-            return _build(warehouse, Folder(site), all_clips, progress, related, started)
+            built = _build(warehouse, Folder(site), all_clips, related, progress)
     except OSError as error:
         raise UserError(f"cannot write the atlas: {error.strerror or error} ({error.filename or site})") from error
+    return replace(built, seconds=time.perf_counter() - started)
 
 
-def _build(warehouse: Path, folder: Folder, all_clips: bool, progress: Progress | None, related: Related | None, started: float) -> Built:
+def _build(warehouse: Path, folder: Folder, all_clips: bool, related: Related | None, progress: Progress | None) -> Built:
     with connect_readonly(warehouse) as con:
         state = fingerprint(con, all_clips, related)
         gone = folder.missing_sounds()
         if folder.is_current(state) and not any(is_there(Path(path)) for path in gone):
             pages, media_files = folder.before()
-            now = time.perf_counter() - started
-            return Built(0, len(pages), 0, 0, len(gone), now, 0, 0.0, len(media_files), sum(media_files), sum(pages))
+            return Built(0, len(pages), 0, 0, len(gone), 0.0, 0, 0.0, len(media_files), sum(media_files), sum(pages))
         shown = contents.read(con)
     with Media(shown, folder, progress) as media:
         while True:
@@ -112,9 +112,8 @@ def _build(warehouse: Path, folder: Folder, all_clips: bool, progress: Progress 
                 break
         page_bytes, (files, media_bytes) = sum(folder.files.values()), media.keep()
         removed = folder.finish(state, sorted(media.sources))
-    now = time.perf_counter() - started
     return Built(
-        folder.written, folder.unchanged, media.made, removed, len(media.missing), now, shown.neurons, seconds, files, media_bytes, page_bytes
+        folder.written, folder.unchanged, media.made, removed, len(media.missing), 0.0, shown.neurons, seconds, files, media_bytes, page_bytes
     )  # fmt: skip
 
 
