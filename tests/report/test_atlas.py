@@ -126,7 +126,7 @@ def test_neuron_page_says_what_it_must(built):
     lines = [a["data-c"] for tag, a in page.elements if tag == "ol" and "data-c" in a]
     assert len(lines[0]) % 12 == 0
     assert "From run 2, stage activations: toy net" in page.text
-    assert "CC0" in page.text
+    assert re.search(r'\.license::after\{content:".*, CC0"\}', styles)
 
 
 def test_dead_neuron_has_no_ranking(built):
