@@ -287,9 +287,7 @@ def validate(
 def report(
     warehouse: Warehouse = WAREHOUSE,
     site: Annotated[Path, typer.Option(**PATH, help="Folder of the atlas.")] = SITE,
-    all_clips: Annotated[
-        bool, typer.Option("--all-clips", help="Sounds and pictures of clips, too, that no page but their own shows.")
-    ] = False,
+    all_clips: Annotated[bool, typer.Option("--all-clips", help="Sounds and pictures of clips, too, that no other page shows.")] = False,
     rating: Annotated[int | None, typer.Option(help="Make a page to rate this many neurons' descriptions instead.")] = None,
     beside: Annotated[
         list[str] | None,

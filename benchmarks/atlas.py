@@ -53,13 +53,17 @@ def simulate(folder: Path, neurons: int) -> Path:
 
 
 def report(warehouse: Path, site: Path) -> dict[str, object]:
-    """`auricle report` in a process of its own: seconds, imports included, and what it said last."""
+    """`auricle report` in a process of its own: seconds, imports included, and what it said."""
     before, started = os.times(), time.perf_counter()
     command = [sys.executable, "-m", "auricle", "report", "--warehouse", str(warehouse), "--site", str(site)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     after = os.times()
     processor = after.children_user - before.children_user + after.children_system - before.children_system
-    return {"wall_s": round(time.perf_counter() - started, 1), "processor_s": round(processor, 1), "said": done.stdout.splitlines()[-1]}
+    return {
+        "wall_s": round(time.perf_counter() - started, 1),
+        "processor_s": round(processor, 1),
+        "said": done.stdout.partition(": ")[2].splitlines(),
+    }
 
 
 def measure(warehouse: Path, site: Path) -> dict[str, object]:

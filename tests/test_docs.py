@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from analyze import tables
+from auricle import report
 from ingest import stages
 from ingest.methods import probes, similarity, specificity
 from ingest.study import check_study, make_study
+from report.site import Built
 
 ROOT = Path(__file__).parent.parent
 FOR_THE_PLANTED_NETWORK = "validation"
@@ -51,6 +53,20 @@ def test_examples_from_python_give_what_they_show(monkeypatch):
     result = doctest.testfile(str(ROOT / "docs" / "python.md"), module_relative=False)
     assert result.attempted > 50
     assert result.failed == 0
+
+
+def test_what_is_said_of_publishing_is_said_by_the_report():
+    text = (ROOT / "docs" / "publish.md").read_text()
+    assert "(docs/publish.md)" in (ROOT / "README.md").read_text()
+    shown = [line.removeprefix("site: ") for line in text.split("$ auricle report\n")[1].split("```")[0].splitlines()]
+    numbers = [float(number) for line in shown for number in re.findall(r"[\d.]+", line)]
+    written, unchanged, made, seconds, pages, page_mb, media, media_mb = numbers
+    assert pages == written + unchanged
+    built = Built(int(written), int(unchanged), int(made), 0, 0, seconds, 0, 0.0, int(media), round(media_mb * 1e6), round(page_mb * 1e6))
+    assert str(built).splitlines() == shown
+    options = inspect.signature(report).parameters
+    assert all(option.replace("-", "_") in options for option in re.findall(r"auricle report\s+--([\w-]+)", text))
+    assert all((ROOT / "docs" / link).is_file() for link in re.findall(r"\]\(([\w./-]+)\)", text))
 
 
 @pytest.mark.parametrize("module", [similarity, specificity, probes])

@@ -135,10 +135,10 @@ def clips(
 
 
 def styles(press: Press, dataset: Dataset) -> Iterator[tuple[str, str]]:
-    """Style sheets that give links to clips' pages on neurons' pages what is the same on all of them: the picture, the name, and where what the network
-    hears begins, in seconds; one for each view of the data set."""
+    """Style sheets of neurons' pages with what is the same on all of them: the sounds' licence, and for links to clips' pages the picture, the name, and
+    where what the network hears begins, in seconds; one for each view of the data set."""
     for view in dataset.views:
-        rules = ['@charset "utf-8";']
+        rules = ['@charset "utf-8";', f".license::after{{content:{_quoted(dataset.license or '')}}}"]
         for clip in dataset.clips.values():
             if press.media.has(clip, view):
                 place, start = f'.cards [href="{clip.page.rpartition("/")[2]}"]', clip.start_s(view.clip_s)

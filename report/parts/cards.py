@@ -35,8 +35,8 @@ class Cards:
         return f"{parts[0]}{line if course else ''}{parts[1]}{value}{parts[2]}"
 
     def brief(self, clip_id: int, value: str, fact: str = "") -> str:
-        """One list item of a page whose base is the folder of the clips' pages, and which takes a style sheet of the data set's clips: the main
-        classes, which lead to the clip's page, `value`, and `fact` below. The style sheet has the picture and the name, atlas.js the player."""
+        """One list item of a page whose base is the folder of the clips' pages, and which takes a style sheet of the data set's clips: `value`,
+        the main classes, which lead to the clip's page, and `fact` below. The style sheet has the picture and the name, atlas.js the player."""
         parts = self._brief.get(clip_id) or self._write_brief(clip_id)
         said = f"<p>{fact}" if fact else ""
         return f"{parts[0]}{value}{parts[1]}{said}"
@@ -46,8 +46,8 @@ class Cards:
         reason, said = self.media.want(clip, self.view), self.captions.get(clip_id)
         gone = f"<p>No sound: {escape(reason)}" if reason is not None else ""
         caption = f"<p>{escape(cut(said, CAPTION))}" if said is not None else ""
-        link = f"<li><a href={clip.page.rpartition('/')[2]}>{escape(self.dataset.main_label(clip))}</a><b>"
-        parts = self._brief[clip_id] = (link, f"</b>{gone}{caption}")
+        link = f"<a href={clip.page.rpartition('/')[2]}>{escape(self.dataset.main_label(clip))}</a>"
+        parts = self._brief[clip_id] = ("<li>", f"{link}{gone}{caption}")
         return parts
 
     def classes(self, clip_id: int) -> str:

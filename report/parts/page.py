@@ -100,8 +100,8 @@ class Page:
         """A text that leads to a clip's sound, with whose picture atlas.js makes it play; the text alone without a clip or its sound."""
         clip = study.dataset.clips.get(clip_id or -1)
         if clip is None or self.press.media.want(clip, study.view) is not None:
-            return Markup("<em>{}</em>").format(text)
-        return Markup('<a href="{}{}">{}</a>').format(self.root, audio_path(clip), text)
+            return Markup(f"<em>{escape(text)}</em>")
+        return Markup(f'<a href="{self.root}{audio_path(clip)}">{escape(text)}</a>')
 
     def write(self, template: str, runs: Iterable[int | None] = (), /, **values: object) -> tuple[str, str]:
         """Its address and text; `runs` are those its footer names."""

@@ -37,7 +37,11 @@ class Profiles(Topic):
         """The classes a neuron detects best as bars, and the means of all, by neuron."""
         dataset, chance = self.dataset, self.dataset.chances
         out: dict[int, str] = defaultdict(str)
-        links = {c.class_id: f'<tr><th><a href="{page.root}{c.page}">{escape(c.name)}</a></th>' for c in dataset.classes.values()}
+        main = set(dataset.main_classes)  # which the others mostly follow from
+        links = {
+            c.class_id: f'<tr><th><a href="{page.root}{c.page}">{escape(c.name)}</a></th>' if c.class_id in main else f"<tr><th>{escape(c.name)}</th>"
+            for c in dataset.classes.values()
+        }  # fmt: skip
         for set_name, members in dataset.label_sets.items():
             if not members:
                 continue

@@ -179,26 +179,22 @@ class Receptive(Topic):
                 continue
             value, low, high = its[measure]
             interval = f" ({_said(low)} to {_said(high)})" if low is not None and high is not None else ""
-            drawn = axis = Markup()
+            drawn = axis = ""
             if shown.curves and all(curve in curves for curve in shown.curves):
                 places = [(curve, place) for curve in shown.curves for place in range(len(curves[curve]))]
                 responses = [curves[curve][place] for curve, place in places]
                 rows_of = f' data-rows="{RIPPLE_DENSITIES}"' if measure == "ripple_rate_hz" else ""
-                drawn = Markup(' data-c="{}"{}').format(svg.levels(responses), Markup(rows_of))
+                drawn = f' data-c="{svg.levels(responses)}"{rows_of}'
                 axis = page.hear(self.played, clips.get(places[max(range(len(places)), key=responses.__getitem__)]), shown.axis)
             text = f"{_said(value)} {shown.unit}".rstrip()
-            rows.append(Markup("<li{}>{} <b>{}</b>{}{}</li>").format(drawn, shown.title, text, interval, axis))
-        holds = its.get("rate_holds")
-        if holds:
-            both = (
-                "The best modulation rate is one for tone and noise."
-                if holds.value
-                else "The best modulation rate does not hold for both carriers."
+            rows.append(f"<li{drawn}>{shown.title} <b>{text}</b>{interval}{axis}</li>")
+        if holds := its.get("rate_holds"):
+            rows.append(
+                f"<li>The best modulation rate {'is one for tone and noise' if holds.value else 'does not hold for both carriers'}.</li>"
             )
-            rows.append(Markup("<li>{}</li>").format(both))
-        nothing = Markup('<p class="note">It answers to none of the known stimuli differently beyond chance.</p>')
-        inner = Markup('<ul class="tuned">{}</ul>').format(Markup("").join(rows)) if rows else nothing
-        return Markup("<section><h2>Tuning</h2>{}</section>").format(inner)
+        nothing = '<p class="note">It answers to none of the known stimuli differently beyond chance.</p>'
+        inner = f'<ul class="tuned">{"".join(rows)}</ul>' if rows else nothing
+        return Markup(f"<section><h2>Tuning</h2>{inner}</section>")
 
     @classmethod
     def search(cls, index: Index, studies: Sequence[Known]) -> None:

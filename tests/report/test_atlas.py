@@ -127,7 +127,7 @@ def test_neuron_page_says_what_it_must(built):
     lines = [a["data-c"] for tag, a in page.elements if tag == "ol" and "data-c" in a]
     assert len(lines[0]) % 12 == 0
     assert "From run 2, stage activations: toy net" in page.text
-    assert "CC0" in page.text
+    assert re.search(r'\.license::after\{content:".*, CC0"\}', styles)
 
 
 def test_dead_neuron_has_no_ranking(built):
@@ -283,6 +283,45 @@ def test_sounds_without_a_network_have_pages(built, tmp_path):
     assert "no network has heard them yet" in Page(tmp_path / "site/index.html").text
     assert "unlabelled" in Page(tmp_path / "site/datasets/only/clips/plain-1.html").text
     test_every_link_and_source_resolves((tmp_path / "w.duckdb", tmp_path / "site"))
+
+
+def test_only_clips_that_another_page_shows_have_sounds_unless_all_are_wanted(built, tmp_path):
+    source = built[0].parent / "sounds"
+    with small.create(tmp_path / "w.duckdb") as con:
+        small.add_dataset(con, "only", source, {"plain-0.wav": {"c": ["x"]}, "plain-1.wav": {}, "plain-2.wav": {}}, None)
+    made = atlas.build(tmp_path / "w.duckdb", tmp_path / "site")
+    clips = tmp_path / "site/datasets/only/clips"
+    assert (made.media, made.media_files) == (2, 2)
+    assert "--all-clips" not in Page(clips / "plain-0.html").text
+    alone = Page(clips / "plain-2.html")
+    assert "No sound or picture here, as no other page shows this clip: auricle report --all-clips makes them." in alone.text
+    assert not [1 for tag, _ in alone.elements if tag in ("audio", "img")]
+    both = atlas.build(tmp_path / "w.duckdb", tmp_path / "site", all_clips=True)
+    assert (both.media, both.media_files) == (4, 6)
+    assert [1 for tag, _ in Page(clips / "plain-2.html").elements if tag == "audio"]
+    sizes = {path: path.stat().st_size for path in (tmp_path / "site").rglob("*") if path.suffix in (".mp3", ".png")}
+    assert both.media_bytes == sum(sizes.values())
+    assert atlas.build(tmp_path / "w.duckdb", tmp_path / "site", all_clips=True).written == 0
+    assert atlas.build(tmp_path / "w.duckdb", tmp_path / "site").removed == 4
+    assert len(list((tmp_path / "site/audio").iterdir())) == 1
+    test_every_link_and_source_resolves((tmp_path / "w.duckdb", tmp_path / "site"))
+
+
+def test_a_sound_that_turns_out_to_be_unreadable_is_said_to_be_on_every_page(copied, built, tmp_path):
+    warehouse, site = copied
+    shutil.copytree(built[0].parent / "sounds", tmp_path / "sounds")
+    (tmp_path / "sounds/plain-4.wav").write_text("no longer a sound")
+    with duckdb.connect(str(warehouse)) as con:
+        con.execute("UPDATE dataset SET source = ?", [str(tmp_path / "sounds")])
+    shutil.rmtree(site / "audio")
+    assert atlas.build(warehouse, site).missing == 2
+    shown = [
+        text for path in pages(site / "networks") if "No sound: plain-4.wav can no longer be read" in (text := path.read_text("utf-8"))
+    ]
+    assert shown
+    assert "plain-4.html" not in next(site.glob("datasets/odd*/2s-16k.css")).read_text("utf-8")
+    assert "can no longer be read" in Page(next(site.glob("datasets/odd*/clips/plain-4.html"))).text
+    test_every_link_and_source_resolves((warehouse, site))
 
 
 def test_a_newer_run_takes_the_address(copied):

@@ -63,7 +63,7 @@ def test_a_page_says_the_rule_how_well_it_tells_and_what_one_condition_fewer_cos
 
 def test_cards_say_the_properties_of_the_rule_and_not_the_same_sentences(made, con):
     text = pages(made)[0]
-    said = re.findall("</b><p>(.*?)<", text)
+    said = re.findall("</a><p>(.*?)<", text)
     assert len(set(said)) > len(said) / 2
     assert not any("It is a" in line for line in said)
     names = {name for (name,) in con.execute("SELECT DISTINCT name FROM rule_condition").fetchall()}
