@@ -219,7 +219,7 @@
     return {value: value, why: why.filter(function (w, i) { return / [=≈→] /.test(w) && why.indexOf(w) === i; }).join(", ")};
   }
   function results(wanted) {
-    var index = known.index, several = index.studies.length > 1, groups = [], query = terms(box.value);
+    var index = known.index, several = new Set(index.studies.map(function (study) { return study.f.split("~")[0]; })).size > 1, groups = [], query = terms(box.value);
     function add(title, items, value) { if (items.length) { groups.push([title, items, value]); } }
     function sorted(items) { return items.map(function (item, i) { return [item, i]; }).sort(function (a, b) { return b[0].value - a[0].value || a[1] - b[1]; }).map(function (x) { return x[0]; }); }
 
