@@ -24,7 +24,7 @@ from ingest.sounds.listing import (
     raise_unreadable,
     relative,
 )
-from ingest.sounds.metadata import read_rows, show
+from ingest.sounds.metadata import Rows, read_rows, show
 from ingest.sounds.starter import write_starter
 from warehouse.store import UserError
 
@@ -101,16 +101,16 @@ def read_audiofolder(source: Path, name: str | None = None, reading: Reading = G
         problem = "holds no metadata.csv, metadata.jsonl or metadata.parquet; for one folder a class use reader folder"
         raise UserError(f"folder {show(source)} {problem}")
     gathered = Gathered(tables[0], source)
-    found = [(table, line, row) for table in tables for line, row in read_rows(table, required=("file_name",))]
-    rows = [row for _, _, row in found if not isinstance(row, str)]
+    rows = Rows(lambda: (row for table in tables for _, row in read_rows(table, required=("file_name",))))
     columns = label_columns(rows, reading, notes)
     parts = parted_cells(rows, columns, reading, notes)
-    for table, line, row in found:
+    for table in tables:
         gathered.table, gathered.below = table, "" if table.parent == source else f"{table.parent.name}/"
-        if isinstance(row, str):
-            gathered.reject(line, None, row)
-            continue
-        gathered.add(line, row.get("file_name"), label_cells(row, columns, parts), row.get("fold"), row.get("group"))
+        for line, row in read_rows(table, required=("file_name",)):
+            if isinstance(row, str):
+                gathered.reject(line, None, row)
+            else:
+                gathered.add(line, row.get("file_name"), label_cells(row, columns, parts), row.get("fold"), row.get("group"))
     listed = {entry.name for entry in gathered.entries}
     if not gathered.rejected and (unlisted := sum(file not in listed for file in _sound_files(source))):
         notes.append(f"left out: {unlisted} sound files that the metadata does not list")

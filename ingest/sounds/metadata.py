@@ -7,7 +7,8 @@ import json
 import re
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -22,6 +23,16 @@ MAX_COLUMNS = 200
 MAX_TEXT = 500
 
 Row = dict[str, object]
+
+
+@dataclass
+class Rows:
+    """Rows that are read anew whenever they are gone through, those that have cells: millions are not held."""
+
+    read: Callable[[], Iterable[Row | str]]
+
+    def __iter__(self) -> Iterator[Row]:
+        return (row for row in self.read() if not isinstance(row, str))
 
 
 def read_rows(table: Path, required: tuple[str, ...]) -> Iterator[tuple[int, Row | str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -17,7 +17,7 @@ import pyarrow.types
 from ingest.sounds.columns import TEXT, label_cells, label_columns, parted_cells
 from ingest.sounds.datasets import FOLD, SPLIT
 from ingest.sounds.listing import AUDIO_ENDINGS, GUESSED, Gathered, Listing, Reading, ordered, raise_unreadable, relative
-from ingest.sounds.metadata import MAX_ROW_CHARACTERS, Row, clean, refuse_odd_characters, show
+from ingest.sounds.metadata import MAX_ROW_CHARACTERS, Row, Rows, clean, refuse_odd_characters, show
 from warehouse.containers import Member, features, members, sound_column
 from warehouse.store import UserError
 
@@ -132,7 +132,7 @@ def read_parquet(source: Path, name: str | None = None, reading: Reading = GUESS
         raise UserError(f"folder {show(source)}: no Parquet file {problem}; for metadata.parquet beside sounds use reader audiofolder")
     notes = [f"left out: {without} Parquet files without a column of sounds"] if without else []
     certain = {column: list(map(_cleaned, names)) for table in tables for column, names in table.classes.items()}
-    rows = _Rows(lambda: (row for table in tables for _, _, row in table.rows()))
+    rows = Rows(lambda: (row for table in tables for _, _, row in table.rows()))
     columns = label_columns(rows, reading, notes, certain)
     parts = parted_cells(rows, columns, reading, notes, certain)
     for table in tables:
@@ -148,16 +148,6 @@ def read_parquet(source: Path, name: str | None = None, reading: Reading = GUESS
     listing = gathered.listing(name or source.resolve().name, "parquet", source, None, notes + gathered.split_notes())
     orders = {column: names for column, names in certain.items() if set(listing.label_sets.get(column, ())) <= set(names)}
     return ordered(listing, **orders)
-
-
-@dataclass
-class _Rows:
-    """Rows that are read anew whenever they are gone through, those that have cells."""
-
-    read: Callable[[], Iterable[Row | str]]
-
-    def __iter__(self) -> Iterator[Row]:
-        return (row for row in self.read() if not isinstance(row, str))
 
 
 def _table(file: str, path: Path, schema: pyarrow.Schema, sound: tuple[str, str, str | None]) -> _Table:
@@ -227,7 +217,7 @@ def read_webdataset(source: Path, name: str | None = None, reading: Reading = GU
             shards.append((file, list(_samples(gathered, file, source / file))))
         except OSError as error:
             gathered.reject(None, file, f"cannot be read: {error.strerror or error}")
-    rows = _Rows(lambda: (json.loads(sample.row) for _, samples in shards for sample in samples))
+    rows = Rows(lambda: (json.loads(sample.row) for _, samples in shards for sample in samples))
     notes: list[str] = []
     columns = label_columns(rows, reading, notes)
     parts = parted_cells(rows, columns, reading, notes)
