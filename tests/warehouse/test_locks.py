@@ -16,7 +16,7 @@ MOUNTS = r"""22 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw,discard
 99 22 0:50 / /data rw,relatime - ext4 /dev/vdc1 rw
 101 99 0:51 / /data rw,nosuid,nodev - fuse.sshfs me@host:/data rw,user_id=0
 103 22 8:1 / /windows rw - fuseblk /dev/sda1 rw
-105 22 0:60 / /work rw,relatime - overlay overlay rw,lowerdir=/a
+105 22 0:60 / /scratch rw,relatime - overlay overlay rw,lowerdir=/a
 a line that is none
 """
 
@@ -26,7 +26,7 @@ a line that is none
     [
         ("/srv/w.duckdb", None), ("/home/bob/w.duckdb", "nfs4 (nas:/export/home)"), ("/home/ann/disk/w.duckdb", None), ("/homes/w.duckdb", None),
         ("/mnt/lab share/a/w.duckdb", "cifs (//server/lab share)"), ("/data/w.duckdb", "fuse.sshfs (me@host:/data)"), ("/windows/w.duckdb", None),
-        ("/work/w.duckdb", None),
+        ("/scratch/w.duckdb", None),
     ],
 )  # fmt: skip
 def test_file_systems_that_machines_share(path, kind):
