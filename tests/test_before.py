@@ -30,7 +30,7 @@ BEFORE = HERE / "before"
 STUDIES = ("study.toml", "positions.toml")
 ROUNDED = 3e-5
 """How far scores of concepts may be from those of before: the cosines were of float32 embeddings, off by up to 1.5e-7, and DB multiplies them by 100."""
-ELSEWHERE = {"run": ("packages", "git_revision"), "dataset": ("source",), "schema_version": ("auricle_version",)}
+ELSEWHERE = {"run": ("package_versions", "git_revision"), "dataset": ("source",), "schema_version": ("auricle_version",)}
 """Columns that say where and when a run was made, not what it found."""
 REDONE = ("descriptions", "scores", "dissections", "polysemanticity", "ablations")
 """Stages whose results changed since: equal clips are drawn, and neurons below 0 take part; clouds of words; other words name classes and count."""
