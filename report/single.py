@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import mimetypes
 import posixpath
 import re
@@ -17,11 +18,17 @@ from warehouse.store import UserError, connect_readonly
 
 SINGLE = '<meta name="generator" content="Auricle page">'
 HEAD = re.compile(
-    r'<header class="top">.*?</header>|<a class="skip".*?</a>|<link rel="(?:prev|next)"[^>]*>|<nav class="turn".*?</nav>', re.DOTALL
+    r'<header class="?top.*?</header>|<a class="skip".*?</a>|<link rel="?(?:prev|next)[^>]*>|<nav class="turn".*?</nav>|<base [^>]*>'
+    r'|<a rel="?(?:prev|next).*?</a>',
+    re.DOTALL,
 )
-SCRIPT = re.compile(r'<script defer src="([^"]*)"></script>\n?')
-STYLE = re.compile(r'<link rel="stylesheet" href="([^"]*)">')
-ADDRESS = re.compile(r' (src|href)="([^"]*)"')
+BASE = re.compile(r'<base href="([^"]*)">')
+SCRIPT = re.compile(r'<script defer src="?([^" >]*)"?></script>\n?')
+STYLE = re.compile(r'<link rel="?stylesheet"? href="?([^" >]*)"?>')
+ADDRESS = re.compile(r' (src|href)=(?:"([^"]*)"|([^\s">]+))')
+PICTURE = re.compile(r'(?m)^(\.cards )\[href=("[^"]*")\](.*?)(url\((.*?)\))?\}$')
+"""A line of a data set's style sheet: a clip's name and start, or its picture."""
+ICON = '<link rel="icon" href="data:,">'
 END, ESCAPED = re.compile("</(?=script)", re.IGNORECASE), r"<\\/"
 """What would end a script within it, and how it is written there."""
 WITHOUT = ("search.js",)
@@ -82,6 +89,8 @@ def _address(what: str, shown: Contents) -> str:
 def _whole(text: str, site: Path, address: str) -> str:
     """A page's text with all it needs in it."""
     folder = posixpath.dirname(address)
+    if base := BASE.search(text):
+        folder = posixpath.normpath(posixpath.join(folder, base[1]))
 
     def file(link: str) -> Path | None:
         """The file of the atlas that a link leads to."""
@@ -90,25 +99,49 @@ def _whole(text: str, site: Path, address: str) -> str:
         path = site / posixpath.normpath(posixpath.join(folder, unquote(unescape(link).split("#")[0].split("?")[0])))
         return path if path.is_file() and path.resolve().is_relative_to(site.resolve()) else None
 
+    def data(path: Path) -> str:
+        return f"data:{mimetypes.guess_type(path.name)[0]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
     def inner(found: re.Match) -> str:
-        name, link = found[1], found[2]
+        name, link = found[1], found[2] or found[3] or ""
         if link.startswith(("#", "data:", "http:", "https:", "mailto:")):
             return found[0]
         path = file(link)
         kind = mimetypes.guess_type(path.name)[0] if path else None
-        if path is None or kind is None or kind == "text/html":
-            return f' data-run-link="{link}"' if "runs.html#run-" in link else ""  # which a citation needs
-        return f' {name}="data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"'
+        if path is None or kind is None or kind == "text/html":  # citations need links to runs, and style sheets those to clips
+            return f' data-run-link="{link}"' if "runs.html#run-" in link else f' data-link="{link}"'
+        return f' {name}="{data(path)}"'
 
-    text = HEAD.sub("", text.replace(GENERATOR, SINGLE))
+    sounds: dict[str, str] = {}
+
+    def pictured(style: Path) -> str:
+        """A style sheet with the pictures, and beside it the sounds, of the clips on the page, which no longer links to theirs."""
+
+        def line(found: re.Match) -> str:
+            if f"href={found[2][1:-1]}>" not in text:
+                return ""
+            said = found[3]
+            if found[5]:
+                picture = (style.parent / found[5]).resolve()
+                stem = picture.name.split("-")[0]
+                if (sound := site / f"audio/{stem}.mp3").is_file():
+                    sounds[stem] = data(sound)
+                said += f'url("{data(picture)}#spectrograms/{stem}-")'
+            return f"{found[1]}[data-link={found[2]}]{said}}}"
+
+        return PICTURE.sub(line, style.read_text("utf-8").replace('@charset "utf-8";', ""))
+
+    styles = [pictured(path) for link in STYLE.findall(text) if (path := file(link))]
+    text = HEAD.sub("", text.replace(GENERATOR, ""))
+    text = text.replace("<head>", f"<head>\n{SINGLE}" + ("" if 'rel="icon"' in text else f"\n{ICON}"), 1)
     scripts = [path for link in SCRIPT.findall(text) if (path := file(link)) and path.name not in WITHOUT]
     if (site / "cite.js").is_file():
         scripts.insert(0, site / "cite.js")
-    styles = [path.read_text("utf-8") for link in STYLE.findall(text) if (path := file(link))]
     text = ADDRESS.sub(inner, STYLE.sub("", SCRIPT.sub("", text)))
     text = re.sub(r' data-root="[^"]*"', ' data-root=""', text)
+    heard = f"<script>AURICLE_SOUNDS={json.dumps(sounds)}</script>\n" if sounds else ""
     # Deferred scripts run when the page is there; in the page they stand at its end, in their order.
     code = "".join([f"<script>{END.sub(ESCAPED, path.read_text('utf-8'))}</script>\n" for path in scripts])
     head, _, rest = text.partition("</head>")
     start, _, end = rest.rpartition("</body>")
-    return f"{head}<style>{''.join(styles)}</style>\n</head>{start}{code}</body>{end}"
+    return f"{head}<style>{''.join(styles)}</style>\n</head>{start}{heard}{code}</body>{end}"

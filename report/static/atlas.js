@@ -96,7 +96,8 @@
       var play = caption.cloneNode(), text = document.createElement("em");
       play.className = "listen";
       play.setAttribute("aria-label", "Play the highest of " + label);
-      play.append(picture(caption.href.replace(/.*\/(\w+)\.mp3$/, "$1")));
+      var heard = /\/(\w+)\.mp3$/.exec(caption.href);
+      play.append(heard ? picture(heard[1]) : "▶");
       text.textContent = label + " ";
       caption.replaceWith(text);
       text.append(play);
@@ -110,19 +111,20 @@
     return image;
   }
   function card(item, line) {
-    var link = item.querySelector("a"), its = getComputedStyle(link), stem = /spectrograms\/(\w+?)-/.exec(getComputedStyle(link, "::before").backgroundImage);
+    var link = item.querySelector("a"), its = getComputedStyle(link), shown = getComputedStyle(link, "::before").backgroundImage, stem = /spectrograms\/(\w+?)-/.exec(shown);
     if (!stem || item.className) { return; }
     var box = document.createElement("div"), audio = new Audio(), image = picture(stem[1]), name = its.getPropertyValue("--n").trim();
     box.className = "s";
     item.className = "card";
     item.dataset.start = its.getPropertyValue("--t").trim() || 0;
     item.prepend(box);
+    image.src = shown.slice(5, -2);
     image.alt = "Spectrogram of " + link.textContent + (name.length > 2 ? " clip " + name.slice(1, -1) : "") + ": " + clipS + " s";
     box.append(image);
     if (levels(line).length) { box.append(course(line)); }
     audio.controls = true;
     audio.preload = "none";
-    audio.src = root + "audio/" + stem[1] + ".mp3";
+    audio.src = (window.AURICLE_SOUNDS || {})[stem[1]] || root + "audio/" + stem[1] + ".mp3";
     box.after(audio);
     dress(item);
   }

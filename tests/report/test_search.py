@@ -63,7 +63,7 @@ def test_high_beeping_finds_repeated_high_pitched_tones_and_says_why(said, chrom
     assert neurons[0].startswith("conv/1 · 5description: high")
     assert "beeping ≈ high-pitched" in neurons[0]
     assert chromium.messages == []
-    assert all(url.startswith(said[1].resolve().as_uri()) for url in chromium.requests)
+    assert [url for url in chromium.requests if not url.startswith(("data:", said[1].resolve().as_uri()))] == []
 
 
 @needs_encoder
