@@ -117,7 +117,7 @@ class Descriptions(Topic):
                 whole = " ".join([row[2] for row in its if row[1]])
                 lead = cut(whole, LEAD) if whole else NONE_KEPT
                 shown = len(lead) < len(whole) or not all(row[1] for row in its)
-                beside = (self.known[Trust].badge(fact.neuron_id) if whole else "") + beside
+                beside = (self.known[Trust].badge(page, layer, fact.neuron_id) if whole else "") + beside
                 summary = self._points(its) if shown else Markup()
             parts[fact.neuron_id] = [Part(Markup(f'<p class="lead">{escape(lead)}</p>{beside}'), "lead"), Part(summary, "summary")]
         return Parts(parts)

@@ -115,14 +115,18 @@ class Trust(Topic):
         """Nothing but their run: descriptions have the badges."""
         return Parts(runs=[self.scored] if self.scored and any(neuron_id in self.scores for neuron_id in layer.ids) else [])
 
-    def badge(self, neuron_id: int) -> str:
-        """What stands beside a neuron's description: how far it can be trusted, and by which scores."""
+    def badge(self, page: Page, layer: Layer, neuron_id: int) -> str:
+        """What stands beside the description of a neuron of a layer: how far it can be trusted, and by which scores."""
         scores, level = self.scores.get(neuron_id, []), self.level(neuron_id)
         said = "no run of stage scores has it"
         if scores:
             first = scores[0]
             said = f"held-out AUROC <b>{first.auroc:.2f}</b>{_interval(first)}, {trust.why(first.auroc, first.floor, first.q_value)}"
-        name = level if not self.run_id or not self.scores else f'<a href="index.html#trust-{level.replace(" ", "-")}">{level}</a>'
+        name = (
+            level
+            if not self.run_id or not self.scores
+            else f'<a href="{page.root}{layer.page}#trust-{level.replace(" ", "-")}">{level}</a>'
+        )
         badge = f'<p><span class="trust {level.replace(" ", "-")}">{name}</span> <span class="note">{said}</span></p>'
         return badge + _held_out(scores, self.tests.get(neuron_id, []))
 

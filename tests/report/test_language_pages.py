@@ -243,6 +243,10 @@ def test_held_out_scores_stand_beside_descriptions(scored):
     assert layer.count("AUROC 0.") == 4
 
 
+def test_badges_and_all_else_lead_somewhere(scored):
+    test_atlas.check_links(scored[1].resolve())
+
+
 def test_a_badge_says_how_far_a_description_can_be_trusted(scored):
     said, weak, chance, other, none = (cells(scored[1] / f"{NET}/conv-1/{place:04d}.html") for place in (0, 5, 6, 7, 8))
     assert "trusted held-out AUROC 0.83 (0.70 to 0.90), above its floor of 0.65" in said

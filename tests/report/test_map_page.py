@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tests.report.conftest import SCRIPT
+from tests.report.test_atlas import check_links
 from tests.report.test_browser import clean
 
 PAGE = "networks/toy-net/map.html"
@@ -236,7 +237,8 @@ def test_pages_lead_to_the_map(mapped, opened):
     assert 'href="../map.html#layers=1"' in (site / "networks/toy-net/output/index.html").read_text()
     layer, unit, _ = facts(mapped, neuron_id)
     page = (site / f"networks/toy-net/{layer.replace('/', '-')}/{unit:04d}.html").read_text()
-    assert f'href="../map.html#at={neuron_id}"' in page
+    assert f"../../../networks/toy-net/map.html#at={neuron_id}" in page
+    check_links(site)
     chromium = opened(f"#at={neuron_id}")
     assert chromium.js(f"document.querySelector('{NEURON}').textContent").split(" (")[0] == f"{layer} · {unit}"
     assert float(state(chromium)["z"]) > 1

@@ -72,7 +72,7 @@ class Map(Topic):
     def neurons(self, page: Page, layer: Layer) -> Parts:
         """A way to each neuron on it."""
         ids = [neuron_id for its in self.placed if its.layer.layer_id == layer.layer_id for neuron_id in its.neuron_ids]
-        link = '<p class="note"><a href="../map.html#at={}">On the map of all neurons</a></p>'
+        link = f'<p class="note"><a href="{page.root}{self.address}#at={{}}">On the map of all neurons</a></p>'
         return Parts({neuron_id: [Part(Markup(link.format(neuron_id)), "summary")] for neuron_id in ids}, self.runs if ids else [])
 
     def pages(self, press: Press) -> Iterator[tuple[str, str]]:
