@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 
 import duckdb
@@ -30,12 +30,14 @@ Made by Auricle {auricle}, DuckDB {duckdb}.
 {empty}"""
 
 
-def pages(con: duckdb.DuckDBPyConnection) -> Iterator[tuple[str, str | bytes]]:
-    """Addresses and contents of all files; tables without a row have none."""
+def pages(con: duckdb.DuckDBPyConnection, derived: Mapping[str, pl.DataFrame]) -> Iterator[tuple[str, str | bytes]]:
+    """Addresses and contents of all files; tables without a row have none. `derived` has those that were computed."""
     done = {stage for (stage,) in con.execute("SELECT DISTINCT stage FROM run WHERE status = 'done'").fetchall()}
     rows, empty = [], []
     for name in tables.names():
-        frame = None if _has_no_run(name, done) else tables.table(con, name)
+        frame = derived.get(name)
+        if frame is None and not _has_no_run(name, done):
+            frame = tables.table(con, name)
         if frame is None or frame.is_empty():
             empty.append(name)
             continue

@@ -176,7 +176,7 @@ class Site:
         yield from record.pages(press)
         yield "cite.js", citing.script(press.con)
         yield press.page("lists.html").write("lists", title="Lists of neurons")
-        yield from data.pages(press.con)
+        yield from data.pages(press.con, self.studies[0].derived if self.studies else {})
 
     def head(self) -> str:
         """What the script needs to make the head of neurons' pages, and the search's box: links, and what the search finds."""

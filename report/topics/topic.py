@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import ClassVar, NamedTuple, TypeVar, cast
 
 import duckdb
+import polars as pl
 from markupsafe import Markup
 
 from analyze import tables
@@ -97,8 +98,10 @@ class Topic:
 
     def table(self, name: str) -> list[dict]:
         """Rows of a derived table."""
-        own = self.sql.get(name)
-        return (self.con.sql(own).pl() if own else tables.table(self.con, name)).to_dicts()
+        if name not in self.known.derived:
+            own = self.sql.get(name)
+            self.known.derived[name] = self.con.sql(own).pl() if own else tables.table(self.con, name)
+        return self.known.derived[name].to_dicts()
 
     def network(self, page: Page) -> Iterable[Part]:
         """Parts of the network's page."""
@@ -150,7 +153,8 @@ class Topic:
 
 
 class Known:
-    """What the topics know of a study, each read when first asked for. `studies` are all of the site."""
+    """What the topics know of a study, each read when first asked for. `studies` are all of the site, and `derived` holds the derived tables that any of
+    these asked for."""
 
     def __init__(
         self, con: duckdb.DuckDBPyConnection, study: Study, topics: Sequence[type[Topic]] = (), studies: Sequence[Known] = ()
@@ -159,6 +163,7 @@ class Known:
         self._read: dict[type[Topic], Topic] = {}
         self._beside: dict[type[Topic], list] = {}
         self._latest: dict[int, str | None] | None = None
+        self.derived: dict[str, pl.DataFrame] = studies[0].derived if studies else {}
 
     @property
     def latest(self) -> dict[int, str | None]:
