@@ -1,6 +1,7 @@
 """Stages properties, descriptions by engine measured, and their scores, on a small network: stored rows against the method and scikit-learn."""
 
 import json
+import os
 import shutil
 
 import duckdb
@@ -41,7 +42,9 @@ def study(folder, stages=("scores",), **choices):
 def made(tmp_path_factory, minilm_folder):
     folder = tmp_path_factory.mktemp("measured")
     write_sounds(folder / "sounds", clips=150)
-    (folder / "sounds" / "low" / "broken.wav").write_text("not sound")
+    broken = folder / "sounds" / "low" / "broken.wav"
+    broken.write_text("not sound")
+    os.utime(broken, (0, 0))  # as the others
     run_study(folder / "w.duckdb", study(folder), Silent())
     return folder
 
