@@ -145,7 +145,7 @@ def test_a_stage_of_a_package_is_found_run_resumed_and_shown(package):
     assert len(pages) == len(rows)
     said = [page.read_text().partition("Follows the level by ")[2].partition(".</p>")[0] for page in pages]
     assert sorted(filter(None, said)) == sorted(f"{value:.2f}" for value in rows.values() if value is not None)
-    assert "stage loudness" in pages[0].read_text()
+    assert "run 4 (loudness)" in pages[0].read_text()
 
 
 def killed_after_two_layers(folder):

@@ -163,6 +163,8 @@ def ingest_activations(
         check_network(network, network.name)
     device = pick_device(plan.settings.device)
     where = device if device == "cpu" else f"{device} ({torch.cuda.get_device_name(device)})"
+    if work.by_layer:
+        _forget_lost(warehouse, work)
     run = _why_another(ledger.begin(warehouse, STAGE, parameters=work.parameters, device=where, **work.inputs), network)
     done = run.done()
     folder = store.run_folder(warehouse, run.run_id, continued=bool(done) and not run.finished)
@@ -182,8 +184,6 @@ def ingest_activations(
     try:
         segments, worked = _measured(run, extraction, done, measure, progress)
     except stored_types.Lost:
-        ledger.forget(run, ["activation_clip", "segment"])
-        shutil.rmtree(folder)
         return ingest_activations(
             warehouse, network, dataset, content_sha256, paths, settings, measure=measure, progress=progress, **options
         )
@@ -194,6 +194,15 @@ def ingest_activations(
     run.finish()
     _remove_segments(work, folder)
     return Outcome(stored_types.said(run) if work.by_layer and worked else run, worked, run.failures())
+
+
+def _forget_lost(warehouse: Path, work: Planned) -> None:
+    """Take back the run that found out that float16 does not do for all layers, where it is there."""
+    begun: dict[str, Any] = {"parameters": {**work.parameters, "dtype": "float16"}, **work.inputs}
+    found = ledger.find(warehouse, STAGE, **begun)
+    if found and not found[1]:
+        ledger.forget(ledger.begin(warehouse, STAGE, **begun), ["activation_clip", "segment"])
+        shutil.rmtree(store.run_folder(warehouse, found[0], continued=True), ignore_errors=True)
 
 
 def _measured(run: ledger.Run, extraction: Extraction, done: set[str], measure: Measure, progress: Progress) -> tuple[list[Segment], int]:

@@ -294,7 +294,7 @@ def test_surge_in_the_warehouse_shares_its_octaves_with_the_notes(tmp_path: Path
 def test_every_set_has_a_recipe_and_the_python_in_them_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
     named = set(re.findall(r'reader = "([a-z0-9-]+)"|--dataset ([a-z0-9-]+)', text))
-    assert {*READERS, "nsynth", "gtzan", "audiofolder", "stimuli"} == {"".join(pair) for pair in named}
+    assert {*READERS, "nsynth", "gtzan", "audiofolder", "stimuli", "parquet", "webdataset"} == {"".join(pair) for pair in named}
     source = voxceleb1(tmp_path / "voxceleb1")
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
