@@ -62,6 +62,7 @@ def network() -> Iterator[None]:
     names = ("au-hub", "au-head", "au-other")
     try:
         for name in names:
+            sh("ip", "netns", "delete", name, quiet=True)  # of a run that was killed
             sh("ip", "netns", "add", name)
             sh("ip", "-n", name, "link", "set", "lo", "up")
         sh("ip", "-n", "au-hub", "link", "add", "bridge0", "type", "bridge")
@@ -185,7 +186,7 @@ def main() -> None:
             found[name] = run(where, esc50, harm, cluster=True)
             found[name]["equal"] = equal(folder / "one", where)
             print(name, found[name], flush=True)
-    RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+            RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     if not all(each.get("equal", True) for each in found.values()):
         raise SystemExit("not equal")
 
