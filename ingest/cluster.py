@@ -13,6 +13,7 @@ import platform
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,13 +43,7 @@ def over_ray(address: str) -> Callable[[NetworkChoice], Measure]:
     processor's and the cluster has some, otherwise one processor. Raises UserError without the package, or the cluster."""
     ray = _joined(address)
 
-    def spread(choice: NetworkChoice) -> Measure:
-        def measure(extraction: Extraction, numbers: Sequence[int], progress: Progress) -> Generator[Segment]:
-            return _measured(ray, choice, extraction, numbers, progress)
-
-        return measure
-
-    return spread
+    return lambda choice: partial(_measured, ray, choice)
 
 
 def _joined(address: str) -> ModuleType:
@@ -81,7 +76,7 @@ def _measured(
     died = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError)
     waiting, flying = deque(numbers), dict[Any, int]()
     deadly: dict[int, Mapping[str, str]] = {}
-    clips, device = sum(map(len, extraction.segments)) - sum(len(extraction.segments[number]) for number in numbers), ""
+    clips, device = len(plan.clips) - sum(len(extraction.segments[number]) for number in numbers), ""
     try:
         while waiting or flying:
             while waiting and len(flying) < AHEAD * at_once:

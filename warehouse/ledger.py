@@ -115,7 +115,8 @@ def find(warehouse: Path, stage: str, *, parameters: dict[str, object], code_ver
     """Number of the run that `begin` would continue, and whether it is done; None when it would begin one."""
     run_key = key(stage, parameters=parameters, code_version=code_version, **inputs)
     with store.connect_readonly(warehouse) as con:
-        return con.execute("SELECT run_id, status = 'done' FROM run WHERE run_key = ?", [run_key]).fetchone()  # type: ignore[return-value]
+        row = con.execute("SELECT run_id, status = 'done' FROM run WHERE run_key = ?", [run_key]).fetchone()
+    return (int(row[0]), bool(row[1])) if row else None
 
 
 def key(stage: str, *, parameters: dict[str, object], code_version: int, **inputs: Any) -> str:

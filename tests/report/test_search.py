@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 import soundfile as sf
 
@@ -18,7 +16,7 @@ from tests.report.conftest import CLIP_S, sound
 SAID = {5: "Repeated high-pitched tones.", 1: "Low rumble of an engine.", 2: "Splashing water.", 3: "High wind.", 4: "Faint speech."}
 FOUND = "[...document.querySelectorAll('#found a')].map(a => a.textContent)"
 
-needs_encoder = pytest.mark.skipif(importlib.util.find_spec("sentence_transformers") is None, reason="needs sentence-transformers")
+needs_encoder = pytest.mark.usefixtures("minilm_folder")
 
 
 @pytest.fixture(scope="module")

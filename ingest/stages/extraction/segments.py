@@ -200,7 +200,7 @@ class Extraction:
                     }
                     temporary = segment.ranking(self.plan.folder).with_suffix(".npz.tmp")
                     with temporary.open("wb") as file:
-                        np.savez(file, **arrays)  # type: ignore[arg-type]
+                        np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
                     store.publish(temporary, segment.ranking(self.plan.folder))
                 digest = store.save_array(segment.values(self.plan.folder), values)
                 segment = replace(segment, sha256=digest, seconds=round(time.monotonic() - begun, 3), failures=tuple(failures))

@@ -76,14 +76,13 @@ def script(placed: Sequence[Placed], missing: Container[str]) -> str:
             for clip in clips
         ],
         "names": {number: name for number, name in enumerate(its.layer.names[place] for its in placed for place in its.at) if name is not None},
-        "measures": {},
     }  # fmt: skip
-    tuned = _tuned(studies)
+    tuned, measures = _tuned(studies), {}
     for measure, title in MEASURES.items():
         values = [tuned.get((fact.neuron_id, measure)) for _, fact in every]
         if any(values):
-            found["measures"] |= {measure: [title, _packed([value or 0 for value in values], "<f4")]}  # type: ignore[operator]
-    return f"AURICLE_MAP={json.dumps(found, ensure_ascii=False, separators=(',', ':'))};\n"
+            measures[measure] = [title, _packed([value or 0 for value in values], "<f4")]
+    return f"AURICLE_MAP={json.dumps(found | {'measures': measures}, ensure_ascii=False, separators=(',', ':'))};\n"
 
 
 def words(placed: Sequence[Placed]) -> str:
