@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from warehouse import store
+from warehouse.matrices import open_matrix
 from warehouse.store import UserError
 
 BLOCK = 2048
@@ -48,7 +49,7 @@ def compare(warehouse: Path, first: int, second: int) -> Comparison:
     sides = []
     for found, clips in zip(layers, columns, strict=True):
         chosen = [clips[sha256] for sha256 in common]
-        values = np.concatenate([np.load(warehouse.parent / path, mmap_mode="r")[:, chosen].astype(np.float32) for path in found["path"]])
+        values = np.concatenate([open_matrix(warehouse.parent / path)[:, chosen].astype(np.float32) for path in found["path"]])
         ids = np.concatenate([start + np.arange(neurons) for start, neurons in found.select("first_neuron_id", "neurons").rows()])
         position = np.repeat(found["position"].to_numpy(), found["neurons"].to_numpy())
         sides.append((_standard(values), ids, position))

@@ -12,6 +12,7 @@ from ingest.listening.ear import Ear
 from ingest.listening.measures import paired_p_values, percentiles, q_values, two_sample_p_values
 from ingest.listening.sounds import Sound
 from warehouse import store
+from warehouse.matrices import open_matrix
 from warehouse.store import UserError
 
 ABOUT = ("neuron_id", "layer", "unit", "time_position", "frequency_position", "neuron", "description", "best_class", "average_precision")
@@ -143,7 +144,7 @@ def _percentiles(ear: Ear, values: np.ndarray) -> np.ndarray:
     for place in ear.places:
         rows = slice(place.first, place.first + place.neurons)
         try:
-            population = np.load(place.path, mmap_mode="r")
+            population = open_matrix(place.path)
         except (OSError, ValueError) as error:
             raise UserError(f"{place.path} cannot be read: {getattr(error, 'strerror', None) or error}; see `auricle check`") from None
         found[rows] = percentiles(values[rows], population)

@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 
+from warehouse.matrices import BLOCK_VALUES, Matrix
+
 ARRANGEMENTS = 20_000
 """Ways to part the sounds that are gone through, or drawn where there are more."""
 SEED = 0
@@ -14,13 +16,14 @@ FEW = 4
 BLOCK = 1024
 
 
-def percentiles(values: np.ndarray, population: np.ndarray) -> np.ndarray:
+def percentiles(values: np.ndarray, population: np.ndarray | Matrix) -> np.ndarray:
     """Percentile of each of a neuron's values [neurons, sounds] among its values for a data set's clips [neurons, clips]: 100 times the share of
     the clips that are below, plus half of the share of those that are equal (scipy's percentileofscore with kind "mean"). Clips without a value do not
     count; NaN for a sound without one, and where no clip has any."""
     out = np.full(values.shape, np.nan)
-    for start in range(0, len(values), BLOCK):
-        rows = slice(start, start + BLOCK)
+    step = min(BLOCK, max(1, BLOCK_VALUES // max(population.shape[1], 1)))
+    for start in range(0, len(values), step):
+        rows = slice(start, start + step)
         # Comparing float16 takes twice as long as comparing float32, which has all of its values.
         clips, sounds = population[rows].astype(np.float32), values[rows].astype(np.float32)
         present = np.isfinite(clips)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import polars as pl
 
 from ingest.methods import probes
@@ -35,7 +36,7 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
     run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=FOLD_SEED if recorded.drawn_folds else None)
     worked = 0
     for item, layer in run.pending(recorded.plan(), progress):
-        matrix = layer.matrix()
+        matrix = np.asarray(layer.matrix())
         products = probes.gram([matrix])
         near = probes.knn_predictions(probes.squared_distances(products), recorded.labels, recorded.folds, ks)
         linear = (

@@ -14,6 +14,7 @@ from ingest.sounds.draws import grouped_folds
 from ingest.sounds.listing import Entry
 from warehouse import ledger, store
 from warehouse.ledger import Run
+from warehouse.matrices import Matrix, open_matrix
 from warehouse.store import UserError
 
 FOLDS, FOLD_SEED = 5, 0
@@ -40,13 +41,13 @@ class RecordedLayer:
         """Its name as a unit of work."""
         return f"layer {self.layer_id}"
 
-    def matrix(self) -> np.ndarray:
-        """Activations [neurons, clips], mapped from the file."""
-        return np.load(self.path, mmap_mode="r")
+    def matrix(self) -> Matrix:
+        """Activations [neurons, clips], read as they are asked for."""
+        return open_matrix(self.path)
 
-    def shares(self) -> np.ndarray | None:
-        """Share of each clip's values above 0 [neurons, clips], mapped from the file; None when not recorded."""
-        return np.load(self.shares_path, mmap_mode="r") if self.shares_path else None
+    def shares(self) -> Matrix | None:
+        """Share of each clip's values above 0 [neurons, clips], read as they are asked for; None when not recorded."""
+        return open_matrix(self.shares_path) if self.shares_path else None
 
 
 @dataclass(frozen=True)

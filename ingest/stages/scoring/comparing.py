@@ -20,6 +20,7 @@ from ingest.stages.scoring.moments import Moments
 from ingest.stages.scoring.trials import range_rows, tried
 from ingest.stages.scoring.work import Found, Work, item
 from warehouse import store
+from warehouse.matrices import open_matrix
 from warehouse.store import UserError
 
 Predictions = Callable[[RecordedLayer], np.ndarray]
@@ -78,7 +79,7 @@ def ruled(warehouse: Path, description_run: int, columns: np.ndarray) -> Predict
     """What rules predict of the clips of `columns` (bool)."""
     with store.connect_readonly(warehouse) as con:
         paths = dict(con.execute("SELECT layer_id, path FROM prediction_file WHERE run_id = ?", [description_run]).fetchall())
-    return lambda layer: np.load(warehouse.parent / paths[layer.layer_id], mmap_mode="r")[:, columns]
+    return lambda layer: open_matrix(warehouse.parent / paths[layer.layer_id])[:, columns]
 
 
 def alike(

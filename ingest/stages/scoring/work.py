@@ -60,8 +60,8 @@ class Work:
 
     def found(self, layer: RecordedLayer, known: np.ndarray | None = None) -> Found:
         """What is there to score of a layer: clips are usable where the whole layer's values are finite, and that are `known`."""
-        signed = is_signed(layer.matrix())
-        matrix = np.asarray(layer.matrix())[:, self.clips.columns]
+        whole = np.asarray(layer.matrix())
+        signed, matrix = is_signed(whole), whole[:, self.clips.columns]
         usable = np.isfinite(matrix).all(axis=0)
         if known is not None:
             usable &= known
