@@ -1507,10 +1507,29 @@ COMMENT ON COLUMN segment.run_id IS 'Run of stage activations.';
 COMMENT ON COLUMN segment.segment IS 'Which, from 0, in order of activation_clip.column_index.';
 COMMENT ON COLUMN segment.clips IS 'Its clips.';
 COMMENT ON COLUMN segment.attempt IS 'The attempt that counts, of those that were made at it.';
-COMMENT ON COLUMN segment.sha256 IS 'SHA-256 of its values [reductions, neurons, clips], a NumPy .npy file.';
+COMMENT ON COLUMN segment.sha256 IS 'SHA-256 over the hashes of its .npy files, one a layer and reduction.';
 COMMENT ON COLUMN segment.node IS 'Name of the machine.';
 COMMENT ON COLUMN segment.device IS 'cpu, or the kind of GPU.';
 COMMENT ON COLUMN segment.seconds IS 'Time taken.';
+
+CREATE TABLE activation_part (
+    run_id INTEGER NOT NULL REFERENCES run (run_id),
+    layer_id INTEGER NOT NULL REFERENCES layer (layer_id),
+    reduction VARCHAR NOT NULL,
+    first_column INTEGER NOT NULL,
+    clips INTEGER NOT NULL,
+    sha256 VARCHAR NOT NULL,
+    PRIMARY KEY (run_id, layer_id, reduction, first_column)
+);
+COMMENT ON TABLE activation_part IS 'Parts of the matrices of runs of more than 8192 clips, whose path in activation_file is a folder: .npy files of all neurons and some clips, named by first_column in eight digits, such as 00008192.npy.';
+COMMENT ON COLUMN activation_part.run_id IS 'Run of stage activations.';
+COMMENT ON COLUMN activation_part.layer_id IS 'Layer.';
+COMMENT ON COLUMN activation_part.reduction IS 'Reduction, as in activation_file.';
+COMMENT ON COLUMN activation_part.first_column IS 'Column of the matrix that its first column is, from 0.';
+COMMENT ON COLUMN activation_part.clips IS 'Its columns.';
+COMMENT ON COLUMN activation_part.sha256 IS 'SHA-256 of the file.';
+COMMENT ON COLUMN activation_file.path IS 'Path relative to the folder of the database file: a file, or of a run of more than 8192 clips a folder of parts (activation_part).';
+COMMENT ON COLUMN activation_file.sha256 IS 'SHA-256 of the file; of a folder, over the hashes of its parts in order.';
 
 CREATE TABLE neuron_map (
     run_id INTEGER PRIMARY KEY,

@@ -21,7 +21,8 @@ from typing import Any
 from ingest.networks.registry import check_network
 from ingest.run import Reporter, listed, loaded
 from ingest.stages import Progress, activations, silent
-from ingest.stages.extraction.segments import Extraction, Measure, Plan, Segment
+from ingest.stages.extraction.measured import Segment
+from ingest.stages.extraction.segments import Extraction, Measure, Plan
 from ingest.stages.extraction.stored_types import Lost
 from ingest.study import NetworkChoice, Study
 from warehouse import ledger, store

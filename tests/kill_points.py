@@ -1,6 +1,7 @@
 """Run a small study once per point at which a crash could hurt, killed there with SIGKILL and resumed. Called by test_resume.
 
-python -m tests.kill_points FOLDER: leaves FOLDER/whole/w.duckdb and FOLDER/N/w.duckdb for every point N, and prints their number.
+python -m tests.kill_points FOLDER [parts]: leaves FOLDER/whole/w.duckdb and FOLDER/N/w.duckdb for every point N, and prints their number. With `parts`
+only activations are ingested, and their matrices are folders of parts.
 A fork per run spares loading torch, and asking for versions, each time; the parent itself computes nothing and opens no database.
 """
 
@@ -53,7 +54,7 @@ class Points:
         self.reach()
 
 
-def run(folder, sounds, deadly=None):
+def run(folder, sounds, parts, deadly=None):
     """One study in a child process; returns its exit signal or, by a file, the points it passed."""
     child = os.fork()
     if child == 0:
@@ -61,7 +62,7 @@ def run(folder, sounds, deadly=None):
         study = Study(
             (DatasetChoice("folder", sounds, "sounds"),),
             (NetworkChoice(f"{Path(__file__).parent / 'small.py'}:planted_network"),),
-            stages=("probes", "clusters", "interventions"),
+            stages=() if parts else ("probes", "clusters", "interventions"),
             settings={
                 "activations": activations.Settings(device="cpu", batch=4, top_k=5),
                 "interventions": interventions.Settings(largest=1, repeats=2, label_map=sounds / "map.csv"),
@@ -73,8 +74,9 @@ def run(folder, sounds, deadly=None):
     return os.waitpid(child, 0)[1]
 
 
-def main(folder):
+def main(folder, parts):
     """Do it all."""
+    segments.FILE_CLIPS = 20 if parts else segments.FILE_CLIPS
     sounds = write_sounds(folder / "sounds")
     (sounds / "low" / "broken.wav").write_text("not sound")
     write_label_map(sounds / "map.csv")
@@ -82,23 +84,23 @@ def main(folder):
         os.utime(file, (0, 0))  # as files are that have lain there: their hashes are kept
     ledger.package_versions(), ledger.git_revision()  # kept for the children
     (folder / "whole").mkdir()
-    assert run(folder / "whole", sounds) == 0
+    assert run(folder / "whole", sounds, parts) == 0
     total = int((folder / "whole" / "points").read_text())
-    workers = [os.fork() or kill_and_resume(folder, sounds, range(first, total + 1, WORKERS)) for first in range(1, WORKERS + 1)]
+    workers = [os.fork() or kill_and_resume(folder, sounds, parts, range(first, total + 1, WORKERS)) for first in range(1, WORKERS + 1)]
     assert not any(os.waitpid(worker, 0)[1] for worker in workers)
     print(total)
 
 
-def kill_and_resume(folder, sounds, points):
+def kill_and_resume(folder, sounds, parts, points):
     """Work of a child: one study after another killed at its point and resumed."""
     for point in points:
         place = folder / str(point)
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
-        if os.WTERMSIG(run(place, sounds, point)) != signal.SIGKILL or run(place, sounds) != 0:
+        if os.WTERMSIG(run(place, sounds, parts, point)) != signal.SIGKILL or run(place, sounds, parts) != 0:
             os._exit(1)
     os._exit(0)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:] == ["parts"])

@@ -44,12 +44,28 @@ def test_killed_anywhere_and_resumed_the_warehouse_is_that_of_an_uninterrupted_r
     ]
     assert len(expected["top_clip"]) == 2 * 2 * 27 * 5
     assert all(expected[table] for table in ("probe", "cluster", "cluster_member", "ccav", "cluster_clip", "readout", "intervention"))
-    files = {path.name: store.sha256_file(path) for path in (tmp_path / "whole").rglob("*.npy")}
+    compare(tmp_path, points)
+
+
+def test_killed_while_parts_are_moved_the_matrices_are_those_of_an_uninterrupted_run(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "tests.kill_points", str(tmp_path), "parts"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(content(tmp_path / "whole" / "w.duckdb")["activation_part"]) == 2 * 2 * 3
+    compare(tmp_path, int(done.stdout))
+
+
+def compare(folder, points):
+    """Every warehouse that was killed with that which was not."""
+    expected, files = content(folder / "whole" / "w.duckdb"), matrices(folder / "whole")
     for point in range(1, points + 1):
-        folder = tmp_path / str(point)
-        found = content(folder / "w.duckdb")
+        found = content(folder / str(point) / "w.duckdb")
         for table, rows in expected.items():
             assert found[table] == rows, f"table {table} after a kill at point {point}"
-        assert {path.name: store.sha256_file(path) for path in folder.rglob("*.npy")} == files
-        assert not [path for path in folder.rglob("*") if path.suffix in (".tmp", ".wal")]
-        assert list(check(folder / "w.duckdb")) == []
+        assert matrices(folder / str(point)) == files
+        assert not [path for path in (folder / str(point)).rglob("*") if path.suffix in (".tmp", ".wal") or path.name.startswith("segment")]
+        assert list(check(folder / str(point) / "w.duckdb")) == []
+
+
+def matrices(folder):
+    """Hashes of files."""
+    return {path.relative_to(folder): store.sha256_file(path) for path in folder.rglob("*.npy")}

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-import numpy as np
 
-from warehouse import store
+from warehouse import matrices, store
 
 COUNTS = {
     "{n} neurons of finished runs lack a row in activation_summary": """
@@ -74,7 +73,8 @@ def holdings(path: Path) -> Holdings:
             "SELECT (SELECT count(*) FROM dataset), (SELECT count(*) FROM clip), (SELECT count(*) FROM network), (SELECT count(*) FROM neuron)"
         ).fetchall()
         files = con.execute("SELECT path FROM activation_file UNION ALL SELECT path FROM prediction_file").fetchall()
-    size = sum(file.stat().st_size for file in [path, *(path.parent / name for (name,) in files)] if file.is_file())
+    found = [path, *(file for (name,) in files for file in matrices.files_of(path.parent / name))]
+    size = sum(file.stat().st_size for file in found if file.is_file())
     return Holdings("{} data sets, {} clips, {} networks, {} neurons, {:.0f} MB".format(*counts, size / 1e6), headers, rows)
 
 
@@ -86,22 +86,37 @@ def check(path: Path, progress: Callable[[int, int], None] | None = None) -> Ite
             row = con.execute(query).fetchone()
             if row and row[0]:
                 yield text.format(n=row[0])
+        parts: dict[str, list[tuple[str, str]]] = {}
+        for name, column, sha256 in con.execute(
+            """SELECT path, first_column, activation_part.sha256 FROM activation_part JOIN activation_file USING (run_id, layer_id, reduction)
+            ORDER BY ALL"""
+        ).fetchall():
+            parts.setdefault(name, []).append((f"{name}/{matrices.part_name(column)}", sha256))
         files = con.execute(
             """SELECT path, neurons, clips, dtype, sha256 FROM activation_file
             UNION ALL SELECT path, neurons, clips, dtype, sha256 FROM prediction_file ORDER BY path"""
         ).fetchall()
     for number, (name, neurons, clips, dtype, sha256) in enumerate(files):
-        file = path.parent / name
-        if not file.is_file():
-            yield f"activation file {name} is missing"
-        elif store.sha256_file(file) != sha256:
-            yield f"activation file {name} was changed after it was written"
-        else:
-            array = np.load(file, mmap_mode="r")
-            if array.shape != (neurons, clips) or str(array.dtype) != dtype:
-                yield f"activation file {name} is {array.dtype} {array.shape}, registered as {dtype} {(neurons, clips)}"
+        those = parts.get(name, [(name, sha256)])
+        faults = [f"activation file {its} {fault}" for its, known in those if (fault := _fault(path.parent / its, known))]
+        if not faults and name in parts and matrices.joint_sha256(known for _, known in those) != sha256:
+            faults = [f"activation file {name} is registered with other parts than those in activation_part"]
+        if not faults:
+            try:
+                array = matrices.open_matrix(path.parent / name)
+                if array.shape != (neurons, clips) or str(array.dtype) != dtype:
+                    faults = [f"activation file {name} is {array.dtype} {array.shape}, registered as {dtype} {(neurons, clips)}"]
+            except ValueError as error:
+                faults = [f"activation file {name} cannot be read: {error}"]
+        yield from faults
         if progress:
             progress(number + 1, len(files))
+
+
+def _fault(file: Path, sha256: str) -> str | None:
+    if not file.is_file():
+        return "is missing"
+    return None if store.sha256_file(file) == sha256 else "was changed after it was written"
 
 
 def _references(con: duckdb.DuckDBPyConnection) -> Iterator[str]:

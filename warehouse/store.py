@@ -12,7 +12,8 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ SCHEMA_VERSION = 6
 
 STORAGE_VERSION = "v1.4.0"
 PATIENCE_S = 60.0
+SETTLED_AT_ONCE = 16
 
 # By process, a database in memory that a warehouse is attached to for a transaction: starting DuckDB takes several times as long as a small
 # commit. By process, because DuckDB's threads do not survive a fork; what a child finds of its parent's it must leave alone.
@@ -106,11 +108,7 @@ def sha256_json(value: object) -> str:
 def publish(temporary: Path, final: Path) -> None:
     """Move a finished file or folder to its final name: after a crash there is the whole of it or nothing."""
     if temporary.is_file():
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _settle(temporary)
     os.replace(temporary, final)
 
 
@@ -124,6 +122,20 @@ def save_array(path: Path, array: np.ndarray) -> str:
     digest = sha256_file(temporary)
     publish(temporary, path)
     return digest
+
+
+def settle(files: Iterable[Path]) -> None:
+    """Have written files reach the disk; several at once, which costs little more than one."""
+    with ThreadPoolExecutor(SETTLED_AT_ONCE) as pool:
+        list(pool.map(_settle, files))
+
+
+def _settle(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def create(path: Path) -> None:

@@ -135,7 +135,7 @@ class Ear:
                 ).fetchall()
             )
         itemsize = 2 if self.run.parameters.get("dtype") == "float16" else 4
-        segment = segment_clips(self.neurons * len(self.recorder.reductions) * itemsize)
+        segment = segment_clips(self.neurons * len(self.recorder.reductions) * itemsize, self.run.clips)
         batches: list[list[int | None]] = []
         known = {at: columns[digest] for at, digest in by_sound.items() if digest in columns}
         for at, column in known.items():

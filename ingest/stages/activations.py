@@ -1,7 +1,7 @@
 """Stage `activations`: runs a network over the sounds once and keeps what its neurons did.
 
 Clips are taken in segments, each by itself (`ingest.stages.extraction.segments`): its values and ranking, with courses, are written to files
-before the ledger row that makes them count. When all are in, `ingest.stages.extraction.layer_tables` turns them into one matrix a layer and the
+before the ledger row that makes them count. When all are in, `ingest.stages.extraction.layer_tables` turns them into a matrix a layer and the
 tables.
 """
 
@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from ingest.networks import identity
 from ingest.networks.network import Layer, Network, keep_freed_memory, pick_device
 from ingest.networks.registry import check_network
 from ingest.stages import Context, Outcome, Progress, silent
-from ingest.stages.extraction import layer_tables, stored_types
+from ingest.stages.extraction import final, layer_tables, stored_types
+from ingest.stages.extraction.measured import Segment, item
 from ingest.stages.extraction.recording import padding_parameter, takes_shares, windows_parameter
-from ingest.stages.extraction.segments import LOST, Extraction, Measure, Plan, Segment, Settings
+from ingest.stages.extraction.segments import LOST, Extraction, Measure, Plan, Settings
 from warehouse import ledger, store
 from warehouse.store import UserError
 
@@ -181,16 +182,20 @@ def ingest_activations(
             store.insert(con, "activation_clip", columns.with_columns(pl.lit(run.run_id).alias("run_id")))
             layer_tables.register_network(con, network, chosen, positions=plan.positions)
     extraction = Extraction(plan, network)
+    with store.connect_readonly(warehouse) as con:
+        records = layer_tables.layer_records(con, run, extraction)
+    settled = {number for number, (layer_id, _) in enumerate(records) if f"layer {layer_id}" in done}
+    places = {
+        (number, reduction): final.final_path(folder, records[number][0], chosen[number].name, reduction, in_parts=True)
+        for number, reduction in extraction.files if number not in settled
+    }  # fmt: skip
     try:
-        segments, worked = _measured(run, extraction, done, measure, progress)
+        segments, worked = _measured(run, extraction, done, settled, places, measure, progress)
     except stored_types.Lost:
         return ingest_activations(
             warehouse, network, dataset, content_sha256, paths, settings, measure=measure, progress=progress, **options
         )
-    worked += layer_tables.finish_layers(
-        run, network, chosen, plan.top_k, folder, [segment.values(plan.folder) for segment in segments],
-        [] if plan.positions else [segment.ranking(plan.folder) for segment in segments], extraction.recorder.reductions, progress, work.by_layer,
-    )  # fmt: skip
+    worked += layer_tables.finish_layers(run, extraction, segments, records, folder, progress, work.by_layer)
     run.finish()
     _remove_segments(work, folder)
     return Outcome(stored_types.said(run) if work.by_layer and worked else run, worked, run.failures())
@@ -205,23 +210,42 @@ def _forget_lost(warehouse: Path, work: Planned) -> None:
         shutil.rmtree(store.run_folder(warehouse, found[0], continued=True), ignore_errors=True)
 
 
-def _measured(run: ledger.Run, extraction: Extraction, done: set[str], measure: Measure, progress: Progress) -> tuple[list[Segment], int]:
-    """All segments of a run in order, those that nobody has measured yet measured now, and how many were committed now."""
+def _measured(
+    run: ledger.Run,
+    extraction: Extraction,
+    done: set[str],
+    settled: set[int],
+    places: Mapping[tuple[int, str], Path],
+    measure: Measure,
+    progress: Progress,
+) -> tuple[list[Segment], int]:
+    """All segments of a run in order, those that nobody has measured yet measured now, and how many were committed now. `settled`: layers that are
+    finished, by number; `places`: where parts of the others may have gone."""
     with store.connect_readonly(run.warehouse) as con:
         counted = dict(con.execute("SELECT segment, attempt FROM segment WHERE run_id = ?", [run.run_id]).fetchall())
-    whole = extraction.finished(counted)
+    final.put_back(extraction, counted, places)
+    whole = extraction.finished(counted, settled)
     extraction.sweep(whole.values())
     extraction.check_space()
+    if lost := [number for number in counted if number not in whole]:  # or others, where segments are now of another size
+        _forget_segments(run, lost)
     pending = [number for number in range(len(extraction.segments)) if number not in whole]
     worked = 0
     with contextlib.closing(measure(extraction, pending, progress)) if pending else contextlib.nullcontext(()) as measured:
         for segment in itertools.chain(list(whole.values()), measured):
             whole[segment.segment] = segment
-            if segment.item not in done:
+            if segment.item not in done or segment.segment in lost:
                 row = {name: getattr(segment, name) for name in ("segment", "clips", "attempt", "sha256", "node", "device", "seconds")}
                 run.record([segment.item], {"segment": pl.DataFrame([row])}, segment.failures)
                 worked += 1
     return [whole[number] for number in range(len(extraction.segments))], worked
+
+
+def _forget_segments(run: ledger.Run, numbers: Sequence[int]) -> None:
+    """Take back segments whose files are not there any more."""
+    with store.transaction(run.warehouse) as con:
+        con.execute("DELETE FROM segment WHERE run_id = ? AND list_contains(?, segment)", [run.run_id, numbers])
+        con.execute("DELETE FROM work_unit WHERE run_id = ? AND list_contains(?, item)", [run.run_id, [item(number) for number in numbers]])
 
 
 def _segment_folder(beside: Path, key: str) -> Path:

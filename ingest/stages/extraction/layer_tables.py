@@ -1,9 +1,9 @@
-"""The rows of networks and layers, and, from a run's segments, one matrix a layer and reduction with the tables that summarise it."""
+"""The rows of networks and layers, and, from a run's segments, a matrix a layer and reduction with the tables that summarise it."""
 
 from __future__ import annotations
 
 import json
-import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -12,88 +12,116 @@ import polars as pl
 import torch
 
 from ingest.methods.extremes import Extremes
-from ingest.methods.precision import lost_in_float16
 from ingest.methods.specificity import average_precision, class_means, selectivity_index
 from ingest.networks.network import Layer, Network, course_steps
 from ingest.stages import Progress, silent
+from ingest.stages.extraction import final, stored_types
+from ingest.stages.extraction.measured import Segment
+from ingest.stages.extraction.segments import Extraction
+from ingest.stages.extraction.summary import summary
 from warehouse import ledger, store
+from warehouse.matrices import Matrix, joint_sha256, open_matrix
 
-CHUNK_CLIPS = 256
-BINS = 24
+CHUNK_CLIPS, RANKED_VALUES = 256, 2_000_000
+"""What is ranked at a time: so many clips, or more of few neurons."""
 NEIGHBORS = 8
-QUANTILES = {"quantile_05": 0.05, "quantile_25": 0.25, "median": 0.5, "quantile_75": 0.75, "quantile_95": 0.95}
 
 
 def finish_layers(
     run: ledger.Run,
-    network: Network,
-    layers: list[Layer],
-    top_k: int,
+    extraction: Extraction,
+    segments: list[Segment],
+    records: list[tuple[int, np.ndarray]],
     folder: Path,
-    segments: list[Path],
-    rankings: list[Path],
-    reductions: tuple[str, ...],
     progress: Progress = silent,
     by_layer: bool = False,
 ) -> int:
-    """Write the matrices and tables of every layer, then the neighbours; returns the units of work done now. `by_layer`: as float16 those of
-    the layers whose values all survive that. `segments` are files of values in column order, `rankings` those of their rankings, if any."""
-    done = run.done()
-    positions = reductions == ("window_mean",)
+    """Write the matrices and tables of every layer from all segments, in order, then the neighbours; returns the units of work done now. `records` are the
+    layers' ids and neurons; `by_layer`: as float16 those of the layers whose values all survive that."""
+    done, positions, worked = run.done(), extraction.positions, 0
     with store.connect_readonly(run.warehouse) as con:
-        records = [layer_record(con, run, layer.name, positions=positions and layer.is_map) for layer in layers]
-        clip_ids = np.array(
-            con.execute("SELECT clip_id FROM activation_clip WHERE run_id = ? ORDER BY column_index", [run.run_id]).fetchall()
-        )
+        clip_ids = con.execute("SELECT clip_id FROM activation_clip WHERE run_id = ? ORDER BY column_index", [run.run_id]).fetchnumpy()
         labels = label_sets(con, run.run_id)
-    clip_ids = clip_ids.reshape(-1).astype(np.int64)
-    worked, row = 0, 0
-    for number, (layer, (layer_id, neuron_ids)) in enumerate(zip(layers, records, strict=True)):
+    finishing = _Finishing(extraction, segments, run.warehouse.parent, folder, clip_ids["clip_id"].astype(np.int64), labels, by_layer)
+    for number, (layer_id, neuron_ids) in enumerate(records):
         item = f"layer {layer_id}"
         if item not in done:
-            tables: dict[str, list[pl.DataFrame]] = {}
-            by_position = positions and layer.is_map
-            fits = by_layer and not any(
-                lost_in_float16(torch.from_numpy(assemble(segments, index, row, len(neuron_ids))).T, positions=by_position)
-                for index in range(len(reductions))
-            )
-            # The mean over windows is all there is of single units.
-            for index, reduction in enumerate(("mean",) if positions and not by_position else reductions):
-                matrix = assemble(segments, index, row, len(neuron_ids))
-                matrix = matrix.astype(np.float16) if fits else matrix
-                path = folder / f"{layer_id:04d}-{re.sub(r'[^A-Za-z0-9]+', '-', layer.name)[:60]}.{reduction}.npy"
-                digest = store.save_array(path, matrix)
-                file_row = {
-                    "path": path.relative_to(run.warehouse.parent).as_posix(),
-                    "layer_id": layer_id,
-                    "neurons": matrix.shape[0],
-                    "clips": matrix.shape[1],
-                    "dtype": str(matrix.dtype),
-                    "sha256": digest,
-                }
-                found = {"activation_file": pl.DataFrame([file_row]), "activation_summary": summary(matrix, neuron_ids)}
-                if reduction != "active":  # by how often a neuron is active nothing is ranked
-                    steps = course_steps(network, layer) if reduction == "mean" and rankings else 1
-                    extremes = Extremes(len(neuron_ids), top_k, steps, CHUNK_CLIPS)
-                    if reduction in ("mean", "cls") and rankings:
-                        for ranking_file in rankings:
-                            with np.load(ranking_file) as arrays:
-                                extremes.merge(arrays, f"{number}.")
-                    else:
-                        for start in range(0, len(clip_ids), CHUNK_CLIPS):
-                            part = slice(start, start + CHUNK_CLIPS)
-                            extremes.update(torch.from_numpy(matrix[:, part].T), torch.from_numpy(clip_ids[part]), None)
-                    found["top_clip"] = ranking(extremes, neuron_ids)
-                    if not by_position:
-                        found["class_activation"] = class_activation(matrix, neuron_ids, labels, non_negative=layer.non_negative)
-                for table, frame in found.items():
-                    tables.setdefault(table, []).append(frame.with_columns(pl.lit(reduction).alias("reduction")))
-            run.record([item], {table: pl.concat(frames) for table, frames in tables.items()})
+            run.record([item], finishing.tables(number, layer_id, neuron_ids))
             worked += 1
-        row += len(neuron_ids)
-        progress(number + 1, len(layers))
-    of_units = [record for layer, record in zip(layers, records, strict=True) if not (positions and layer.is_map)]
-    return worked + find_neighbors(run, of_units, folder, done, "mean" if positions else reductions[0])
+        progress(number + 1, len(records))
+    of_units = [record for layer, record in zip(extraction.layers, records, strict=True) if not (positions and layer.is_map)]
+    return worked + find_neighbors(run, of_units, folder, done, "mean" if positions else extraction.recorder.reductions[0])
+
+
+@dataclass(frozen=True)
+class _Finishing:
+    """What the layers of a run are finished from. Paths of matrices are said relative to folder `beside`, `folder` is where these go."""
+
+    extraction: Extraction
+    segments: list[Segment]
+    beside: Path
+    folder: Path
+    clip_ids: np.ndarray
+    labels: list[tuple[np.ndarray, np.ndarray]]
+    by_layer: bool
+
+    def tables(self, number: int, layer_id: int, neuron_ids: np.ndarray) -> dict[str, pl.DataFrame]:
+        """Put a layer's matrices where they belong; returns the rows of its tables."""
+        its, layer = self.extraction, self.extraction.layers[number]
+        measured = {
+            reduction: Matrix([its.file(segment, (number, reduction)) for segment in self.segments]) for reduction in its.reductions(number)
+        }
+        fits = self.by_layer and not stored_types.lost(measured.values(), positions=its.positions and layer.is_map)
+        dtype = np.dtype(np.float16) if fits else its.dtype
+        tables: dict[str, list[pl.DataFrame]] = {}
+        for reduction, matrix in measured.items():
+            path = final.final_path(self.folder, layer_id, layer.name, reduction, in_parts=its.in_parts)
+            frames = {}
+            if its.in_parts:
+                parts = final.moved_together(path, its, self.segments, (number, reduction), dtype)
+                frames["activation_part"] = parts.with_columns(pl.lit(layer_id).alias("layer_id"))
+                digest = joint_sha256(parts["sha256"])
+            else:
+                digest = final.copied_together(path, matrix, dtype)
+            frames["activation_file"] = pl.DataFrame(
+                {"path": path.relative_to(self.beside).as_posix(), "layer_id": layer_id, "neurons": matrix.shape[0], "clips": matrix.shape[1],
+                 "dtype": str(dtype), "sha256": digest}
+            )  # fmt: skip
+            for table, frame in (frames | self._found(number, reduction, open_matrix(path), neuron_ids)).items():
+                tables.setdefault(table, []).append(frame.with_columns(pl.lit(reduction).alias("reduction")))
+        return {table: pl.concat(frames) for table, frames in tables.items()}
+
+    def _found(self, number: int, reduction: str, matrix: Matrix, neuron_ids: np.ndarray) -> dict[str, pl.DataFrame]:
+        its, layer = self.extraction, self.extraction.layers[number]
+        if reduction == "active":  # by how often a neuron is active nothing is ranked
+            return tables_of(matrix, neuron_ids)
+        known = None
+        if reduction in ("mean", "cls") and not its.positions:
+            steps = course_steps(its.network, layer) if reduction == "mean" else 1
+            known = Extremes(len(neuron_ids), its.plan.top_k, steps, 1)
+            for segment in self.segments:
+                with np.load(segment.ranking(its.plan.folder)) as arrays:
+                    known.merge(arrays, f"{number}.")
+        top = top_clips(matrix, neuron_ids, self.clip_ids, its.plan.top_k) if known is None else ranking(known, neuron_ids)
+        labels = None if its.positions and layer.is_map else self.labels
+        return tables_of(matrix, neuron_ids, labels, non_negative=layer.non_negative) | {"top_clip": top}
+
+
+def tables_of(
+    matrix: Matrix, neuron_ids: np.ndarray, labels: list[tuple[np.ndarray, np.ndarray]] | None = None, *, non_negative: bool = False
+) -> dict[str, pl.DataFrame]:
+    """Rows of activation_summary and, with label sets, class_activation, from a block of neurons after the other."""
+    frames: dict[str, list[pl.DataFrame]] = {"activation_summary": [], "class_activation": []}
+    for rows, values in matrix.blocks():
+        frames["activation_summary"].append(summary(values, neuron_ids[rows]))
+        if labels is not None:
+            frames["class_activation"].append(class_activation(values, neuron_ids[rows], labels, non_negative=non_negative))
+    return {table: pl.concat(several) for table, several in frames.items() if several}
+
+
+def layer_records(con: duckdb.DuckDBPyConnection, run: ledger.Run, extraction: Extraction) -> list[tuple[int, np.ndarray]]:
+    """Ids of the layers that are recorded, and their neurons."""
+    return [layer_record(con, run, layer.name, positions=extraction.positions and layer.is_map) for layer in extraction.layers]
 
 
 def register_network(con: duckdb.DuckDBPyConnection, network: Network, layers: list[Layer], *, positions: bool) -> None:
@@ -167,52 +195,17 @@ def label_sets(con: duckdb.DuckDBPyConnection, run_id: int) -> list[tuple[np.nda
     return result
 
 
-def assemble(segments: list[Path], reduction: int, row: int, neurons: int) -> np.ndarray:
-    """A layer's matrix [neurons, clips] from all segments."""
-    return np.concatenate([np.load(segment, mmap_mode="r")[reduction, row : row + neurons] for segment in segments], axis=1)
-
-
-def summary(matrix: np.ndarray, neuron_ids: np.ndarray) -> pl.DataFrame:
-    """Rows of activation_summary for a matrix [neurons, clips]; NaN entries are left out."""
-    ordered = np.sort(matrix.astype(np.float64), axis=1)  # NaN last
-    finite = np.isfinite(ordered)
-    count = finite.sum(axis=1)
-    values = np.where(finite, ordered, 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = values.sum(axis=1) / count
-        deviation = np.sqrt((np.where(finite, values - mean[:, None], 0) ** 2).sum(axis=1) / count)
-        columns: dict[str, np.ndarray | pl.Series] = {"neuron_id": neuron_ids, "clips": count, "mean": mean, "deviation": deviation}
-        columns["minimum"], columns["maximum"] = _quantile(ordered, count, 0), _quantile(ordered, count, 1)
-        columns |= {name: _quantile(ordered, count, q) for name, q in QUANTILES.items()}
-        columns["share_active"] = (values > 0).sum(axis=1) / count
-    columns["is_dead"] = (count > 0) & (values == 0).all(axis=1)
-    columns["histogram"] = pl.Series(histograms(ordered, count), dtype=pl.String)
-    return pl.DataFrame(columns).with_columns(pl.selectors.float().fill_nan(None))
-
-
-def _quantile(ordered: np.ndarray, count: np.ndarray, q: float) -> np.ndarray:
-    """Linearly interpolated quantile of the first `count` values of each sorted row; NaN without any."""
-    place = np.maximum(count - 1, 0) * q
-    low, high = np.floor(place).astype(int)[:, None], np.ceil(place).astype(int)[:, None]
-    below, above = np.take_along_axis(ordered, low, 1)[:, 0], np.take_along_axis(ordered, high, 1)[:, 0]
-    return below + (above - below) * (place - low[:, 0])
-
-
-def histograms(ordered: np.ndarray, count: np.ndarray) -> list[str | None]:
-    """Counts of each sorted row in equal bins from its least to its greatest value, as JSON; None without a range."""
-    low, high = _quantile(ordered, count, 0)[:, None], _quantile(ordered, count, 1)[:, None]
-    spread = np.isfinite(low) & (high > low)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        place = (ordered - low) / (high - low) * BINS
-        edges = np.linspace(low[:, 0], high[:, 0], BINS + 1, axis=1)
-    usable = np.isfinite(place) & spread
-    place = np.minimum(np.where(usable, place, 0), BINS - 1).astype(np.int64)
-    # Rounding may put a value beside its bin: the edges decide, as in numpy.histogram.
-    place -= usable & (ordered < np.take_along_axis(edges, place, 1))
-    place += usable & (ordered >= np.take_along_axis(edges, place + 1, 1)) & (place < BINS - 1)
-    flat = (np.arange(len(ordered))[:, None] * BINS + place)[usable]
-    counts = np.bincount(flat, minlength=len(ordered) * BINS).reshape(-1, BINS)
-    return [json.dumps(row, separators=(",", ":")) if ok else None for row, ok in zip(counts.tolist(), spread[:, 0].tolist(), strict=True)]
+def top_clips(matrix: Matrix, neuron_ids: np.ndarray, clip_ids: np.ndarray, k: int) -> pl.DataFrame:
+    """Rows of top_clip, without courses, from a block of neurons after the other."""
+    whole = Extremes(len(matrix), k, 1, 1)
+    for rows, values in matrix.blocks():
+        clips = min(max(CHUNK_CLIPS, RANKED_VALUES // len(values)), len(clip_ids))
+        extremes = Extremes(len(values), k, 1, clips)
+        for start in range(0, len(clip_ids), clips):
+            part = slice(start, start + clips)
+            extremes.update(torch.from_numpy(values[:, part].T), torch.from_numpy(clip_ids[part]), None)
+        whole.keys[:, rows] = torch.from_numpy(extremes.arrays()["keys"])
+    return ranking(whole, neuron_ids)
 
 
 def ranking(extremes: Extremes, neuron_ids: np.ndarray) -> pl.DataFrame:
@@ -268,7 +261,7 @@ def find_neighbors(run: ledger.Run, records: list[tuple[int, np.ndarray]], folde
     pending = [layer_id for layer_id, _ in records if f"neighbors {layer_id}" not in done]
     if not pending:
         return 0
-    matrices = [np.load(next(folder.glob(f"{layer_id:04d}-*.{reduction}.npy"))) for layer_id, _ in records]
+    matrices = [np.asarray(open_matrix(next(folder.glob(f"{layer_id:04d}-*.{reduction}*")))) for layer_id, _ in records]
     neuron_ids = np.concatenate([ids for _, ids in records])
     complete = np.logical_and.reduce([np.isfinite(matrix).all(axis=0) for matrix in matrices])
     values = np.concatenate([matrix[:, complete].astype(np.float32) for matrix in matrices])

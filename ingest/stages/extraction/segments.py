@@ -1,20 +1,21 @@
 """Runs a network over a run's clips a segment at a time, into files that a killed run goes on from, without opening a warehouse.
 
-A segment is measured by one process, by itself, and the same whoever does it: values and ranking of its clips in files whose names nobody else
-uses, and last of all a record of what was done. It counts when the one who writes the warehouse has committed its row.
+A segment is measured by one process, by itself, and the same whoever does it: values of its clips, a matrix a layer and reduction, and their ranking, in
+files whose names nobody else uses, and last of all a record of what was done. It counts when the one who writes the warehouse has committed its row.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import itertools
 import os
 import platform
+import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,11 +27,17 @@ from ingest.networks.network import Network, course_steps, pick_device
 from ingest.sounds.sound import SoundError, load
 from ingest.stages import Progress
 from ingest.stages.extraction import stored_types
+from ingest.stages.extraction.measured import Segment
 from ingest.stages.extraction.recording import Batch, Recorder, collect
 from warehouse import store
+from warehouse.matrices import write_matrix
 from warehouse.store import UserError
 
+FILE_CLIPS = 8192
+"""Of a run of no more clips, a matrix is one file; of more, a folder of parts, its segments' files."""
 SEGMENT_CLIPS, SEGMENT_BYTES = 256, 256 << 20
+MANY, PART_BYTES = 64, 1 << 30
+"""Of a run of more clips, the segments from which on they are larger, and what memory they may take."""
 COURSE_BYTES = 160 << 20
 WORKERS, AHEAD = 4, 3
 FLOAT16_MAX = 65504.0
@@ -46,7 +53,7 @@ class Settings:
     specificity is to be done, but not again for runs on which it was done without. token: all, a neuron's mean and maximum over a clip; or
     first, its value at the first token alone (AST's CLS, BEATs' first patch), as AND was published. device (auto takes a GPU where there is
     one; cpu, cuda, cuda:1, ...), batch, clips per forward pass (by default 8, on a GPU 64), and segment, the most clips that a process measures
-    at a time (by default 256), do not change results beyond rounding."""
+    at a time (by default 256, and of many clips up to 8192), do not change results beyond rounding."""
 
     dtype: Literal["auto", "float16", "float32"] = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -95,43 +102,6 @@ class Plan:
         return min(self.settings.top_k, max(1, len(self.clips)))
 
 
-@dataclass(frozen=True)
-class Segment:
-    """A segment as it was measured: which of the plan, how many clips, SHA-256 of its values [reductions, neurons, clips], on which node and kind
-    of device, in how many seconds, by which attempt, and the failures by clip."""
-
-    segment: int
-    clips: int
-    attempt: str
-    node: str
-    device: str
-    seconds: float = 0.0
-    sha256: str = ""
-    failures: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def item(self) -> str:
-        """Its name as a unit of work."""
-        return item(self.segment)
-
-    def values(self, folder: Path) -> Path:
-        """File of its values."""
-        return folder / f"segment-{self.segment:05d}.{self.attempt}.npy"
-
-    def ranking(self, folder: Path) -> Path:
-        """File of its highest and lowest clips, by number of layer; positions have none."""
-        return self.values(folder).with_suffix(".npz")
-
-    def record(self, folder: Path) -> Path:
-        """File that says it is whole."""
-        return self.values(folder).with_suffix(".json")
-
-
-def item(segment: int) -> str:
-    """A segment's name as a unit of work."""
-    return f"segment {segment:05d}"
-
-
 class Extraction:
     """A process's own passes over segments of a plan."""
 
@@ -147,33 +117,59 @@ class Extraction:
         self.dtype = np.dtype(plan.dtype)
         self.watched = self.settings.dtype == "auto" and plan.dtype == "float16"
         self.clip_bytes = sum(self.rows) * len(self.recorder.reductions) * self.dtype.itemsize
-        size = min(segment_clips(self.clip_bytes), self.settings.segment or SEGMENT_CLIPS)
-        self.batch = min(self.settings.batch or (8 if self.device == "cpu" else 64), size)
-        self.segments = [plan.clips[start : start + size] for start in range(0, len(plan.clips), size)]
+        self.in_parts = len(plan.clips) > FILE_CLIPS
+        self.size = min(segment_clips(self.clip_bytes, len(plan.clips)), self.settings.segment or FILE_CLIPS)
+        self.batch = min(self.settings.batch or (8 if self.device == "cpu" else 64), self.size)
+        self.segments = [plan.clips[start : start + self.size] for start in range(0, len(plan.clips), self.size)]
+        self.files = {(number, name): f"{number:04d}.{name}.npy" for number in range(len(self.layers)) for name in self.reductions(number)}
+        """Names of a segment's files, by number of layer and reduction."""
 
-    def finished(self, counted: Mapping[int, str]) -> dict[int, Segment]:
-        """Segments that lie whole in the plan's folder, by number; of several attempts at one that which counts, by `counted`, otherwise any."""
-        found = {}
+    def file(self, segment: Segment, key: tuple[int, str]) -> Path:
+        """A segment's file of values [neurons, clips], by number of layer and reduction."""
+        return segment.values(self.plan.folder) / self.files[key]
+
+    def sha256(self, segment: Segment, key: tuple[int, str]) -> str:
+        """Hash of that."""
+        return segment.files[list(self.files).index(key)]
+
+    def reductions(self, number: int) -> tuple[str, ...]:
+        """Those of a layer: the mean over windows is all there is of single units beside positions."""
+        return ("mean",) if self.positions and not self.layers[number].is_map else self.recorder.reductions
+
+    def told(self, counted: Mapping[int, str]) -> list[Segment]:
+        """Segments that have been measured whole, by what their records say; of attempts at one that counts, by `counted`, that one."""
+        found = []
         for path in sorted(self.plan.folder.glob("segment-*.json")):
             with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-                told = json.loads(path.read_text())
-                segment = Segment(**{**told, "failures": tuple((name, reason) for name, reason in told["failures"])})
-                files = (segment.values(self.plan.folder), *(() if self.positions else (segment.ranking(self.plan.folder),)))
+                segment = Segment.read(path)
                 fits = segment.segment < len(self.segments) and segment.clips == len(self.segments[segment.segment])
-                if fits and counted.get(segment.segment, segment.attempt) == segment.attempt and all(map(Path.is_file, files)):
-                    found[segment.segment] = segment
+                if fits and counted.get(segment.segment, segment.attempt) == segment.attempt and len(segment.files) == len(self.files):
+                    found.append(segment)
+        return found
+
+    def finished(self, counted: Mapping[int, str], settled: Container[int] = ()) -> dict[int, Segment]:
+        """Segments that lie whole in the plan's folder, by number; of several attempts at one that which counts, by `counted`, otherwise any. Of the
+        layers `settled`, by number, nothing is needed any more."""
+        found = {}
+        for segment in self.told(counted):
+            folder = segment.values(self.plan.folder)
+            files = [folder / name for (number, _), name in self.files.items() if number not in settled]
+            if all(map(Path.is_file, files)) and (self.positions or segment.ranking(self.plan.folder).is_file()):
+                found[segment.segment] = segment
         return found
 
     def sweep(self, kept: Iterable[Segment]) -> None:
         """Delete the files of attempts that did not come to count. Only while nobody measures."""
-        names = {f"segment-{segment.segment:05d}.{segment.attempt}" for segment in kept}
+        names = {segment.name for segment in kept}
         for path in self.plan.folder.glob("segment-*"):
             if ".".join(path.name.split(".")[:2]) not in names or path.suffix == ".tmp":
-                path.unlink(missing_ok=True)
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def check_space(self) -> None:
-        """Raise UserError where the run would not fit beside its segments."""
-        needed, free = 2.2 * self.clip_bytes * len(self.plan.clips) + 1e8, store.free_bytes(self.plan.folder.parent)
+        """Raise UserError where the run would not fit: files are copied together beside segments; parts are these, but where types are chosen by layer."""
+        by_layer = self.settings.dtype == "auto" and self.dtype == np.float32
+        times = 2.2 if not self.in_parts else 1.6 if by_layer else 1.1
+        needed, free = times * self.clip_bytes * len(self.plan.clips) + 1e8, store.free_bytes(self.plan.folder.parent)
         if free < needed:
             raise UserError(
                 f"{self.plan.folder} has {free / 1e9:.1f} GB free, this run needs {needed / 1e9:.1f} GB: free some or move the warehouse"
@@ -202,44 +198,56 @@ class Extraction:
                     with temporary.open("wb") as file:
                         np.savez(file, **arrays)  # type: ignore[arg-type]  # no array is called allow_pickle
                     store.publish(temporary, segment.ranking(self.plan.folder))
-                digest = store.save_array(segment.values(self.plan.folder), values)
-                segment = replace(segment, sha256=digest, seconds=round(time.monotonic() - begun, 3), failures=tuple(failures))
-                write_record(self.plan.folder, segment)
+                hashes = self._written(segment.values(self.plan.folder), values)
+                segment = replace(segment, files=hashes, seconds=round(time.monotonic() - begun, 3), failures=tuple(failures))
+                segment.tell(self.plan.folder)
                 yield segment
+
+    def _written(self, folder: Path, values: torch.Tensor) -> tuple[str, ...]:
+        """Write a segment's values [reductions, clips, neurons of all layers] to its files; returns their hashes."""
+        folder.mkdir()
+        first = [0, *itertools.accumulate(self.rows)]
+        hashes = []
+        for (number, reduction), name in self.files.items():
+            part = values[self.reductions(number).index(reduction), :, first[number] : first[number + 1]]
+            matrix = part.T.contiguous().numpy()
+            hashes.append(write_matrix(folder / name, matrix.shape, matrix.dtype, [matrix]))
+        store.settle(folder / name for name in self.files.values())
+        return tuple(hashes)
 
     def _segment(
         self, number: int, batches: Iterator[Batch], extremes: list[Extremes], progress: Progress
-    ) -> tuple[np.ndarray, list[tuple[str, str]]]:
+    ) -> tuple[torch.Tensor, list[tuple[str, str]]]:
         clips = self.segments[number]
-        values = torch.full((len(self.recorder.reductions), len(clips), sum(self.rows)), torch.nan, dtype=getattr(torch, self.dtype.name))
-        plain = torch.full_like(values, torch.nan, dtype=torch.float32) if self.watched else None
+        reductions = len(self.recorder.reductions)
+        values = torch.full((reductions, len(clips), sum(self.rows)), torch.nan, dtype=getattr(torch, self.dtype.name))
+        kept = stored_types.watcher(self.layers, self.rows, reductions, positions=self.positions) if self.watched else None
         failures: list[tuple[str, str]] = []
-        column, before = 0, number * len(self.segments[0])
+        column, before = 0, number * self.size
         while column < len(clips):
             batch = next(batches)
             failures += batch.failures
             if batch.columns:
                 columns = torch.tensor(batch.columns) + column
-                failures += self._forward(
-                    batch, columns, torch.tensor([clips[column][0] for column in columns.tolist()]), values, extremes, plain
-                )
+                plain, courses, bad = self._forward(batch)
+                failures += bad
+                if kept is not None:
+                    kept.update(plain.flatten(1))
+                values[:, columns] = plain.transpose(0, 1).to(values.dtype)
+                clip_ids = torch.tensor([clips[column][0] for column in columns.tolist()])
+                if not self.positions:
+                    mean = values[0, columns]
+                    for extreme, part, course in zip(extremes, mean.split(self.rows, dim=1), courses, strict=True):
+                        extreme.update(part, clip_ids, course)
             column += batch.clips
             progress(before + column, len(self.plan.clips))
-        if plain is not None:
-            stored_types.check(plain, self.layers, self.rows, positions=self.positions)
-        return values.transpose(1, 2).contiguous().numpy(), failures
+        if kept is not None and kept.lost():
+            raise stored_types.Lost
+        return values, failures
 
-    def _forward(
-        self,
-        batch: Batch,
-        columns: torch.Tensor,
-        clip_ids: torch.Tensor,
-        values: torch.Tensor,
-        extremes: list[Extremes],
-        plain: torch.Tensor | None,
-    ) -> list[tuple[str, str]]:
-        """Run a batch through the network, put its values into their columns and rank them."""
-        failures = []
+    def _forward(self, batch: Batch) -> tuple[torch.Tensor, list[torch.Tensor | None], list[tuple[str, str]]]:
+        """Run a batch through the network: values [clips, reductions, neurons of all layers] (float32), NaN where they are not finite, each layer's
+        courses, and failures."""
         autocast = (
             torch.autocast(self.device.partition(":")[0], dtype=getattr(torch, self.settings.precision))
             if self.settings.precision != "float32"
@@ -249,34 +257,36 @@ class Extraction:
             waveforms = torch.from_numpy(batch.waveforms).to(self.device)
             self.recorder.valid_s = torch.from_numpy(batch.valid_s).to(self.device)
             self.network.forward(self.network.prepare_padded(waveforms, self.recorder.valid_s))
-        row = 0
-        for layer, rows, extreme in zip(self.layers, self.rows, extremes, strict=True):
+        values = torch.empty((len(batch.columns), len(self.recorder.reductions), sum(self.rows)))
+        courses = []
+        for layer, part in zip(self.layers, values.split(self.rows, dim=2), strict=True):
             recorded = self.recorder.batch.pop(layer.name, None)
             if recorded is None:
                 raise UserError(
                     f"layer {layer.name} ({layer.module}) of {self.network.name} never ran: leave it out of the network's layers"
                 )
             for number, reduction in enumerate(self.recorder.reductions):
-                found = recorded.reductions[reduction].float().cpu()
-                if self.settings.dtype == "float16" and bool((found.abs().nan_to_num(0, posinf=0) > FLOAT16_MAX).any()):
-                    raise UserError(f"layer {layer.name} of {self.network.name} exceeds float16: use --dtype float32")
-                bad = ~found.isfinite()
-                if bool(bad.any()):
-                    found = found.masked_fill(bad, torch.nan)
-                    for position in bad.any(dim=1).nonzero()[:, 0].tolist():
-                        failures.append(
-                            (batch.names[position], f"layer {layer.name}: {int(bad[position].sum())} of {rows} neurons not finite")
-                        )
-                values[number, columns, row : row + rows] = found.to(values.dtype)
-                if plain is not None:
-                    plain[number, columns, row : row + rows] = found
-            if not self.positions:
-                extreme.update(values[0, columns, row : row + rows], clip_ids, None if recorded.course is None else recorded.course.cpu())
-            row += rows
-        first: dict[str, str] = {}
-        for name, reason in failures:
-            first.setdefault(name, reason)
-        return list(first.items())
+                part[:, number] = recorded.reductions[reduction]
+            courses.append(None if recorded.course is None else recorded.course.cpu())
+        return values, courses, self._amiss(values, batch.names)
+
+    def _amiss(self, values: torch.Tensor, names: Sequence[str]) -> list[tuple[str, str]]:
+        """Put NaN for what is not finite of a batch's values; returns the failures by clip, each clip once. Raises UserError for values that the study's
+        float16 does not hold."""
+        by_layer = values.split(self.rows, dim=2)
+        if self.settings.dtype == "float16" and bool((values.abs().nan_to_num_(0, posinf=0) > FLOAT16_MAX).any()):
+            beyond = [bool((part.abs().nan_to_num_(0, posinf=0) > FLOAT16_MAX).any()) for part in by_layer]
+            raise UserError(f"layer {self.layers[beyond.index(True)].name} of {self.network.name} exceeds float16: use --dtype float32")
+        bad = ~values.isfinite()
+        if not bool(bad.any()):
+            return []
+        failures: dict[str, str] = {}
+        for layer, rows, part in zip(self.layers, self.rows, bad.split(self.rows, dim=2), strict=True):
+            for position, number in part.any(dim=2).nonzero().tolist():
+                reason = f"layer {layer.name}: {int(part[position, number].sum())} of {rows} neurons not finite"
+                failures.setdefault(names[position], reason)
+        values.masked_fill_(bad, torch.nan)
+        return list(failures.items())
 
     @contextlib.contextmanager
     def _loaded(self, numbers: Sequence[int], without: Mapping[str, str]) -> Iterator[Iterator[Batch]]:
@@ -320,17 +330,14 @@ class Extraction:
             pool.shutdown(cancel_futures=True)
 
 
-def write_record(folder: Path, segment: Segment) -> None:
-    """Say that a segment is whole."""
-    path = segment.record(folder)
-    temporary = path.with_suffix(".json.tmp")
-    temporary.write_text(json.dumps(asdict(segment)))
-    store.publish(temporary, path)
-
-
-def segment_clips(clip_bytes: int) -> int:
-    """Clips of a segment, where the values of each take so many bytes."""
-    return max(min(SEGMENT_CLIPS, SEGMENT_BYTES // clip_bytes), 8)
+def segment_clips(clip_bytes: int, clips: int) -> int:
+    """Clips of a segment of a run of so many, where the values of each take so many bytes. With few clips a kill loses little; with many, files are few."""
+    if clips <= FILE_CLIPS:
+        return max(min(SEGMENT_CLIPS, SEGMENT_BYTES // clip_bytes), 8)
+    size = SEGMENT_CLIPS
+    while size * MANY < clips and size < FILE_CLIPS:
+        size *= 2
+    return max(min(size, PART_BYTES // clip_bytes // 8 * 8), 8)
 
 
 def new_extremes(recorder: Recorder, top_k: int, batch: int) -> list[Extremes]:

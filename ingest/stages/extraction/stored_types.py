@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from ingest.methods.precision import lost_in_float16, seems_lost
+from ingest.methods.precision import Kept, levels, lost_in_float16, seems_lost
 from ingest.networks.network import Layer
 from warehouse import ledger, store
+from warehouse.matrices import Matrix, open_matrix
 
 WATCHED = "float16-watched"
+WORST_FIRST = ("overflow", "underflow", "lost order")
+BLOCK_VALUES = 4_000_000
 
 
 class Lost(Exception):
@@ -26,11 +28,18 @@ def watch(folder: Path, watched: bool) -> None:
     (folder / WATCHED).touch() if watched else (folder / WATCHED).unlink(missing_ok=True)
 
 
-def check(values: torch.Tensor, layers: Sequence[Layer], rows: Sequence[int], *, positions: bool) -> None:
-    """Raise Lost for values [reductions, clips, neurons of all layers] (float32), `rows` neurons a layer, that float16 does not keep."""
-    for layer, part in zip(layers, values.split(list(rows), dim=2), strict=True):
-        if any(lost_in_float16(reduction, positions=positions and layer.is_map) for reduction in part):
-            raise Lost
+def watcher(layers: Sequence[Layer], rows: Sequence[int], reductions: int, *, positions: bool) -> Kept:
+    """What float16 does to values [clips, reductions * neurons of all layers], `rows` neurons a layer."""
+    of_all = [levels(count, positions=positions and layer.is_map) for layer, count in zip(layers, rows, strict=True)]
+    return Kept(torch.cat(of_all).repeat(reductions))
+
+
+def lost(matrices: Iterable[Matrix], *, positions: bool) -> str | None:
+    """The worst that float16 does to values of matrices, None when it keeps them; see lost_in_float16."""
+    found = {
+        lost_in_float16(torch.from_numpy(values).T, positions=positions) for matrix in matrices for _, values in matrix.blocks(BLOCK_VALUES)
+    }
+    return next((what for what in WORST_FIRST if what in found), None)
 
 
 def is_by_layer(warehouse: Path, stage: str, parameters: dict[str, object], key: dict[str, Any]) -> bool:
@@ -47,7 +56,8 @@ def is_by_layer(warehouse: Path, stage: str, parameters: dict[str, object], key:
             "SELECT path, kind = 'position' FROM activation_file JOIN layer USING (layer_id) WHERE run_id = ?", [run_id]
         ).fetchall()
     for path, positions in ((warehouse.parent / name, positions) for name, positions in files):
-        if path.is_file() and seems_lost(torch.from_numpy(np.load(path)).T, positions=positions):
+        blocks = open_matrix(path).blocks(BLOCK_VALUES) if path.exists() else ()
+        if any(seems_lost(torch.from_numpy(values).T, positions=positions) for _, values in blocks):
             return True
     if watched.parent.is_dir():
         watched.touch()  # read once
@@ -64,8 +74,8 @@ def said(run: ledger.Run) -> ledger.Run:
         ).fetchall()
     names = []
     for name, positions, paths in rows[:10]:
-        matrices = (torch.from_numpy(np.load(run.warehouse.parent / path)).T for path in paths)
-        how = next(filter(None, (lost_in_float16(matrix, positions=positions) for matrix in matrices)), None)
+        each = (lost([open_matrix(run.warehouse.parent / path)], positions=positions) for path in paths)
+        how = next(filter(None, each), None)
         names.append(f"{name} ({how})")
     more = f" and {len(rows) - 10} more" if len(rows) > 10 else ""
     line = f"float16 does not keep the values of {', '.join(names)}{more}: stored as float32" if rows else "all layers fit float16"
