@@ -20,7 +20,6 @@ from warehouse import ledger, store
 
 CHUNK_CLIPS = 256
 BINS = 24
-NEIGHBORS = 8
 QUANTILES = {"quantile_05": 0.05, "quantile_25": 0.25, "median": 0.5, "quantile_75": 0.75, "quantile_95": 0.95}
 
 
@@ -36,7 +35,7 @@ def finish_layers(
     progress: Progress = silent,
     by_layer: bool = False,
 ) -> int:
-    """Write the matrices and tables of every layer, then the neighbours; returns the units of work done now. `by_layer`: as float16 those of
+    """Write the matrices and tables of every layer; returns the units of work done now. `by_layer`: as float16 those of
     the layers whose values all survive that. `segments` are files of values in column order, `rankings` those of their rankings, if any."""
     done = run.done()
     positions = reductions == ("window_mean",)
@@ -92,8 +91,7 @@ def finish_layers(
             worked += 1
         row += len(neuron_ids)
         progress(number + 1, len(layers))
-    of_units = [record for layer, record in zip(layers, records, strict=True) if not (positions and layer.is_map)]
-    return worked + find_neighbors(run, of_units, folder, done, "mean" if positions else reductions[0])
+    return worked
 
 
 def register_network(con: duckdb.DuckDBPyConnection, network: Network, layers: list[Layer], *, positions: bool) -> None:
@@ -261,46 +259,3 @@ def class_activation(
                 "selectivity": pl.Float64, "average_precision": pl.Float64}
     )  # fmt: skip
     return pl.concat(frames) if frames else empty
-
-
-def find_neighbors(run: ledger.Run, records: list[tuple[int, np.ndarray]], folder: Path, done: set[str], reduction: str) -> int:
-    """Write table neighbor from the matrices of a reduction, a layer at a time; returns the layers done now."""
-    pending = [layer_id for layer_id, _ in records if f"neighbors {layer_id}" not in done]
-    if not pending:
-        return 0
-    matrices = [np.load(next(folder.glob(f"{layer_id:04d}-*.{reduction}.npy"))) for layer_id, _ in records]
-    neuron_ids = np.concatenate([ids for _, ids in records])
-    complete = np.logical_and.reduce([np.isfinite(matrix).all(axis=0) for matrix in matrices])
-    values = np.concatenate([matrix[:, complete].astype(np.float32) for matrix in matrices])
-    del matrices
-    values -= values.mean(axis=1, keepdims=True) if values.shape[1] else 0
-    norm = np.linalg.norm(values, axis=1, keepdims=True)
-    constant = norm[:, 0] <= 1e-12
-    unit = torch.from_numpy(np.divide(values, norm, out=np.zeros_like(values), where=~constant[:, None]))
-    row = 0
-    for layer_id, ids in records:
-        if layer_id in pending:
-            frames = []
-            for start in range(row, row + len(ids), 1024):
-                rows = slice(start, min(start + 1024, row + len(ids)))
-                correlation = (unit[rows] @ unit.T).clamp_(-1, 1)
-                correlation[:, torch.from_numpy(constant)] = -torch.inf
-                correlation[torch.arange(rows.stop - rows.start), torch.arange(rows.start, rows.stop)] = -torch.inf
-                best, where = correlation.topk(min(NEIGHBORS, correlation.shape[1]), dim=1)
-                frames.append(
-                    pl.DataFrame(
-                        {
-                            "neuron_id": np.repeat(neuron_ids[rows], best.shape[1]),
-                            "neighbor_id": neuron_ids[where.numpy()].reshape(-1),
-                            "correlation": best.numpy().reshape(-1),
-                        }
-                    ).filter(pl.Series(np.repeat(~constant[rows], best.shape[1])) & pl.col("correlation").is_finite())
-                )
-            frame = (
-                pl.concat(frames)
-                .sort("neuron_id", "correlation", "neighbor_id", descending=[False, True, False])
-                .with_columns(pl.int_range(1, pl.len() + 1).over("neuron_id").alias("rank"))
-            )
-            run.record([f"neighbors {layer_id}"], {"neighbor": frame})
-        row += len(ids)
-    return len(pending)
