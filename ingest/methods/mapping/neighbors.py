@@ -79,8 +79,11 @@ def _merge(best: torch.Tensor, numbers: torch.Tensor, product: torch.Tensor, fir
     better = product.amax(1) > best[:, -1]
     if not better.any():
         return
-    k = best.shape[1]
-    found, place = product[better].topk(min(k, product.shape[1]), dim=1)
+    k, rows = best.shape[1], product[better]
+    found, place = rows.topk(min(k + 1, product.shape[1]), dim=1)
+    if found.shape[1] > k and len(tied := (found[:, k] == found[:, k - 1]).nonzero()[:, 0]):  # topk takes any of equals
+        kept, where = rows[tied].sort(dim=1, descending=True, stable=True)
+        found[tied], place[tied] = kept[:, : k + 1], where[:, : k + 1]
     both = torch.cat([best[better], found], dim=1)
     kept, where = both.sort(dim=1, descending=True, stable=True)  # the one met first of equals
     best[better] = kept[:, :k]
