@@ -81,9 +81,9 @@ def _merge(best: torch.Tensor, numbers: torch.Tensor, product: torch.Tensor, fir
         return
     k, rows = best.shape[1], product[better]
     found, place = rows.topk(min(k + 1, product.shape[1]), dim=1)
-    if found.shape[1] > k and len(tied := (found[:, k] == found[:, k - 1]).nonzero()[:, 0]):  # topk takes any of equals
+    if len(tied := (found[:, 1:] == found[:, :-1]).any(1).nonzero()[:, 0]):  # topk takes any of equals
         kept, where = rows[tied].sort(dim=1, descending=True, stable=True)
-        found[tied], place[tied] = kept[:, : k + 1], where[:, : k + 1]
+        found[tied], place[tied] = kept[:, : found.shape[1]], where[:, : found.shape[1]]
     both = torch.cat([best[better], found], dim=1)
     kept, where = both.sort(dim=1, descending=True, stable=True)  # the one met first of equals
     best[better] = kept[:, :k]

@@ -71,6 +71,18 @@ def test_clips_that_are_not_finite_or_not_chosen_do_not_count(activations, tmp_p
     np.testing.assert_array_equal(whole(stored, 4, clips=chosen)[0], plainly(activations[:, np.setdiff1d(chosen, [3, 50])], 4)[0])
 
 
+@pytest.mark.parametrize("block", [2000, 7, 10])
+def test_of_equal_correlations_the_first_neurons_are_taken(block, monkeypatch):
+    """Each row is there many times, as whole numbers whose products are exact: a neighbour is one of the first with the greatest correlation."""
+    monkeypatch.setattr(module, "BLOCK", block)
+    rows = np.array([[1, 1, -1, -1], [1, -1, 1, -1], [-1, 1, 1, -1]], dtype=np.float32)
+    values = rows[np.random.default_rng(1).integers(0, 3, 60)]
+    alike = np.array([np.setdiff1d(np.flatnonzero((values == row).all(axis=1)), [place])[:4] for place, row in enumerate(values)])
+    numbers, correlations = whole(values, 4)
+    np.testing.assert_array_equal(numbers, alike)
+    assert (correlations == 1).all()
+
+
 def test_equals_by_number_few_neurons_and_none():
     values = np.array([[0, 1, 2, 4], [0, 1, 2, 4], [0, 2, 4, 8], [4, 3, 2, 0], [1, 1, 1, 1]], dtype=np.float32)
     numbers, correlations = whole(values, 3)
