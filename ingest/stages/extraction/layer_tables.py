@@ -10,6 +10,7 @@ import duckdb
 import numpy as np
 import polars as pl
 import torch
+from scipy import sparse
 
 from ingest.methods.extremes import Extremes
 from ingest.methods.precision import lost_in_float16
@@ -145,9 +146,9 @@ def layer_record(con: duckdb.DuckDBPyConnection, run: ledger.Run, name: str, *, 
     return row[0], neurons
 
 
-def label_sets(con: duckdb.DuckDBPyConnection, run_id: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each label set of the data set of a run of stage activations: class ids [classes] and membership [clips in column order, classes]."""
-    clips = dict(con.execute("SELECT clip_id, column_index FROM activation_clip WHERE run_id = ?", [run_id]).fetchall())
+def label_sets(con: duckdb.DuckDBPyConnection, run_id: int) -> list[tuple[np.ndarray, sparse.csr_array]]:
+    """For each label set of the data set of a run of stage activations: class ids [classes] and membership [clips in column order, classes]
+    (bool, sparse)."""
     result = []
     rows = con.execute(
         """SELECT label_set_id, list(class_id ORDER BY class_id) FROM class JOIN label_set USING (label_set_id) JOIN dataset USING (dataset_id)
@@ -155,13 +156,17 @@ def label_sets(con: duckdb.DuckDBPyConnection, run_id: int) -> list[tuple[np.nda
         WHERE run.run_id = ? GROUP BY label_set_id ORDER BY label_set_id""",
         [run_id],
     ).fetchall()
-    for label_set_id, class_ids in rows:
-        column_of = {class_id: column for column, class_id in enumerate(class_ids)}
-        member = np.zeros((len(clips), len(class_ids)), dtype=bool)
-        pairs = con.execute("SELECT clip_id, class_id FROM clip_label JOIN class USING (class_id) WHERE label_set_id = ?", [label_set_id])
-        for clip_id, class_id in pairs.fetchall():
-            member[clips[clip_id], column_of[class_id]] = True
-        result.append((np.array(class_ids), member))
+    [(clips,)] = con.execute("SELECT count(*) FROM activation_clip WHERE run_id = ?", [run_id]).fetchall()
+    for label_set_id, ids in rows:
+        class_ids = np.array(ids)
+        pairs = con.execute(
+            """SELECT column_index, class_id FROM clip_label JOIN class USING (class_id) JOIN activation_clip USING (clip_id)
+            WHERE label_set_id = ? AND run_id = ?""",
+            [label_set_id, run_id],
+        ).fetchnumpy()
+        places = (pairs["column_index"], np.searchsorted(class_ids, pairs["class_id"]))
+        member = sparse.csr_array((np.ones(len(places[0]), dtype=bool), places), shape=(clips, len(class_ids)))
+        result.append((class_ids, member))
     return result
 
 
@@ -234,7 +239,7 @@ def ranking(extremes: Extremes, neuron_ids: np.ndarray) -> pl.DataFrame:
 
 
 def class_activation(
-    matrix: np.ndarray, neuron_ids: np.ndarray, labels: list[tuple[np.ndarray, np.ndarray]], *, non_negative: bool
+    matrix: np.ndarray, neuron_ids: np.ndarray, labels: list[tuple[np.ndarray, sparse.csr_array]], *, non_negative: bool
 ) -> pl.DataFrame:
     """Rows of class_activation for all label sets."""
     frames = []
