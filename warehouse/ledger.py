@@ -8,8 +8,9 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ import polars as pl
 from warehouse import store
 
 Unit = TypeVar("Unit")
+GATHER_S, GATHER_BYTES = 3.0, 64 << 20
 PACKAGES = ("auricle", "duckdb", "numpy", "openTSNE", "polars", "soundfile", "soxr", "torch", "transformers")
 
 
@@ -72,11 +74,23 @@ class Run:
         """Commit the rows of tables, which get the run's number, with their units of work and failures, in one transaction; failures of the
         items `mended` go."""
         with self.commit(items, failures) as con:
-            if mended:
-                con.execute("DELETE FROM failure WHERE run_id = ? AND list_contains(?, item)", [self.run_id, list(mended)])
-            for table, frame in tables.items():
-                if len(frame):
-                    store.insert(con, table, frame.with_columns(pl.lit(self.run_id).alias("run_id")))
+            self._insert(con, tables, mended)
+
+    @contextlib.contextmanager
+    def gathered(self) -> Iterator[Gathering]:
+        """The run for the time of many quick units, whose records are committed several at a time, and at the end."""
+        gathering = Gathering(**vars(self))
+        try:
+            yield gathering
+        finally:
+            gathering.flush()  # what was done before an error stays done
+
+    def _insert(self, con: duckdb.DuckDBPyConnection, tables: Mapping[str, pl.DataFrame], mended: Sequence[str]) -> None:
+        if mended:
+            con.execute("DELETE FROM failure WHERE run_id = ? AND list_contains(?, item)", [self.run_id, list(mended)])
+        for table, frame in tables.items():
+            if len(frame):
+                store.insert(con, table, frame.with_columns(pl.lit(self.run_id).alias("run_id")))
 
     def pending(self, plan: Mapping[str, Unit], progress: Callable[[int, int], None]) -> Iterator[tuple[str, Unit]]:
         """Items of a plan whose unit of work is not committed, one after the other, with what is to be worked on."""
@@ -98,6 +112,33 @@ class Run:
         with store.connect_readonly(self.warehouse) as con:
             row = con.execute("SELECT count(*) FROM failure WHERE run_id = ?", [self.run_id]).fetchone()
         return int(row[0]) if row else 0
+
+
+@dataclass(frozen=True)
+class Gathering(Run):
+    """A run whose records wait for each other: units of work are committed in one transaction, all of each or nothing, once GATHER_S have passed
+    since the last one or their rows take GATHER_BYTES. Opening and closing the warehouse costs more than a quick unit's rows; readers get in between."""
+
+    waiting: list[tuple[Sequence[str], Mapping[str, pl.DataFrame], Sequence[tuple[str, str]], Sequence[str]]] = field(default_factory=list)
+    committed: list[float] = field(default_factory=lambda: [time.monotonic()])
+
+    def record(
+        self, items: Iterable[str], tables: Mapping[str, pl.DataFrame], failures: Iterable[tuple[str, str]] = (), mended: Sequence[str] = ()
+    ) -> None:
+        """As that of a run, but that it may wait for further units."""
+        self.waiting.append((tuple(items), tables, tuple(failures), mended))
+        taken = sum(frame.estimated_size() for _, held, _, _ in self.waiting for frame in held.values())
+        if time.monotonic() - self.committed[-1] >= GATHER_S or taken >= GATHER_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Commit what waits."""
+        units, self.waiting[:] = list(self.waiting), []
+        if units:
+            with self.commit([item for unit in units for item in unit[0]], [pair for unit in units for pair in unit[2]]) as con:
+                for _, tables, _, mended in units:
+                    self._insert(con, tables, mended)
+        self.committed[:] = [time.monotonic()]
 
 
 def finished(warehouse: Path, run_id: int, stage: str) -> tuple[str, dict[str, Any], int | None]:

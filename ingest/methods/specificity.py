@@ -3,65 +3,59 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import polars as pl
 
+from ingest.methods.classes.detection import auroc as auroc
+from ingest.methods.classes.detection import average_precision as average_precision
+from ingest.methods.classes.detection import detection as detection
+from ingest.methods.classes.membership import Labels, blocks, by_class, labelled, summed
+from ingest.methods.classes.membership import membership as membership
 from warehouse.store import UserError
-
-CHUNK_VALUES = 1_000_000
 
 Activity = Literal["mean", "max"]
 EntropyAmong = Literal["all neurons", "active neurons"]
 Population = Literal["all pairs", "kept pairs", "per class", "per neuron"]
 
 
-def membership(labels: np.ndarray) -> np.ndarray:
-    """Class membership [clips, classes] (bool) from labels: class numbers [clips] (negative: no class), or membership already."""
-    if labels.ndim == 2:
-        return labels.astype(bool)
-    return labels[:, None] == np.arange(labels.max(initial=-1) + 1)
-
-
 # --- Means and shares of classes ----------------------------------------------------------------------------------------------------------
 
 
-def class_means(activations: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def class_means(activations: np.ndarray, labels: Labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean, share active and number of clips with a finite value, per neuron and class.
 
     `activations` is [neurons, clips]; all results are [neurons, classes]; NaN where a class has no finite value.
     """
-    member = membership(labels).astype(np.float64)
+    members = by_class(labels)
     parts = []
-    for rows in _blocks(activations.shape):
+    for rows in blocks(activations.shape):
         values = np.asarray(activations[rows], dtype=np.float64)
         finite = np.isfinite(values)
         values = np.where(finite, values, 0)
-        clips = finite.astype(np.float64) @ member
+        clips = summed(finite, members)
         with np.errstate(invalid="ignore", divide="ignore"):
-            parts.append((values @ member / clips, (values > 0) @ member / clips, clips.astype(np.int64)))
+            parts.append((summed(values, members) / clips, summed(values > 0, members) / clips, clips.astype(np.int64)))
     mean, share, count = (np.concatenate(part) for part in zip(*parts, strict=True))
     return mean, share, count
 
 
-def selectivity_index(activations: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def selectivity_index(activations: np.ndarray, labels: Labels) -> np.ndarray:
     """(m - r) / (m + r) with m a neuron's mean over a class and r its mean over all other labelled clips (Morcos et al. 2018, arXiv
     1803.06959, equation 3, one class against the rest).
 
     `activations` is [neurons, clips], `labels` class numbers [clips] or membership [clips, classes]; returns [neurons, classes], NaN where
     undefined: a class or its rest without clips, m + r = 0, or a neuron with negative values, for which the ratio has no meaning.
     """
-    member = membership(labels)
-    labelled = member.any(axis=1)
-    member = member[labelled].astype(np.float64)
+    known, members = labelled(labels)
     parts = []
-    for rows in _blocks(activations.shape):
-        values = np.asarray(activations[rows], dtype=np.float64)[:, labelled]
+    for rows in blocks(activations.shape):
+        values = np.asarray(activations[rows], dtype=np.float64)[:, known]
         finite = np.isfinite(values)
         values = np.where(finite, values, 0)
-        total, count = values @ member, finite.astype(np.float64) @ member
+        total, count = summed(values, members), summed(finite, members)
         with np.errstate(invalid="ignore", divide="ignore"):
             inside = total / count
             outside = (values.sum(axis=1, keepdims=True) - total) / (finite.sum(axis=1, keepdims=True) - count)
@@ -71,110 +65,23 @@ def selectivity_index(activations: np.ndarray, labels: np.ndarray) -> np.ndarray
     return np.concatenate(parts)
 
 
-def activation_probability(active: np.ndarray, labels: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+def activation_probability(active: np.ndarray, labels: Labels, weights: np.ndarray | None = None) -> np.ndarray:
     """P(neuron, class), the share of a class's samples on which a neuron is active ("What do neurons listen to?", 2026; LAPE, equation 4).
 
     `active` [neurons, clips] says whether a clip activates a neuron (bool), or what share of its tokens do; with tokens as samples,
     `weights` [clips] are the clips' numbers of tokens, equal by default. `labels` are class numbers [clips] or membership [clips, classes].
     Returns [neurons, classes]. A value that is not finite leaves its clip out for that neuron; NaN for a class without clips.
     """
-    member = membership(labels).astype(np.float64)
+    members = by_class(labels)
     if weights is not None:
-        member *= np.asarray(weights, dtype=np.float64)[:, None]
+        members.data *= np.asarray(weights, dtype=np.float64)[members.indices]
     parts = []
-    for rows in _blocks(active.shape):
+    for rows in blocks(active.shape):
         values = np.asarray(active[rows], dtype=np.float64)
         finite = np.isfinite(values)
         with np.errstate(invalid="ignore", divide="ignore"):
-            parts.append(np.where(finite, values, 0) @ member / (finite.astype(np.float64) @ member))
+            parts.append(summed(np.where(finite, values, 0), members) / summed(finite, members))
     return np.concatenate(parts)
-
-
-# --- A neuron as a detector of a class ----------------------------------------------------------------------------------------------------
-
-
-def average_precision(activations: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Average precision of each neuron's activation as a detector of each class, [neurons, classes]: see `detection`."""
-    return detection(activations, labels)[0]
-
-
-def auroc(activations: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of each neuron's activation as a detector of each class, [neurons, classes]: see `detection`."""
-    return detection(activations, labels)[1]
-
-
-def detection(activations: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average precision and AUROC of each neuron's activation as a detector of each class, among the labelled clips, from one sort a neuron.
-
-    AP = mean over the class's clips i of (class clips with value >= v_i) / (clips with value >= v_i). AUROC = share of pairs of a class
-    clip and another in which the class clip has the greater value, equal values counting half (Mann-Whitney). Both are scikit-learn's,
-    ties included. `activations` is [neurons, clips], `labels` class numbers [clips] or membership [clips, classes]; both results are
-    [neurons, classes]; NaN for a class without clips or without other clips. A value that is not finite leaves its clip out for that neuron.
-    """
-    member = membership(labels)
-    labelled = member.any(axis=1)
-    member = member[labelled]
-    class_of_pair, clip_of_pair = np.nonzero(member.T)
-    precision = np.full((len(activations), member.shape[1]), np.nan)
-    area = precision.copy()
-    dtype = np.result_type(activations.dtype, np.float32)
-    for rows in _blocks((len(activations), max(len(member), len(clip_of_pair)))):
-        if not len(clip_of_pair):
-            break
-        values = np.asarray(activations[rows], dtype=dtype)[:, labelled]
-        finite = np.isfinite(values)
-        values = np.where(finite, values, -np.inf)
-        above, at_least = _above_and_at_least(values)
-        positives = finite.astype(np.float64) @ member
-        negatives = finite.sum(axis=1, keepdims=True) - positives
-        # The mean rank from below of equal values, from how many are above and how many at least as great.
-        ranks = np.where(finite, finite.sum(axis=1, keepdims=True) + 0.5 - (above + at_least) / 2, 0)
-        summed = _summed_precision(np.where(finite, at_least, values.shape[1] + 1), class_of_pair, clip_of_pair, member.shape[1])
-        defined = (positives > 0) & (negatives > 0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            precision[rows] = np.where(defined, summed / positives, np.nan)
-            area[rows] = np.where(defined, (ranks @ member - positives * (positives + 1) / 2) / (positives * negatives), np.nan)
-    return precision, area
-
-
-def _summed_precision(at_least: np.ndarray, class_of_pair: np.ndarray, clip_of_pair: np.ndarray, classes: int) -> np.ndarray:
-    """Sum over each class's clips of (class clips with at least their value) / (clips with at least their value), [neurons, classes].
-
-    `at_least` [neurons, clips] is the denominator, clips + 1 for a clip that is left out; pairs of class and clip are sorted by class.
-    """
-    clips = at_least.shape[1]
-    # One sort of integers gives the counts within all classes: by class, then by the value's place among all clips.
-    offset = class_of_pair * (clips + 2)
-    key = np.sort(offset + at_least[:, clip_of_pair], axis=1)
-    position = np.arange(key.shape[1])
-    last = np.ones(key.shape, dtype=bool)
-    last[:, :-1] = key[:, 1:] != key[:, :-1]
-    # The end of each run of equal keys, carried back to its members.
-    end = np.minimum.accumulate(np.where(last, position, key.shape[1])[:, ::-1], axis=1)[:, ::-1]
-    class_start = np.searchsorted(class_of_pair, np.arange(classes))
-    among_all = key - offset
-    precision = np.where(among_all <= clips, (end + 1 - class_start[class_of_pair]) / among_all, 0)
-    present = np.unique(class_of_pair)
-    result = np.zeros((len(at_least), classes))
-    result[:, present] = np.add.reduceat(precision, class_start[present], axis=1)
-    return result
-
-
-def _above_and_at_least(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For every value of a row, how many of the row's values are greater, and how many at least as great, [neurons, clips] each."""
-    clips = values.shape[1]
-    order = np.argsort(-values, axis=1)
-    ordered = np.take_along_axis(values, order, axis=1)
-    change = ordered[:, 1:] != ordered[:, :-1]
-    edge = np.ones((len(values), 1), dtype=bool)
-    position = np.arange(clips)
-    start = np.maximum.accumulate(np.where(np.concatenate([edge, change], axis=1), position, 0), axis=1)
-    end = np.where(np.concatenate([change, edge], axis=1), position + 1, clips)
-    end = np.minimum.accumulate(end[:, ::-1], axis=1)[:, ::-1]
-    above, at_least = np.empty_like(start), np.empty_like(start)
-    np.put_along_axis(above, order, start, axis=1)
-    np.put_along_axis(at_least, order, end, axis=1)
-    return above, at_least
 
 
 # --- Class-specific neurons by the entropy of their activation probabilities --------------------------------------------------------------
@@ -375,10 +282,3 @@ def _agreement(first: np.ndarray, second: np.ndarray, top_share: float) -> tuple
     norm = np.sqrt((centered**2).sum(axis=1))
     with np.errstate(invalid="ignore", divide="ignore"):
         return float(centered[0] @ centered[1] / norm[0] / norm[1]), float(jaccard(tops[:1].T, tops[1:].T)[0, 0])
-
-
-def _blocks(shape: tuple[int, ...]) -> Iterator[slice]:
-    """Slices of the rows of a matrix, one at the least, so small that a few copies of a block in float64 need little memory."""
-    step = max(1, CHUNK_VALUES // max(shape[1], 1))
-    for start in range(0, max(shape[0], 1), step):
-        yield slice(start, start + step)

@@ -23,7 +23,7 @@ from ingest.networks import identity
 from ingest.networks.network import Layer, Network, keep_freed_memory, pick_device
 from ingest.networks.registry import check_network
 from ingest.stages import Context, Outcome, Progress, silent
-from ingest.stages.extraction import final, layer_tables, stored_types
+from ingest.stages.extraction import final, layer_tables, neighbors, stored_types
 from ingest.stages.extraction.measured import Segment, item
 from ingest.stages.extraction.recording import padding_parameter, takes_shares, windows_parameter
 from ingest.stages.extraction.segments import LOST, Extraction, Measure, Plan, Settings
@@ -104,6 +104,11 @@ def planned(
     if positions and first:
         raise UserError("positions are a convolution's, and it has no first token: leave out positions, or token")
     chosen = pick_layers(network, layers, positions, first)
+    with store.connect_readonly(warehouse) as con:
+        clips = con.execute(
+            "SELECT clip_id, clip.name FROM clip JOIN dataset USING (dataset_id) WHERE dataset.name = ? AND content_sha256 = ? ORDER BY clip_id",
+            [dataset, content_sha256],
+        ).fetchall()
     known = identity.known_as(warehouse, network)[0]
     parameters: dict[str, object] = {
         "dataset": dataset,
@@ -117,6 +122,8 @@ def planned(
         **padding_parameter(warehouse, network, dataset, content_sha256),
     }
     inputs: dict[str, Any] = {"code_version": CODE_VERSION, "dataset_sha256": content_sha256, "network_sha256": known}
+    neurons = sum(layer.neurons for layer in chosen if not (positions and layer.is_map))
+    parameters |= neighbors.sample_parameter(warehouse, STAGE, parameters, inputs, (neurons, len(clips)), settings.neighbor_clips)
     if settings.shares is None:
         settings = replace(
             settings, shares=not (positions or first) and takes_shares(warehouse, STAGE, parameters, inputs, for_specificity)
@@ -128,11 +135,6 @@ def planned(
     ):
         parameters["dtype"] = "auto"
         folder = _segment_folder(store.activation_folder(warehouse), ledger.key(STAGE, parameters=parameters, **inputs))
-    with store.connect_readonly(warehouse) as con:
-        clips = con.execute(
-            "SELECT clip_id, clip.name FROM clip JOIN dataset USING (dataset_id) WHERE dataset.name = ? AND content_sha256 = ? ORDER BY clip_id",
-            [dataset, content_sha256],
-        ).fetchall()
     dtype = "float32" if by_layer else str(parameters["dtype"])
     plan = Plan(network.checkpoint_sha256, tuple(layer.name for layer in chosen), positions, settings, dtype, tuple(clips), paths, folder)
     return Planned(plan, chosen, parameters, inputs, by_layer)
@@ -195,7 +197,9 @@ def ingest_activations(
         return ingest_activations(
             warehouse, network, dataset, content_sha256, paths, settings, measure=measure, progress=progress, **options
         )
-    worked += layer_tables.finish_layers(run, extraction, segments, records, folder, progress, work.by_layer)
+    with run.gathered() as gathering:
+        worked += layer_tables.finish_layers(gathering, extraction, segments, records, folder, progress, work.by_layer)
+    worked += neighbors.find_neighbors(run, work.parameters, device)
     run.finish()
     _remove_segments(work, folder)
     return Outcome(stored_types.said(run) if work.by_layer and worked else run, worked, run.failures())

@@ -35,24 +35,25 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
     parameters = {"ks": list(ks), "folds": "drawn" if recorded.drawn_folds else "official"}
     run = recorded.begin(STAGE, CODE_VERSION, parameters, seed=FOLD_SEED if recorded.drawn_folds else None)
     worked = 0
-    for item, layer in run.pending(recorded.plan(), progress):
-        matrix = np.asarray(layer.matrix())
-        products = probes.gram([matrix])
-        near = probes.knn_predictions(probes.squared_distances(products), recorded.labels, recorded.folds, ks)
-        linear = (
-            probes.linear_predictions(matrix, recorded.labels, recorded.folds)
-            if layer.neurons <= STANDARDISED_NEURONS
-            else probes.linear_predictions_from_gram(products, recorded.labels, recorded.folds)
-        )
-        found = [
-            (layer.layer_id, method, count.k, count.fold, int(recorded.class_ids[count.label]), count.correct, count.total)
-            for method, predictions in (("knn", near.predictions), ("linear", linear.predictions))
-            for count in probes.counts(predictions, recorded.labels, recorded.folds)
-        ]
-        frame = pl.DataFrame(found, schema=["layer_id", "method", "k", "fold", "class_id", "correct", "total"], orient="row")
-        failures = [(f"{layer.name}, k = {k}", reason) for k, reason in near.absent.items()]
-        failures += [(f"{layer.name}, {reason}", f"{clips} clips left out") for reason, clips in linear.left_out.items() if clips]
-        run.record([item], {"probe": frame}, failures)
-        worked += 1
+    with run.gathered() as gathering:
+        for item, layer in gathering.pending(recorded.plan(), progress):
+            matrix = np.asarray(layer.matrix())
+            products = probes.gram([matrix])
+            near = probes.knn_predictions(probes.squared_distances(products), recorded.labels, recorded.folds, ks)
+            linear = (
+                probes.linear_predictions(matrix, recorded.labels, recorded.folds)
+                if layer.neurons <= STANDARDISED_NEURONS
+                else probes.linear_predictions_from_gram(products, recorded.labels, recorded.folds)
+            )
+            found = [
+                (layer.layer_id, method, count.k, count.fold, int(recorded.class_ids[count.label]), count.correct, count.total)
+                for method, predictions in (("knn", near.predictions), ("linear", linear.predictions))
+                for count in probes.counts(predictions, recorded.labels, recorded.folds)
+            ]
+            frame = pl.DataFrame(found, schema=["layer_id", "method", "k", "fold", "class_id", "correct", "total"], orient="row")
+            failures = [(f"{layer.name}, k = {k}", reason) for k, reason in near.absent.items()]
+            failures += [(f"{layer.name}, {reason}", f"{clips} clips left out") for reason, clips in linear.left_out.items() if clips]
+            gathering.record([item], {"probe": frame}, failures)
+            worked += 1
     run.finish()
     return Outcome(run, worked, run.failures())

@@ -172,6 +172,63 @@ def test_payload_units_and_failures_commit_together(path):
     assert run.done() == {"one", "two"}
 
 
+def committed(path):
+    """Captions and units of work that another process would see."""
+    with duckdb.connect(str(path), read_only=True) as con:
+        return [con.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("caption", "work_unit", "failure")]
+
+
+def test_gathered_units_commit_together_by_time_and_size_and_what_was_done_before_an_error(path, monkeypatch):
+    run = ledger.begin(path, "captions", parameters={}, code_version=1)
+
+    def record(gathering, clip, failures=()):
+        gathering.record([f"clip {clip}"], {"caption": pl.DataFrame({"clip_id": [clip], "text": ["a dog"], "raw": ["a dog"]})}, failures)
+
+    with run.gathered() as gathering:
+        assert list(gathering.pending({"clip 1": 1}, lambda done, total: None)) == [("clip 1", 1)]
+        record(gathering, 1)
+        record(gathering, 2, [("clip 2", "half of it")])
+        assert committed(path) == [0, 0, 0]
+    assert committed(path) == [2, 2, 1]
+
+    def fails():
+        with run.gathered() as gathering:
+            record(gathering, 3)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert committed(path) == [3, 3, 1]
+    monkeypatch.setattr(ledger, "GATHER_S", 0)
+    with run.gathered() as gathering:
+        record(gathering, 4)
+        assert committed(path) == [4, 4, 1]
+    monkeypatch.setattr(ledger, "GATHER_S", 1000)
+    monkeypatch.setattr(ledger, "GATHER_BYTES", 40)
+    with run.gathered() as gathering:
+        record(gathering, 5)
+        assert committed(path) == [4, 4, 1]
+        record(gathering, 6)
+        record(gathering, 7)
+        assert committed(path)[0] > 5
+    assert run.done() == {f"clip {number}" for number in range(1, 8)}
+
+
+def test_gathered_units_are_there_whole_or_not_at_all(path):
+    """Two units of one transaction, of which the second cannot be: neither is there, and neither counts as done."""
+    run = ledger.begin(path, "captions", parameters={}, code_version=1)
+    row = pl.DataFrame({"clip_id": [1], "text": ["a dog"], "raw": ["a dog"]})
+
+    def twice():
+        with run.gathered() as gathering:
+            gathering.record(["clip 1"], {"caption": row})
+            gathering.record(["again"], {"caption": row})
+
+    with pytest.raises(duckdb.ConstraintException):
+        twice()
+    assert committed(path) == [0, 0, 0]
+
+
 def test_the_same_work_is_the_same_run_and_a_difference_is_named(path):
     first = ledger.begin(path, "clips", parameters={"dataset": "a", "k": 1}, code_version=1, dataset_sha256="x")
     assert ledger.begin(path, "clips", parameters={"k": 1, "dataset": "a"}, code_version=1, dataset_sha256="x").run_id == first.run_id

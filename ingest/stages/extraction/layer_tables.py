@@ -10,6 +10,7 @@ import duckdb
 import numpy as np
 import polars as pl
 import torch
+from scipy import sparse
 
 from ingest.methods.extremes import Extremes
 from ingest.methods.specificity import average_precision, class_means, selectivity_index
@@ -24,7 +25,6 @@ from warehouse.matrices import Matrix, joint_sha256, open_matrix
 
 CHUNK_CLIPS, RANKED_VALUES = 256, 2_000_000
 """What is ranked at a time: so many clips, or more of few neurons."""
-NEIGHBORS = 8
 
 
 def finish_layers(
@@ -36,9 +36,9 @@ def finish_layers(
     progress: Progress = silent,
     by_layer: bool = False,
 ) -> int:
-    """Write the matrices and tables of every layer from all segments, in order, then the neighbours; returns the units of work done now. `records` are the
+    """Write the matrices and tables of every layer from all segments, in order; returns the units of work done now. `records` are the
     layers' ids and neurons; `by_layer`: as float16 those of the layers whose values all survive that."""
-    done, positions, worked = run.done(), extraction.positions, 0
+    done, worked = run.done(), 0
     with store.connect_readonly(run.warehouse) as con:
         clip_ids = con.execute("SELECT clip_id FROM activation_clip WHERE run_id = ? ORDER BY column_index", [run.run_id]).fetchnumpy()
         labels = label_sets(con, run.run_id)
@@ -49,8 +49,7 @@ def finish_layers(
             run.record([item], finishing.tables(number, layer_id, neuron_ids))
             worked += 1
         progress(number + 1, len(records))
-    of_units = [record for layer, record in zip(extraction.layers, records, strict=True) if not (positions and layer.is_map)]
-    return worked + find_neighbors(run, of_units, folder, done, "mean" if positions else extraction.recorder.reductions[0])
+    return worked
 
 
 @dataclass(frozen=True)
@@ -175,9 +174,9 @@ def layer_record(con: duckdb.DuckDBPyConnection, run: ledger.Run, name: str, *, 
     return row[0], neurons
 
 
-def label_sets(con: duckdb.DuckDBPyConnection, run_id: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each label set of the data set of a run of stage activations: class ids [classes] and membership [clips in column order, classes]."""
-    clips = dict(con.execute("SELECT clip_id, column_index FROM activation_clip WHERE run_id = ?", [run_id]).fetchall())
+def label_sets(con: duckdb.DuckDBPyConnection, run_id: int) -> list[tuple[np.ndarray, sparse.csr_array]]:
+    """For each label set of the data set of a run of stage activations: class ids [classes] and membership [clips in column order, classes]
+    (bool, sparse)."""
     result = []
     rows = con.execute(
         """SELECT label_set_id, list(class_id ORDER BY class_id) FROM class JOIN label_set USING (label_set_id) JOIN dataset USING (dataset_id)
@@ -185,13 +184,17 @@ def label_sets(con: duckdb.DuckDBPyConnection, run_id: int) -> list[tuple[np.nda
         WHERE run.run_id = ? GROUP BY label_set_id ORDER BY label_set_id""",
         [run_id],
     ).fetchall()
-    for label_set_id, class_ids in rows:
-        column_of = {class_id: column for column, class_id in enumerate(class_ids)}
-        member = np.zeros((len(clips), len(class_ids)), dtype=bool)
-        pairs = con.execute("SELECT clip_id, class_id FROM clip_label JOIN class USING (class_id) WHERE label_set_id = ?", [label_set_id])
-        for clip_id, class_id in pairs.fetchall():
-            member[clips[clip_id], column_of[class_id]] = True
-        result.append((np.array(class_ids), member))
+    [(clips,)] = con.execute("SELECT count(*) FROM activation_clip WHERE run_id = ?", [run_id]).fetchall()
+    for label_set_id, ids in rows:
+        class_ids = np.array(ids)
+        pairs = con.execute(
+            """SELECT column_index, class_id FROM clip_label JOIN class USING (class_id) JOIN activation_clip USING (clip_id)
+            WHERE label_set_id = ? AND run_id = ?""",
+            [label_set_id, run_id],
+        ).fetchnumpy()
+        places = (pairs["column_index"], np.searchsorted(class_ids, pairs["class_id"]))
+        member = sparse.csr_array((np.ones(len(places[0]), dtype=bool), places), shape=(clips, len(class_ids)))
+        result.append((class_ids, member))
     return result
 
 
@@ -229,7 +232,7 @@ def ranking(extremes: Extremes, neuron_ids: np.ndarray) -> pl.DataFrame:
 
 
 def class_activation(
-    matrix: np.ndarray, neuron_ids: np.ndarray, labels: list[tuple[np.ndarray, np.ndarray]], *, non_negative: bool
+    matrix: np.ndarray, neuron_ids: np.ndarray, labels: list[tuple[np.ndarray, sparse.csr_array]], *, non_negative: bool
 ) -> pl.DataFrame:
     """Rows of class_activation for all label sets."""
     frames = []
@@ -254,46 +257,3 @@ def class_activation(
                 "selectivity": pl.Float64, "average_precision": pl.Float64}
     )  # fmt: skip
     return pl.concat(frames) if frames else empty
-
-
-def find_neighbors(run: ledger.Run, records: list[tuple[int, np.ndarray]], folder: Path, done: set[str], reduction: str) -> int:
-    """Write table neighbor from the matrices of a reduction, a layer at a time; returns the layers done now."""
-    pending = [layer_id for layer_id, _ in records if f"neighbors {layer_id}" not in done]
-    if not pending:
-        return 0
-    matrices = [np.asarray(open_matrix(next(folder.glob(f"{layer_id:04d}-*.{reduction}*")))) for layer_id, _ in records]
-    neuron_ids = np.concatenate([ids for _, ids in records])
-    complete = np.logical_and.reduce([np.isfinite(matrix).all(axis=0) for matrix in matrices])
-    values = np.concatenate([matrix[:, complete].astype(np.float32) for matrix in matrices])
-    del matrices
-    values -= values.mean(axis=1, keepdims=True) if values.shape[1] else 0
-    norm = np.linalg.norm(values, axis=1, keepdims=True)
-    constant = norm[:, 0] <= 1e-12
-    unit = torch.from_numpy(np.divide(values, norm, out=np.zeros_like(values), where=~constant[:, None]))
-    row = 0
-    for layer_id, ids in records:
-        if layer_id in pending:
-            frames = []
-            for start in range(row, row + len(ids), 1024):
-                rows = slice(start, min(start + 1024, row + len(ids)))
-                correlation = (unit[rows] @ unit.T).clamp_(-1, 1)
-                correlation[:, torch.from_numpy(constant)] = -torch.inf
-                correlation[torch.arange(rows.stop - rows.start), torch.arange(rows.start, rows.stop)] = -torch.inf
-                best, where = correlation.topk(min(NEIGHBORS, correlation.shape[1]), dim=1)
-                frames.append(
-                    pl.DataFrame(
-                        {
-                            "neuron_id": np.repeat(neuron_ids[rows], best.shape[1]),
-                            "neighbor_id": neuron_ids[where.numpy()].reshape(-1),
-                            "correlation": best.numpy().reshape(-1),
-                        }
-                    ).filter(pl.Series(np.repeat(~constant[rows], best.shape[1])) & pl.col("correlation").is_finite())
-                )
-            frame = (
-                pl.concat(frames)
-                .sort("neuron_id", "correlation", "neighbor_id", descending=[False, True, False])
-                .with_columns(pl.int_range(1, pl.len() + 1).over("neuron_id").alias("rank"))
-            )
-            run.record([f"neighbors {layer_id}"], {"neighbor": frame})
-        row += len(ids)
-    return len(pending)

@@ -51,21 +51,28 @@ class Settings:
     (overflow, underflow to 0, lost order), which is then said. precision: of the forward pass, other than float32 by autocast. top_k: clips
     kept on either side of a neuron's ranking. shares: also record the share of each clip's values above 0; by default where stage
     specificity is to be done, but not again for runs on which it was done without. token: all, a neuron's mean and maximum over a clip; or
-    first, its value at the first token alone (AST's CLS, BEATs' first patch), as AND was published. device (auto takes a GPU where there is
-    one; cpu, cuda, cuda:1, ...), batch, clips per forward pass (by default 8, on a GPU 64), and segment, the most clips that a process measures
-    at a time (by default 256, and of many clips up to 8192), do not change results beyond rounding."""
+    first, its value at the first token alone (AST's CLS, BEATs' first patch), as AND was published. neighbor_clips: over how many clips, drawn
+    from all, neurons are correlated to find their neighbours; by default all, or as many as 2e13 / neurons² and at least 1000. device (auto
+    takes a GPU where there is one; cpu, cuda, cuda:1, ...), batch, clips per forward pass (by default 8, on a GPU 64), and segment, the most
+    clips that a process measures at a time (by default 256, and of many clips up to 8192), do not change results beyond rounding."""
 
     dtype: Literal["auto", "float16", "float32"] = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     top_k: int = 20
     shares: bool | None = None
     token: Literal["all", "first"] = "all"
+    neighbor_clips: int | None = None
     device: str = "auto"
     batch: int | None = None
     segment: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("top_k", self.top_k), ("batch", self.batch), ("segment", self.segment)):
+        for name, value in (
+            ("top_k", self.top_k),
+            ("batch", self.batch),
+            ("segment", self.segment),
+            ("neighbor_clips", self.neighbor_clips),
+        ):
             if value is not None and value < 1:
                 raise UserError(f"activations: {name} is {value}, it must be at least 1")
         if self.shares and self.token == "first":

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import sparse
 from scipy.stats import entropy, spearmanr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -55,9 +56,39 @@ def test_detection_equals_scikit_learn(seed, monkeypatch):
                 assert area[neuron, k] == pytest.approx(roc_auc_score(truth, row[kept]), abs=1e-12)
             else:
                 assert np.isnan([precision[neuron, k], area[neuron, k]]).all()
-    monkeypatch.setattr("ingest.methods.specificity.CHUNK_VALUES", 130)
+    monkeypatch.setattr("ingest.methods.classes.membership.CHUNK_VALUES", 130)
     np.testing.assert_array_equal(average_precision(values, labels), precision)
     np.testing.assert_array_equal(auroc(values, labels), area)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_detection_by_counting_equals_sorting(seed, monkeypatch):
+    """float16 with ties, both zeros, negative values and such that are not finite, clips of no class and of several, an empty class."""
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(6, 4000)).round(seed + 1).astype(np.float16)
+    values[0] = np.where(rng.random(4000) < 0.5, np.float16(-0.0), np.float16(0))
+    values[1, rng.integers(0, 4000, 50)] = np.nan
+    values[2, :3] = np.inf, -np.inf, np.nan
+    values[3] = np.nan
+    member = rng.random((4000, 7)) < [0.001, 0.1, 0.3, 0, 0.01, 0.5, 0.0003]
+    member[rng.random(4000) < 0.3] = False
+    sorted_ = detection(values, member)
+    monkeypatch.setattr("ingest.methods.classes.detection.COUNTED_CLIPS", 1)
+    counted = detection(values, sparse.csr_array(member))
+    for found, expected in zip(counted, sorted_, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
+    assert np.isfinite(counted[0]).sum() == np.isfinite(sorted_[0]).sum() > 20
+
+
+def test_sparse_membership_is_membership():
+    values, labels = draw(1)
+    member = membership(labels)
+    as_sparse = sparse.csr_array(member)
+    np.testing.assert_array_equal(membership(as_sparse), member)
+    for function in (class_means, selectivity_index, activation_probability, detection):
+        for found, dense, expected in zip(*(np.atleast_3d(function(values, given)) for given in (as_sparse, member, labels)), strict=True):
+            np.testing.assert_array_equal(found, expected)
+            np.testing.assert_array_equal(dense, expected)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int16])

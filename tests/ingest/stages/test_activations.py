@@ -14,7 +14,7 @@ from ingest.sounds.readers import read_dataset
 from ingest.sounds.sound import load
 from ingest.stages import activations, clips
 from ingest.stages.activations import Settings
-from ingest.stages.extraction import segments
+from ingest.stages.extraction import neighbors, segments
 from ingest.stages.extraction.recording import Recorder, course_weights
 from tests.small import CLIP_S, RATE, small_network, spectrogram, write_sounds
 from warehouse import ledger, store
@@ -501,3 +501,26 @@ def test_a_window_sought_amiss_before_is_said_in_the_runs_parameters_and_only_th
 
 def activations_parameters(outcome):
     return ledger.finished(outcome.run.warehouse, outcome.run.run_id, "activations")[1]
+
+
+def test_neighbors_of_large_runs_are_found_over_drawn_clips_and_runs_from_before_go_on(tmp_path, monkeypatch):
+    sounds = write_sounds(tmp_path / "sounds", 30)
+    ingest(tmp_path / "w.duckdb", sounds)
+    monkeypatch.setattr(neighbors, "WORK", 15**2 * 20)
+    monkeypatch.setattr(neighbors, "LEAST", 12)
+    assert ingest(tmp_path / "w.duckdb", sounds).worked == 0
+    few = ingest(tmp_path / "w.duckdb", sounds, Settings(neighbor_clips=9))
+    assert "neighbor_clips was null, is 9" in few.run.why
+    ingest(tmp_path / "new.duckdb", sounds)
+    assert ingest(tmp_path / "new.duckdb", sounds, for_specificity=True).worked > 0
+    assert ingest(tmp_path / "new.duckdb", sounds).worked == 0
+    with duckdb.connect(str(tmp_path / "new.duckdb"), read_only=True) as con:
+        [(parameters,), (shares,)] = con.execute("SELECT parameters FROM run WHERE stage = 'activations' ORDER BY run_id").fetchall()
+        stored = np.concatenate([matrix(con, tmp_path, layer.name, "mean") for layer in small_network().layers]).astype(np.float64)
+        rows = con.execute("SELECT neuron_id, neighbor_id, correlation FROM neighbor WHERE rank = 1 AND run_id = 2").fetchall()
+    assert json.loads(parameters)["neighbor_clips"] == json.loads(shares)["neighbor_clips"] == 20
+    drawn = np.random.default_rng(0).choice(30, 20, replace=False)
+    assert len(rows) >= 10
+    for neuron, neighbor, correlation in rows:
+        assert np.corrcoef(stored[[neuron - 1, neighbor - 1]][:, drawn])[0, 1] == pytest.approx(correlation, abs=1e-5)
+    assert list(check(tmp_path / "w.duckdb")) == []

@@ -1,0 +1,1 @@
+"""Which clips are of which classes, and neurons as detectors of them."""
