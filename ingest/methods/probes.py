@@ -7,17 +7,18 @@ without a fold: such clips are left out. Predictions are class numbers [clips], 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.dummy import DummyClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+
+if TYPE_CHECKING:  # takes a second to import, which those who only want an interval are spared
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import Pipeline
 
 KS = (*range(1, 10), 20, 50, 100)
-CHUNK_VALUES = 4_000_000
+CHUNK_VALUES, DISTANCES = 4_000_000, 16_000_000
 Z95 = 1.959963984540054
 SOLVER = "newton-cg"  # ten times as fast here as lbfgs: the neurons of a layer are far from independent
 
@@ -78,7 +79,36 @@ def knn_predictions(distances: np.ndarray, labels: np.ndarray, folds: np.ndarray
     The same as scikit-learn's KNeighborsClassifier (uniform weights): of classes with equally many votes the one with the lowest number
     wins. Of clips equally far the earlier is nearer, where scikit-learn leaves the order open. Clips whose own distance is NaN take no part.
     """
-    takes_part = usable(labels, folds, np.isfinite(np.diag(distances)))
+    return _voted(lambda tested, others: distances[np.ix_(tested, others)], np.isfinite(np.diag(distances)), labels, folds, ks)
+
+
+def knn_predictions_from_blocks(
+    blocks: Callable[[], Iterable[np.ndarray]], labels: np.ndarray, folds: np.ndarray, ks: Sequence[int] = KS
+) -> Neighbors:
+    """The same from the activations, for more clips than a matrix [clips, clips] could hold: `blocks` gives them, [neurons of the block, clips]
+    as for `gram`, each time it is called, which is once for every DISTANCES distances."""
+    squares, finite = np.zeros(len(labels)), np.ones(len(labels), dtype=bool)
+    for piece in _pieces(blocks()):
+        finite &= np.isfinite(piece).all(axis=0)
+        squares += np.einsum("nc,nc->c", piece, piece)
+
+    def distances(tested: np.ndarray, others: np.ndarray) -> np.ndarray:
+        product = np.zeros((len(tested), len(others)))
+        for piece in _pieces(blocks()):
+            product += piece[:, tested].T @ piece[:, others]
+        product *= -2
+        product += squares[tested, None]
+        product += squares[others]
+        return np.maximum(product, 0, out=product)
+
+    return _voted(distances, finite, labels, folds, ks)
+
+
+def _voted(
+    distances: Callable[[np.ndarray, np.ndarray], np.ndarray], finite: np.ndarray, labels: np.ndarray, folds: np.ndarray, ks: Sequence[int]
+) -> Neighbors:
+    """Votes among clips that are finite, by their distances from some to others."""
+    takes_part = usable(labels, folds, finite)
     classes = int(labels.max(initial=-1)) + 1
     numbers = np.unique(folds[takes_part])
     training = {int(fold): np.flatnonzero(takes_part & (folds != fold)) for fold in numbers}
@@ -93,16 +123,26 @@ def knn_predictions(distances: np.ndarray, labels: np.ndarray, folds: np.ndarray
     if not possible:
         return Neighbors(predictions, absent)
     for number, others in training.items():
-        tested = np.flatnonzero(takes_part & (folds == number))
-        order = np.argsort(distances[np.ix_(tested, others)], axis=1, kind="stable")[:, : possible[-1]]
-        voters = labels[others][order]
-        votes = np.zeros((len(tested), classes), dtype=np.int32)
-        rows = np.arange(len(tested))
-        for rank in range(possible[-1]):
-            votes[rows, voters[:, rank]] += 1
-            if rank + 1 in predictions:
-                predictions[rank + 1][tested] = votes.argmax(axis=1)  # the first of equals
+        clips = np.flatnonzero(takes_part & (folds == number))
+        step = max(1, DISTANCES // len(others))
+        for tested in (clips[start : start + step] for start in range(0, len(clips), step)):
+            voters = labels[others][_nearest(distances(tested, others), possible[-1])]
+            votes = np.zeros((len(tested), classes), dtype=np.int32)
+            rows = np.arange(len(tested))
+            for rank in range(possible[-1]):
+                votes[rows, voters[:, rank]] += 1
+                if rank + 1 in predictions:
+                    predictions[rank + 1][tested] = votes.argmax(axis=1)  # the first of equals
     return Neighbors(predictions, absent)
+
+
+def _nearest(distances: np.ndarray, k: int) -> np.ndarray:
+    """Columns of the k least of every row, the least first, of equals the first, [rows, k]."""
+    found = np.empty((len(distances), k), dtype=np.int64)
+    for row, values in enumerate(distances):
+        near = np.flatnonzero(values <= np.partition(values, k - 1)[k - 1])
+        found[row] = near[np.argsort(values[near], kind="stable")[:k]]
+    return found
 
 
 def usable(labels: np.ndarray, folds: np.ndarray, finite: np.ndarray | None = None) -> np.ndarray:
@@ -185,9 +225,18 @@ def wilson(correct: int, total: int) -> tuple[float, float]:
 def fit_linear(features: np.ndarray, labels: np.ndarray, *, strength: float = 1.0) -> Pipeline:
     """Multinomial logistic regression on features [clips, features], each standardised over these clips: scikit-learn's StandardScaler and
     LogisticRegression(C=strength). With one class only it always says that one."""
-    only_one = len(np.unique(labels)) == 1
-    classifier = DummyClassifier() if only_one else LogisticRegression(C=strength, solver=SOLVER)
+    from sklearn.dummy import DummyClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    classifier = DummyClassifier() if len(np.unique(labels)) == 1 else _regression(strength)
     return make_pipeline(StandardScaler(), classifier).fit(np.asarray(features, dtype=np.float64), labels)
+
+
+def _regression(strength: float) -> LogisticRegression:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=strength, solver=SOLVER)
 
 
 def predict_linear(classifier: Pipeline, features: np.ndarray) -> np.ndarray:
@@ -258,7 +307,7 @@ def linear_predictions_from_gram(products: np.ndarray, labels: np.ndarray, folds
         if len(np.unique(labels[training])) == 1:
             predictions[clips] = labels[training][0]
         else:
-            predictions[clips] = LogisticRegression(C=strength, solver=SOLVER).fit(known / scale, labels[training]).predict(asked / scale)
+            predictions[clips] = _regression(strength).fit(known / scale, labels[training]).predict(asked / scale)
     return LinearProbe(predictions, left_out(labels, folds, finite))
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -80,10 +81,17 @@ class Recorded:
         self, stage: str, code_version: int, parameters: Mapping[str, object], *, seed: int | None = None, device: str = "cpu"
     ) -> Run:
         """Begin or continue a later stage's run; see ledger.begin. `parameters` are those beside its subject."""
-        return ledger.begin(
-            self.warehouse, stage, parameters={**self.subject(), **parameters}, code_version=code_version,
-            dataset_sha256=self.dataset_sha256, network_sha256=self.network_sha256, seed=seed, device=device,
-        )  # fmt: skip
+        return ledger.begin(self.warehouse, stage, device=device, **self._named(code_version, parameters, seed))
+
+    def find(self, stage: str, code_version: int, parameters: Mapping[str, object], *, seed: int | None = None) -> tuple[int, bool] | None:
+        """The run that `begin` would continue, and whether it is done; see ledger.find."""
+        return ledger.find(self.warehouse, stage, **self._named(code_version, parameters, seed))
+
+    def _named(self, code_version: int, parameters: Mapping[str, object], seed: int | None) -> dict[str, Any]:
+        return {
+            "parameters": {**self.subject(), **parameters}, "code_version": code_version, "dataset_sha256": self.dataset_sha256,
+            "network_sha256": self.network_sha256, "seed": seed,
+        }  # fmt: skip
 
     def plan(self) -> dict[str, RecordedLayer]:
         """The layers as units of work."""

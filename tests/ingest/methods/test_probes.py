@@ -93,6 +93,24 @@ def test_neighbors_equal_scikit_learn_where_distances_tie():
     assert compared > 100
 
 
+@pytest.mark.parametrize("values", ["like a layer", "whole numbers"])
+def test_neighbors_from_blocks_are_those_from_the_matrix(values, monkeypatch):
+    """Blocks of neurons and of a few tested clips; distances that tie; clips with values that are not finite."""
+    activations, labels, folds = layer_like(5, neurons=300)
+    if values == "whole numbers":
+        activations = np.random.default_rng(0).integers(0, 3, (6, 250)).astype(np.float32)
+    activations[2, 9], activations[5, 30] = np.nan, np.inf
+    expected = probes.knn_predictions(probes.squared_distances(probes.gram([activations])), labels, folds)
+    monkeypatch.setattr(probes, "DISTANCES", 1500)
+    monkeypatch.setattr(probes, "CHUNK_VALUES", 1000)
+    found = probes.knn_predictions_from_blocks(lambda: [activations[:2], activations[2:]], labels, folds)
+    assert found.absent == expected.absent
+    assert found.predictions.keys() == expected.predictions.keys()
+    for k, predicted in expected.predictions.items():
+        np.testing.assert_array_equal(found.predictions[k], predicted)
+    assert found.predictions[1][9] == -1
+
+
 def test_k_beyond_the_training_clips_is_absent_with_a_reason():
     activations, labels, folds = layer_like(0, neurons=50, clips=60)
     distances = probes.squared_distances(probes.gram([activations]))

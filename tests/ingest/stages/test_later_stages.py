@@ -1,5 +1,8 @@
 """The stages probes, clusters and interventions on a small network: every stored number against a plain computation."""
 
+import shutil
+from dataclasses import replace
+
 import duckdb
 import numpy as np
 import pytest
@@ -10,10 +13,10 @@ from analyze import tables
 from ingest.methods.clusters import finch
 from ingest.run import run_study
 from ingest.sounds.readers import read_dataset
-from ingest.stages import activations, interventions
+from ingest.stages import activations, interventions, probes
 from ingest.stages.recorded import read_recorded
 from ingest.study import DatasetChoice, NetworkChoice, Study
-from tests.small import Silent, planted_network, write_label_map, write_sounds
+from tests.small import Lines, Silent, planted_network, write_label_map, write_sounds
 from warehouse import store
 from warehouse.check import check
 from warehouse.store import UserError
@@ -206,3 +209,36 @@ def test_a_linear_head_reads_networks_without_a_classifier(tmp_path):
     assert rows[0][1] == 30
     assert rows[0][0] >= 26
     assert disturbed > 0
+
+
+def test_probes_of_more_clips_than_a_matrix_holds_and_of_drawn_ones(made, tmp_path, monkeypatch):
+    """The same counts by blocks; a layer that products would not hold is a failure; runs from before keep all their clips."""
+    _, folder = made
+    shutil.copytree(folder, tmp_path / "w")
+    folder = tmp_path / "w"
+    only = study(folder, ("probes",))
+    monkeypatch.setattr(probes, "DRAWN_CLIPS", 20)
+    lines = Lines()
+    run_study(folder / "w.duckdb", only, lines)
+    assert "nothing to do" in lines.said[-1]
+    monkeypatch.setattr(probes, "MATRIX_CLIPS", 10)
+    monkeypatch.setattr(probes, "PRODUCT_CLIPS", 10)
+    monkeypatch.setattr(probes, "STANDARDISED_NEURONS", 10)
+    run_study(folder / "w.duckdb", replace(only, settings={**only.settings, "probes": probes.Settings(clips=25)}), Silent())
+    monkeypatch.setattr(probes, "CODE_VERSION", 2)
+    run_study(folder / "w.duckdb", only, Silent())
+    monkeypatch.setattr(probes, "DRAWN_CLIPS", 30)
+    monkeypatch.setattr(probes, "CODE_VERSION", 3)
+    run_study(folder / "w.duckdb", only, Silent())
+    with duckdb.connect(str(folder / "w.duckdb"), read_only=True) as con:
+        runs = con.execute("SELECT run_id, parameters::JSON ->> 'clips' FROM run WHERE stage = 'probes' ORDER BY run_id").fetchall()
+        assert [clips for _, clips in runs] == [None, "25", "20", None]
+        first, _, _, blocks = (run for run, _ in runs)
+        counted = "SELECT * EXCLUDE run_id FROM probe WHERE run_id = ? AND (method = 'knn' OR layer_id = 2) ORDER BY ALL"
+        assert con.execute(counted, [first]).fetchall() == con.execute(counted, [blocks]).fetchall() != []
+        totals = con.execute("SELECT run_id, sum(total) FROM probe WHERE method = 'knn' AND k = 1 AND layer_id = 1 GROUP BY 1 ORDER BY 1")
+        assert [total for _, total in totals.fetchall()] == [30, 25, 20, 30]
+        assert con.execute("SELECT DISTINCT layer_id FROM probe WHERE method = 'linear' AND run_id = ?", [blocks]).fetchall() == [(2,)]
+        refused = con.execute("SELECT reason FROM failure WHERE run_id = ? AND item = 'bands, linear'", [blocks]).fetchall()
+        assert refused == [("24 neurons on 30 clips: draw up to 10 clips",)]
+    assert list(check(folder / "w.duckdb")) == []
