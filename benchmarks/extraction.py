@@ -27,6 +27,7 @@ from ingest.sounds.readers import read_dataset
 from ingest.sounds.sound import load
 from ingest.stages.extraction.recording import Recorder
 from ingest.stages.extraction.segments import SEGMENT_CLIPS, new_extremes
+from ingest.stages.extraction.stored_types import watcher
 from warehouse import store
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +36,8 @@ BATCH, TURN, CLIPS, REPEATS = 8, 10, 2000, 3
 
 
 def paired_overhead(source: Path) -> dict:
-    """Bare forward passes against recorded ones, in turn over the same prepared batches: all reductions, courses, rankings, and the segments' values.
+    """Bare forward passes against recorded ones, in turn over the same prepared batches: all reductions, courses, rankings, what float16 does to values,
+    and the segments' values.
 
     The clips run through once, as in an ingest: rankings start empty at the first batch, so the costly beginning is in the figure.
     """
@@ -45,11 +47,14 @@ def paired_overhead(source: Path) -> dict:
     waveforms = [load(entry.path, sample_rate_hz=network.sample_rate_hz, clip_s=network.clip_s)[0] for entry in entries]
     batches = [network.prepare(torch.from_numpy(np.stack(waveforms[start : start + BATCH]))) for start in range(0, CLIPS, BATCH)]
     recorder = Recorder(network, network.layers)
+    rows = [layer.neurons for layer in network.layers]
+    reductions = len(recorder.reductions)
     ratios, bare_ms, recorded_ms = [], [], []
     for _ in range(REPEATS + 1):
         extremes = new_extremes(recorder, 20, BATCH)
         bare = recorded = 0.0
-        segment = torch.empty((2, SEGMENT_CLIPS, sum(layer.neurons for layer in network.layers)), dtype=torch.float16)
+        segment = torch.empty((reductions, SEGMENT_CLIPS, sum(rows)), dtype=torch.float16)
+        kept = watcher(network.layers, rows, reductions, positions=False)
         for first in range(0, len(batches), TURN):
             turn = batches[first : first + TURN]
             start = time.perf_counter()
@@ -63,13 +68,14 @@ def paired_overhead(source: Path) -> dict:
                     found = [recorder.batch.pop(layer.name) for layer in network.layers]
                     ids = torch.arange(number * BATCH, (number + 1) * BATCH)
                     columns = slice(number * BATCH % SEGMENT_CLIPS, number * BATCH % SEGMENT_CLIPS + BATCH)
-                    row = 0
-                    for part, extreme in zip(found, extremes, strict=True):
-                        rows = slice(row, row + part.reductions["mean"].shape[1])
-                        for index, values in enumerate(part.reductions.values()):
-                            segment[index, columns, rows] = values
-                        extreme.update(segment[0, columns, rows], ids, part.course)
-                        row = rows.stop
+                    plain = torch.empty((BATCH, reductions, sum(rows)))
+                    for part, values in zip(found, plain.split(rows, dim=2), strict=True):
+                        for index, reduction in enumerate(part.reductions.values()):
+                            values[:, index] = reduction
+                    kept.update(plain.flatten(1))
+                    segment[:, columns] = plain.transpose(0, 1).half()
+                    for part, extreme, values in zip(found, extremes, segment[0, columns].split(rows, dim=1), strict=True):
+                        extreme.update(values, ids, part.course)
             recorded += time.perf_counter() - start
         ratios.append(recorded / bare)
         bare_ms.append(bare / CLIPS * 1e3)

@@ -16,20 +16,17 @@ class Kept:
     the steps that a neuron's values must lie on, LEVELS or, where the order is not asked for, 0."""
 
     def __init__(self, levels: torch.Tensor) -> None:
-        self.levels, self.overflow, self.underflow = levels, False, False
+        self.levels, self.underflow = levels, False
         self.range = _Range.of(torch.empty((1, len(levels))).fill_(torch.nan))
 
     def update(self, values: torch.Tensor) -> None:
         """Take in values [clips, neurons] (float32; what is not finite is left out)."""
-        plain = values.where(values.isfinite(), 0)
-        stored = plain.half()
-        self.overflow = self.overflow or bool(stored.isinf().any())
-        self.underflow = self.underflow or bool(((stored == 0) & (plain != 0)).any())
+        self.underflow = self.underflow or bool(values.half().count_nonzero() < values.count_nonzero())
         self.range = self.range.with_those_of(_Range.of(values))
 
     def lost(self) -> str | None:
         """The worst that happens to any neuron; None when float16 keeps them all."""
-        if self.overflow:
+        if bool(self.range.largest.half().isinf().any()):
             return "overflow"
         if self.underflow:
             return "underflow"
@@ -73,6 +70,9 @@ class _Range:
 
     @classmethod
     def of(cls, values: torch.Tensor) -> _Range:
+        low, high = values.amin(dim=0), values.amax(dim=0)  # NaN where any is
+        if bool((low.isfinite() & high.isfinite()).all()):
+            return cls(low, high, torch.full(low.shape, len(values)))
         finite = values.isfinite()
         return cls(values.where(finite, torch.inf).amin(dim=0), values.where(finite, -torch.inf).amax(dim=0), finite.sum(dim=0))
 

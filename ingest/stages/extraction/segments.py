@@ -284,9 +284,9 @@ class Extraction:
         if self.settings.dtype == "float16" and bool((values.abs().nan_to_num_(0, posinf=0) > FLOAT16_MAX).any()):
             beyond = [bool((part.abs().nan_to_num_(0, posinf=0) > FLOAT16_MAX).any()) for part in by_layer]
             raise UserError(f"layer {self.layers[beyond.index(True)].name} of {self.network.name} exceeds float16: use --dtype float32")
-        bad = ~values.isfinite()
-        if not bool(bad.any()):
+        if bool(values.sum().isfinite()):  # in a tenth of the time that looking at each takes
             return []
+        bad = ~values.isfinite()
         failures: dict[str, str] = {}
         for layer, rows, part in zip(self.layers, self.rows, bad.split(self.rows, dim=2), strict=True):
             for position, number in part.any(dim=2).nonzero().tolist():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ingest.methods.precision import lost_in_float16, seems_lost
+from ingest.methods.precision import Kept, levels, lost_in_float16, seems_lost
 
 RANDOM = torch.rand(50, 3, generator=torch.Generator().manual_seed(0))
 
@@ -31,6 +31,10 @@ RANDOM = torch.rand(50, 3, generator=torch.Generator().manual_seed(0))
 )
 def test_overflow_underflow_and_lost_order(values, expected):
     assert lost_in_float16(values) == expected
+    kept = Kept(levels(values.shape[1]))
+    for some in values.split(3):  # as they come in
+        kept.update(some)
+    assert kept.lost() == expected
     if expected is None and bool(values.isfinite().all()):
         stored = values.half().float()
         assert ((stored == 0) == (values == 0)).all()
