@@ -1583,3 +1583,5 @@ COMMENT ON COLUMN file_hash.size_bytes IS 'Size of the file, or of the container
 COMMENT ON COLUMN file_hash.modified_ns IS 'When the file, or the container, was last modified, in nanoseconds since 1970; at least 3 s before it was hashed.';
 COMMENT ON COLUMN file_hash.inode IS 'Inode of the file, or of the container.';
 COMMENT ON COLUMN file_hash.sha256 IS 'SHA-256 of the file, or of the sound in the container.';
+
+COMMENT ON COLUMN neighbor.correlation IS 'Pearson correlation over the clips, -1 to 1; over as many drawn ones as the run''s parameter neighbor_clips says, where it has one. Constant neurons have no neighbours.';
