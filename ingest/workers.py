@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shutil
 import sys
 import time
 from collections import Counter, deque
@@ -81,11 +82,12 @@ class Worker:
 
 @dataclass
 class _Process:
-    """A worker as the driver sees it. `fell`: it died, and what it died at has been told."""
+    """A worker as the driver sees it. `alone`: nothing may wait behind what it is at; `fell`: it died, and what it died at has been told."""
 
     handle: Any
     place: Place | None = None
     waiting: int = 0
+    alone: bool = False
     fell: bool = False
 
 
@@ -120,6 +122,7 @@ class Workers:
         exceptions = self.ray.exceptions
         self._died = (exceptions.RayActorError, exceptions.WorkerCrashedError, exceptions.NodeDiedError, exceptions.OutOfMemoryError,
                       exceptions.ObjectLostError, exceptions.RuntimeEnvSetupError)  # fmt: skip
+        self._check_python()
         environment = {"runtime_env": {"py_executable": self.share.python}} if self.share.python else {}
         self._actor = self.ray.remote(
             num_cpus=self.share.cpus, num_gpus=self.share.gpus, max_restarts=0, max_task_retries=0, **environment
@@ -128,6 +131,16 @@ class Workers:
         self._beginning: dict[Any, _Process] = {}
         self._working: list[_Process] = []
         self._room, self._most, self._looked, self._fallen, self._device = 0, 0, 0.0, 0, ""
+
+    def _check_python(self) -> None:
+        """Raise UserError where a node lacks the Python: Ray would wait for it without a word."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as Node
+
+        for node in self.ray.nodes() if self.share.python else ():
+            if node["Alive"] and self.share.fits(node["Resources"]):
+                there = self.ray.remote(num_cpus=0, scheduling_strategy=Node(node["NodeID"], soft=False))(shutil.which)
+                if not self.ray.get(there.remote(self.share.python)):
+                    raise UserError(f"{node['NodeManagerHostname']} has no Python {self.share.python}, which {self.what} is to run in")
 
     def each(self, pieces: Sequence[Any], parts: Callable[[Any], Sequence[Any]] | None = None) -> Generator[tuple[int, Done | Parts]]:
         """What comes of pieces, by number, in whatever order. `parts` takes one apart that killed all who were at it; without, that is an error.
@@ -140,8 +153,9 @@ class Workers:
         try:
             while waiting or flying:
                 self._grow(len(waiting))
-                while waiting and (process := self._free()):
+                while waiting and (process := self._free(alone := waiting[0][1] is not None or waiting[0] in tried)):
                     which = number, part = waiting.popleft()
+                    process.alone = alone
                     piece = pieces[number] if part is None else split[number][0][part]
                     process.waiting += 1
                     flying[process.handle.do.remote(piece)] = process, which
@@ -157,9 +171,9 @@ class Workers:
                     if done is None:
                         to_blame = oldest and not process.fell  # others waited behind it
                         process.fell = process.fell or oldest
-                        self.retried += to_blame
                         tried[which] += to_blame
                         if tried[which] <= (RETRIES if part is None else 1):
+                            self.retried += to_blame
                             waiting.appendleft(which)
                             continue
                         if part is None:
@@ -188,10 +202,11 @@ class Workers:
             self._end(process)
         self._beginning.clear()
 
-    def _free(self) -> _Process | None:
-        """The process with the least before it, unless all have enough."""
-        found = min(self._working, key=lambda process: process.waiting, default=None)
-        return found if found and found.waiting < AHEAD else None
+    def _free(self, alone: bool) -> _Process | None:
+        """The process with the least before it, unless all have enough. `alone`: one with nothing, for what may kill it: answers to what came before
+        would go down with it."""
+        open_to = [process for process in self._working if process.waiting < (1 if alone or process.alone else AHEAD)]
+        return min(open_to, key=lambda process: process.waiting, default=None)
 
     def _grow(self, waiting: int) -> None:
         """Begin processes where there is room and work."""
@@ -204,7 +219,8 @@ class Workers:
             raise UserError(
                 f"{self.what}: no node of the cluster has {self.share.cpus:g} processors and {self.share.gpus:g} GPUs for a task"
             )
-        for _ in range(min(self._room - have, waiting - len(self._beginning))):
+        idle = sum(not process.waiting for process in self._working)
+        for _ in range(min(self._room - have, waiting - idle - len(self._beginning))):
             process = _Process(self._actor.remote(self._made))
             self._beginning[process.handle.begin.remote()] = process
 
