@@ -83,10 +83,10 @@ def over_gpus(gpus: str, choice: ClusterChoice | None = None) -> Cluster:
 def of_its_own(gpus: int, choice: ClusterChoice | None = None) -> Cluster:
     """Work as tasks of a cluster that is this process's own, with a secret that nobody else has and in a folder where no other cluster is looked
     for; it ends with the process. Raises UserError without the package."""
-    ray = _package("--gpus")
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # read as the package is imported
     for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
         os.environ.pop(name, None)
+    ray = _package("--gpus")
     folder = tempfile.mkdtemp(prefix="auricle-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(ray.shutdown)

@@ -317,6 +317,7 @@ def test_gpus_that_are_not_there_are_refused_in_one_line(monkeypatch):
     with pytest.raises(UserError, match="use one of the two"):
         cluster.chosen(ClusterChoice(), "10.0.0.1:6379", "all")
     assert cluster.chosen(ClusterChoice()) is None
+    monkeypatch.setattr(os, "environ", os.environ.copy())
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"--gpus needs Ray: pip install 'auricle\[cluster\]'"):
         cluster.of_its_own(1)
