@@ -49,7 +49,7 @@ test-vllm: $(VLLM)/installed $(SMOLLM2)/config.json
 	AURICLE_SMOLLM2=$(SMOLLM2) $(VLLM)/bin/python -m pytest -m vllm tests/test_vllm.py
 
 test-cluster: install-cluster
-	$(BIN)/python -m pytest tests/ingest/test_cluster.py
+	$(BIN)/python -m pytest tests/ingest/test_cluster.py tests/ingest/test_cluster_engines.py
 
 check: install
 	$(BIN)/ruff check .

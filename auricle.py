@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from warehouse.store import UserError
 from warehouse.terminal import Bars, Format, print_frame, print_table
 
 if TYPE_CHECKING:
+    from ingest.run import Spread
     from ingest.study import Study
 
 app = typer.Typer(
@@ -76,12 +76,14 @@ def ingest(
         typer.Option(help="With `ratings`: folder or hub name of BERTScore's encoder, all-MiniLM-L6-v2 by default.", show_default=False),
     ] = None,
     rehash: Annotated[bool, typer.Option("--rehash", help="Hash sound files again that look unchanged.")] = False,
-    cluster: Annotated[str | None, typer.Option(help="Address of a Ray cluster that measures activations.", show_default=False)] = None,
+    cluster: Annotated[str | None, typer.Option(help="Address of a Ray cluster that does the work.", show_default=False)] = None,
+    gpus: Annotated[str | None, typer.Option(help="all, or how many of this machine's GPUs do the work.", show_default=False)] = None,
     part: Annotated[str | None, typer.Option(help="K/N: measure this share of the segments only, for `merge`.", show_default=False)] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 when anything failed.")] = False,
     warehouse: Warehouse = WAREHOUSE,
 ) -> None:
     """Bring sounds and networks into the warehouse. Interrupted work is continued, finished work is not done again."""
+    from ingest.cluster import chosen, measure_part
     from ingest.study import check_study, given, of_flags, read_study
 
     if study == Path("ratings"):
@@ -104,29 +106,24 @@ def ingest(
     if study and stages:
         plan = check_study(replace(plan, stages=tuple(stages)), "ingest")
     if part:
-        from ingest.cluster import measure_part
-
         return measure_part(warehouse, plan, part, Bars())
-    if _ingest(warehouse, plan.changed("clips", rehash=True) if rehash else plan, cluster) and strict:
+    plan = plan.changed("clips", rehash=True) if rehash else plan
+    if _ingest(warehouse, plan, chosen(plan.cluster, cluster, gpus)) and strict:
         raise typer.Exit(1)
 
 
 @app.command()
 def merge(study: Annotated[Path, typer.Argument(**STUDY, help="The study file of the parts.")], warehouse: Warehouse = WAREHOUSE) -> None:
     """Finish activations whose segments `ingest --part` has measured, and measure none."""
+    from ingest.cluster import parts_only
     from ingest.study import read_study
 
-    _ingest(warehouse, replace(read_study(study), stages=("activations",)), "parts")
+    _ingest(warehouse, replace(read_study(study), stages=("activations",)), parts_only)
 
 
-def _ingest(warehouse: Path, study: Study, cluster: str | None = None) -> int:
+def _ingest(warehouse: Path, study: Study, spread: Spread | None = None) -> int:
     from ingest.run import run_study
 
-    spread = None
-    if cluster:
-        from ingest.cluster import over_ray, parts_only
-
-        spread = parts_only if cluster == "parts" else over_ray(cluster)
     failures = run_study(warehouse, study, Bars(), spread)
     if failures:
         print(f'{failures} failures. List them: auricle query "SELECT stage, item, reason FROM failure" --warehouse {warehouse}')
@@ -357,11 +354,9 @@ def stages(name: Annotated[str | None, typer.Argument(help="A stage, to see its 
     if name is None:
         print_table(["stage", "what it adds"], [(stage, known.adds(stage)) for stage in known.names()])
         return
-    if name not in known.names():
-        raise UserError(f"there is no stage {name}: {', '.join(known.names())}")
-    settings = known.load(name).Settings()
-    print(f"[{name}]: {known.adds(name)}\n\n{inspect.cleandoc(settings.__doc__ or '')}\n")
-    print_table(["setting", "default"], [(key, repr(value)) for key, value in vars(settings).items()])
+    about, defaults = known.section(name)
+    print(f"[{name}]: {about}\n")
+    print_table(["setting", "default"], defaults)
 
 
 @app.command()

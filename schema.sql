@@ -1531,6 +1531,27 @@ COMMENT ON COLUMN activation_part.sha256 IS 'SHA-256 of the file.';
 COMMENT ON COLUMN activation_file.path IS 'Path relative to the folder of the database file: a file, or of a run of more than 8192 clips a folder of parts (activation_part).';
 COMMENT ON COLUMN activation_file.sha256 IS 'SHA-256 of the file; of a folder, over the hashes of its parts in order.';
 
+CREATE TABLE batch (
+    run_id INTEGER NOT NULL REFERENCES run (run_id),
+    batch VARCHAR NOT NULL,
+    items INTEGER NOT NULL,
+    node VARCHAR NOT NULL,
+    device VARCHAR NOT NULL,
+    python VARCHAR NOT NULL,
+    packages VARCHAR NOT NULL,
+    seconds DOUBLE NOT NULL,
+    PRIMARY KEY (run_id, batch)
+);
+COMMENT ON TABLE batch IS 'Batches of clips or prompts that a captioner or language model answered on a cluster, committed with what it said: who did it. Runs of one process have none.';
+COMMENT ON COLUMN batch.run_id IS 'Run that asked.';
+COMMENT ON COLUMN batch.batch IS 'A drawn name.';
+COMMENT ON COLUMN batch.items IS 'Its clips or prompts.';
+COMMENT ON COLUMN batch.node IS 'Name of the machine.';
+COMMENT ON COLUMN batch.device IS 'cpu, or the kind of GPU.';
+COMMENT ON COLUMN batch.python IS 'The Python that the engine ran in.';
+COMMENT ON COLUMN batch.packages IS 'Versions of that Python and of packages there, as run.packages has them.';
+COMMENT ON COLUMN batch.seconds IS 'Time taken.';
+
 CREATE TABLE neuron_map (
     run_id INTEGER PRIMARY KEY,
     clips INTEGER NOT NULL,

@@ -1,161 +1,298 @@
-"""Activations measured by many processes: tasks of a Ray cluster, or parts that a scheduler such as Slurm starts.
+"""Work done by many processes: those of a Ray cluster, or parts that a scheduler such as Slurm starts.
 
-All see the folder of the warehouse, the sounds and the network's files at the same paths. Workers write segments and nothing else; the process
-that writes the warehouse commits them.
+All see the folder of the warehouse, the sounds and the files of networks and models at the same paths. They measure segments of activations and run
+captioners, language models and encoders; the process that writes the warehouse commits what comes of it.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import itertools
 import json
 import os
 import platform
-from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ingest.language.acoustic import Acoustic
+from ingest.language.audio_models import AudioEndpoint
+from ingest.language.elsewhere import Answers, Elsewhere
+from ingest.language.endpoint import Endpoint
+from ingest.networks.network import pick_device
 from ingest.networks.registry import check_network
 from ingest.run import Reporter, listed, loaded
-from ingest.stages import Progress, activations, silent
+from ingest.stages import Here, Progress, activations, silent
 from ingest.stages.extraction.measured import Segment
 from ingest.stages.extraction.segments import Extraction, Measure, Plan
 from ingest.stages.extraction.stored_types import Lost
-from ingest.study import NetworkChoice, Study
+from ingest.study import ClusterChoice, NetworkChoice, Study, TaskChoice
+from ingest.workers import Done, Parts, Share, Workers
 from warehouse import ledger, store
 from warehouse.store import UserError, first_line
 
-RETRIES = 2
-"""Times that a segment is tried again after its process or node died, and then without the clips that kill it."""
-AHEAD = 4
-"""Segments that wait for each that can be measured at once."""
 KILLER = "killed the process that measured it"
 QUICK = {"RAY_grpc_client_keepalive_time_ms": "10000", "RAY_grpc_client_keepalive_timeout_ms": "10000", "RAY_USAGE_STATS_ENABLED": "0"}
 """A link that is cut without a word is otherwise waited for 450 seconds."""
-
-_kept: dict[Path, Extraction] = {}
-
-
-def over_ray(address: str) -> Callable[[NetworkChoice], Measure]:
-    """Measures segments as tasks of the Ray cluster at an address, such as HOST:6379, one GPU a task where the study's device is none of the
-    processor's and the cluster has some, otherwise one processor. Raises UserError without the package, or the cluster."""
-    ray = _joined(address)
-
-    return lambda choice: partial(_measured, ray, choice)
+LIGHT = (Acoustic, Endpoint, AudioEndpoint)
+"""Engines that compute nothing that a GPU would help with."""
 
 
-def _joined(address: str) -> ModuleType:
-    os.environ.update({name: os.environ.get(name, value) for name, value in QUICK.items()})
-    try:
-        import ray
-    except ImportError:
-        raise UserError("--cluster needs Ray: pip install 'auricle[cluster]'") from None
+def chosen(choice: ClusterChoice, address: str | None = None, gpus: str | None = None) -> Cluster | None:
+    """Where a study's work is done: on the cluster at an address, by default [cluster]'s, or on GPUs of this machine; None: by this process."""
+    if address is not None and gpus is not None:
+        raise UserError("--cluster and --gpus were given: a cluster has its own GPUs, so use one of the two")
+    if gpus is not None:
+        return over_gpus(gpus, choice)
+    address = choice.address if address is None else address
+    return None if address is None else over_ray(address, choice)
+
+
+def over_ray(address: str, choice: ClusterChoice | None = None) -> Cluster:
+    """Work as tasks of the Ray cluster at an address, such as HOST:6379. Raises UserError without the package, or the cluster."""
+    ray = _package("--cluster")
     if address in ("auto", "local") or not address:
         raise UserError(f"--cluster {address!r}: give the address of the cluster that is meant, such as 10.0.0.1:6379")
     try:
         ray.init(address=address, namespace="auricle", log_to_driver=False, logging_level="ERROR")
     except Exception as error:  # whatever Ray says of addresses, tokens and versions
         raise UserError(f"cannot join the Ray cluster at {address}: {first_line(error)}") from None
+    return Cluster(ray, choice or ClusterChoice())
+
+
+def over_gpus(gpus: str, choice: ClusterChoice | None = None) -> Cluster:
+    """Work as tasks of `all` GPUs of this machine, or of so many. Raises UserError where it has none, or fewer."""
+    import torch
+
+    found = torch.cuda.device_count()
+    if gpus != "all" and not (gpus.isdecimal() and int(gpus) >= 1):
+        raise UserError(f"--gpus {gpus!r}: give all, or how many")
+    if not found:
+        raise UserError("--gpus: PyTorch sees no GPU on this machine: leave it out")
+    if gpus != "all" and int(gpus) > found:
+        raise UserError(f"--gpus {gpus}: PyTorch sees {found} on this machine")
+    return of_its_own(found if gpus == "all" else int(gpus), choice)
+
+
+def of_its_own(gpus: int, choice: ClusterChoice | None = None) -> Cluster:
+    """Work as tasks of a cluster that is this process's own, with a secret that nobody else has and in a folder where no other cluster is looked
+    for; it ends with the process. Raises UserError without the package."""
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # read as the package is imported
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN_PATH"):
+        os.environ.pop(name, None)
+    ray = _package("--gpus")
+    folder = tempfile.mkdtemp(prefix="auricle-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(ray.shutdown)
+    try:
+        ray.init(
+            address="local", num_gpus=gpus, namespace="auricle", log_to_driver=False, logging_level="ERROR", include_dashboard=False,
+            _temp_dir=folder, _node_ip_address="127.0.0.1",
+        )  # fmt: skip
+    except Exception as error:
+        raise UserError(f"cannot start Ray on this machine: {first_line(error)}") from None
+    if len(ray.nodes()) != 1 or ray.cluster_resources().get("GPU", 0) != gpus:
+        raise UserError("Ray joined another cluster in place of one of its own: stop that with `ray stop`")
+    return Cluster(ray, choice or ClusterChoice())
+
+
+def _package(option: str) -> ModuleType:
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUICK.items()})
+    try:
+        import ray
+    except ImportError:
+        raise UserError(f"{option} needs Ray: pip install 'auricle[cluster]'") from None
     return ray
 
 
-def _measured(
-    ray: ModuleType, choice: NetworkChoice, extraction: Extraction, numbers: Sequence[int], progress: Progress
-) -> Generator[Segment]:
-    """Segments as they come in from tasks. A process or node that dies costs its segments' attempts, see RETRIES."""
-    total = ray.cluster_resources()
-    on_gpu = total.get("GPU", 0) >= 1 and extraction.settings.device != "cpu"
-    resources: dict[str, int] = {"num_cpus": 1, "num_gpus": 1 if on_gpu else 0}
-    at_once = int(total.get("GPU" if on_gpu else "CPU", 1))
-    settings = replace(extraction.settings, device="cuda" if on_gpu else "cpu", batch=extraction.settings.batch or (64 if on_gpu else 8))
-    plan = replace(extraction.plan, settings=settings)
-    given = ray.put((plan, choice, _versions()))
-    task = ray.remote(**resources, max_retries=RETRIES, max_calls=0)(_segment)
-    died = (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError, ray.exceptions.OutOfMemoryError)
-    waiting, flying = deque(numbers), dict[Any, int]()
-    deadly: dict[int, Mapping[str, str]] = {}
-    clips, device = len(plan.clips) - sum(len(extraction.segments[number]) for number in numbers), ""
-    try:
-        while waiting or flying:
-            while waiting and len(flying) < AHEAD * at_once:
-                number = waiting.popleft()
-                flying[task.remote(given, number, deadly.get(number, {}))] = number
-            [ready], _ = ray.wait(list(flying), num_returns=1)
-            number = flying.pop(ready)
-            try:
-                segment = ray.get(ready)
-            except died:
-                if number in deadly:
-                    raise UserError(
-                        f"segment {number} of {extraction.network.name} kills its process though no clip of it does alone"
-                    ) from None
-                deadly[number] = _deadly(ray, resources, given, extraction.segments[number], died)
-                waiting.appendleft(number)
-                continue
-            except ray.exceptions.RayTaskError as error:
-                raise (
-                    error.cause if isinstance(error.cause, UserError | Lost) else UserError(f"a task failed: {first_line(error.cause)}")
-                ) from None
-            device = device or segment.device
-            if segment.device != device:
-                raise UserError(
-                    f"{segment.node} measures on {segment.device}, others on {device}: values would differ, so set device in [activations]"
-                )
-            clips += segment.clips
-            progress(clips, len(plan.clips))
-            yield segment
-    finally:
-        for left in flying:
-            with contextlib.suppress(Exception):
-                ray.cancel(left, force=True)
+class Cluster(Here):
+    """A Ray cluster that measures segments and runs engines, one kind of work at a time, whose processes hold its memory until it ends."""
 
+    def __init__(self, ray: ModuleType, choice: ClusterChoice) -> None:
+        self.ray, self.choice = ray, choice
+        self.workers: Workers | None = None
+        self._key: object = None
+        self._nodes, self._retried = set[str](), 0
 
-def _deadly(
-    ray: ModuleType, resources: Mapping[str, int], given: Any, clips: Sequence[tuple[int, str]], died: tuple[type[Exception], ...]
-) -> dict[str, str]:
-    """Those of some clips that kill the process that measures them, each tried by itself, as failures."""
-    task = ray.remote(**resources, max_retries=1, max_calls=0)(_alone)
-    found = {}
-    for one, (_, name) in [(task.remote(given, clip), clip) for clip in clips]:
+    def __call__(self, choice: NetworkChoice) -> Measure:
+        """What measures segments of a network: one GPU a task where the study's device is none of the processor's and the cluster has some,
+        otherwise one processor, unless [cluster] says otherwise."""
+        return partial(self._measured, choice)
+
+    def engine(self, stage: str, load: Callable[[], Any], engine: Any, method: str) -> Elsewhere:
+        """A stage's engine, loaded by every process that runs its `method`."""
+        tasks = self._tasks(stage)
+        share = self._share(tasks, wants_gpu=not isinstance(engine, LIGHT) and getattr(engine, "device", None) != "cpu")
+
+        def answered(batches: Sequence[Sequence[Any]]) -> Iterator[Answers]:
+            if batches:
+                make = partial(Running, load, method, (engine.name, engine.parameters), share, _versions())
+                workers = self._at((stage, method, engine.name), f"{stage} by {engine.name}", make, share)
+                with self._ended_by_faults():
+                    for number, done in workers.each(batches, lambda batch: [[item] for item in batch]):
+                        yield _answers(number, done)
+
+        return Elsewhere(engine, answered, self.choice.prompts)
+
+    def noted(self, progress: Progress) -> Progress:
+        """Progress that says how many nodes there are, and retries."""
+
+        def tell(done: int, total: int) -> None:
+            progress(done, total, self._note(self.workers.places if self.workers else set()))  # type: ignore[call-arg]
+
+        return tell
+
+    def rest(self) -> str:
+        """End the processes of a stage; what is to be said of them."""
+        self._end()
+        said = f" on {self._note(self._nodes)}" if self._nodes else ""
+        self._nodes, self._retried = set(), 0
+        return said
+
+    def _note(self, nodes: set[str]) -> str:
+        retried = self._retried + (self.workers.retried if self.workers else 0)
+        again = f", {retried} tried again" if retried else ""
+        return f"{len(nodes)} node{'' if len(nodes) == 1 else 's'}{again}" if nodes else ""
+
+    def _end(self) -> None:
+        if self.workers:
+            self.workers.end()
+            self._nodes |= self.workers.places
+            self._retried += self.workers.retried
+            self.workers = self._key = None
+
+    def _at(self, key: object, what: str, make: Callable[[], Any], share: Share) -> Workers:
+        """The processes of a kind of work; those of another are ended, and their GPUs free."""
+        if self.workers is None or self._key != key:
+            self._end()
+            self.workers, self._key = Workers(self.ray, what, make, share, self.choice.allow_mixed_devices), key
+        return self.workers
+
+    def _tasks(self, stage: str) -> TaskChoice:
+        return next((tasks for tasks in self.choice.tasks if stage in tasks.stages), TaskChoice((stage,)))
+
+    def _share(self, tasks: TaskChoice, wants_gpu: bool) -> Share:
+        has_gpus = any(node["Alive"] and node["Resources"].get("GPU", 0) >= 1 for node in self.ray.nodes())
+        gpus = tasks.gpus if tasks.gpus is not None else float(has_gpus and wants_gpu)
+        return Share(tasks.cpus, gpus, tasks.python)
+
+    def _measured(self, choice: NetworkChoice, extraction: Extraction, numbers: Sequence[int], progress: Progress) -> Generator[Segment]:
+        """Segments as they come in. One that kills all who are at it is measured without those of its clips that do so alone."""
+        share = self._share(self._tasks(activations.STAGE), wants_gpu=extraction.settings.device != "cpu")
+        on_gpu = share.gpus > 0 and extraction.settings.device != "cpu"
+        batch = extraction.settings.batch or (64 if on_gpu else 8)
+        plan = replace(extraction.plan, settings=replace(extraction.settings, device="cuda" if on_gpu else "cpu", batch=batch))
+        make = partial(Measuring, plan, choice, _versions())
+        workers = self._at((choice, plan.folder), f"segments of {extraction.network.name}", make, share)
+        clips = len(plan.clips) - sum(len(extraction.segments[number]) for number in numbers)
+        again: list[tuple[int, dict[str, str]]] = []
+        first: list[tuple[int, dict[str, str]]] = [(number, {}) for number in numbers]
+        with self._ended_by_faults():
+            of_all = workers.each(first, lambda piece: extraction.segments[piece[0]])
+            for place, done in itertools.chain(of_all, (found for pieces in [again] for found in workers.each(pieces))):
+                if isinstance(done, Parts):
+                    alone = zip(extraction.segments[numbers[place]], done.results, strict=True)
+                    again.append((numbers[place], {name: KILLER for (_, name), one in alone if one is None}))
+                    continue
+                clips += done.result.clips
+                progress(clips, len(plan.clips))
+                yield done.result
+
+    @contextlib.contextmanager
+    def _ended_by_faults(self) -> Iterator[None]:
+        """Whatever goes wrong ends the processes."""
         try:
-            ray.get(one)
-        except died:
-            found[name] = KILLER
-        except ray.exceptions.RayTaskError:
-            continue  # what is wrong with it is said when its segment is measured
-    return found
+            yield
+        except BaseException:
+            self._end()
+            raise
 
 
-def _alone(given: tuple[Plan, NetworkChoice, Mapping[str, str]], clip: tuple[int, str]) -> None:
-    """A task: measure a clip by itself, and keep nothing."""
-    extraction = _extraction(*given)
-    with store.scratch(extraction.plan.folder / f"alone-{clip[0]}") as folder:
-        list(Extraction(replace(extraction.plan, clips=(clip,), folder=folder), extraction.network).measure([0], silent))
+class Measuring:
+    """A process's network, for all segments of a plan. Raises UserError where it, or what computes it, is not the driver's."""
 
-
-def _segment(given: tuple[Plan, NetworkChoice, Mapping[str, str]], number: int, without: Mapping[str, str]) -> Segment:
-    """A task: measure a segment."""
-    [segment] = _extraction(*given).measure([number], silent, without)
-    return segment
-
-
-def _extraction(plan: Plan, choice: NetworkChoice, versions: Mapping[str, str]) -> Extraction:
-    """A worker's network, loaded once for all segments of a plan. Raises UserError where it, or what computes it, is not the driver's."""
-    if plan.folder not in _kept:
-        here = _versions()
-        if other := [f"{name} {here.get(name)} in place of {versions[name]}" for name in versions if here.get(name) != versions[name]]:
-            raise UserError(f"{platform.node()} has {', '.join(other)}: install the same everywhere")
+    def __init__(self, plan: Plan, choice: NetworkChoice, versions: dict[str, str]) -> None:
+        _prove(versions)
         network = loaded(choice)
         if network.checkpoint_sha256 != plan.network_sha256:
             raise UserError(
                 f"{platform.node()} has another checkpoint of {network.name}: {network.checkpoint_sha256[:8]} in place of {plan.network_sha256[:8]}"
             )
-        _kept.clear()
-        _kept[plan.folder] = Extraction(plan, network)
-    return _kept[plan.folder]
+        self.extraction = Extraction(plan, network)
+        self.device = _kind(self.extraction.device)
+
+    def __call__(self, piece: tuple[int, Any]) -> Segment | None:
+        """Measure a segment, given by its number and the clips not to be touched; or a clip by itself, by its number and name, and keep nothing."""
+        number, rest = piece
+        if not isinstance(rest, str):
+            [segment] = self.extraction.measure([number], silent, rest)
+            return segment
+        alone = f"alone-{number}"
+        with (
+            store.scratch(self.extraction.plan.folder / alone) as folder,
+            contextlib.suppress(Exception),
+        ):  # what is wrong is said with its segment
+            list(Extraction(replace(self.extraction.plan, clips=(piece,), folder=folder), self.extraction.network).measure([0], silent))
+        return None
+
+
+class Running:
+    """A process's engine. Raises UserError where it is not the driver's, or where what computes it is not, unless it is to run in another Python."""
+
+    def __init__(
+        self, load: Callable[[], Any], method: str, identity: tuple[str, dict[str, object]], share: Share, versions: dict[str, str]
+    ) -> None:
+        _prove({name: version for name, version in versions.items() if name == "auricle"} if share.python else versions)
+        engine = load()
+        if (engine.name, engine.parameters) != identity:
+            raise UserError(
+                f"{platform.node()} has another {identity[0]}: {json.dumps(engine.parameters)} in place of {json.dumps(identity[1])}"
+            )
+        if hasattr(engine, "gpus"):
+            engine.gpus = max(1, int(share.gpus))
+        self.ask, self.device = getattr(engine, method), _kind(getattr(engine, "device", None) or pick_device("auto"))
+
+    def __call__(self, batch: Sequence[Any]) -> list[Any]:
+        """What the engine says of a batch."""
+        return list(self.ask(batch))
+
+
+def _answers(number: int, done: Done | Parts) -> Answers:
+    whole = [done] if isinstance(done, Done) else [one for one in done.results if one]
+    said = done.result if isinstance(done, Done) else [one.result[0] if one else None for one in done.results]
+    rows: list[dict[str, object]] = [
+        {
+            "batch": secrets.token_hex(8), "items": len(one.result), "node": one.place.node, "device": one.place.device,
+            "python": one.place.python, "packages": one.place.packages, "seconds": one.seconds,
+        }
+        for one in whole
+    ]  # fmt: skip
+    return Answers(number, said, rows)
+
+
+def _kind(device: str) -> str:
+    """What a device is."""
+    import torch
+
+    return device if device == "cpu" else f"{device.partition(':')[0]} ({torch.cuda.get_device_name(device)})"
+
+
+def _prove(versions: dict[str, str]) -> None:
+    """Raise UserError where packages are not those of the driver."""
+    here = _versions()
+    if other := [f"{name} {here.get(name)} in place of {version}" for name, version in versions.items() if here.get(name) != version]:
+        raise UserError(f"{platform.node()} has {', '.join(other)}: install the same everywhere")
+
+
+def _versions() -> dict[str, str]:
+    return json.loads(ledger.package_versions())
 
 
 def measure_part(warehouse: Path, study: Study, part: str, reporter: Reporter) -> None:
@@ -208,7 +345,3 @@ def parts_only(_: NetworkChoice) -> Measure:
         yield
 
     return refuse
-
-
-def _versions() -> dict[str, str]:
-    return json.loads(ledger.package_versions())

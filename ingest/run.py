@@ -14,7 +14,7 @@ from ingest.methods.probes import wilson
 from ingest.sounds.draws import draw
 from ingest.sounds.listing import Listing
 from ingest.sounds.readers import read_dataset
-from ingest.stages import Context, Progress
+from ingest.stages import Context, Here, Progress
 from ingest.study import DatasetChoice, NetworkChoice, Study, make_study, read_study
 from warehouse import store
 from warehouse.store import UserError
@@ -22,6 +22,9 @@ from warehouse.store import UserError
 if TYPE_CHECKING:
     from ingest.networks.network import Network
     from ingest.stages.extraction.segments import Measure
+
+    Spread = Callable[[NetworkChoice], Measure]
+    """How segments of a network's activations are measured elsewhere than in this process."""
 
 
 class Reporter(Protocol):
@@ -34,15 +37,16 @@ class Reporter(Protocol):
         """A stage begins; gives what to call as it advances."""
 
 
-def run_study(warehouse: Path, study: Study, reporter: Reporter, spread: Callable[[NetworkChoice], Measure] | None = None) -> int:
+def run_study(warehouse: Path, study: Study, reporter: Reporter, spread: Spread | None = None) -> int:
     """Run a study's stages as the warehouse's one writer; returns the number of failures its runs recorded. `spread`: how segments of a network's
-    activations are measured elsewhere than in this process."""
+    activations are measured elsewhere than in this process, and, where it is a Here, engines run."""
     failures = 0
+    where = spread if isinstance(spread, Here) else Here()
     planned = study.planned()
     with store.writer(warehouse):
         for dataset in study.dataset:
             listing = listed(dataset, warehouse.parent, reporter)
-            heard = Context(warehouse, listing, study.of, planned=tuple(planned))
+            heard = Context(warehouse, listing, study.of, planned=tuple(planned), where=where)
             failures += _run(planned[0], heard, reporter)
             for choice in study.network if planned[1:] else ():
                 network = loaded(choice)
@@ -158,11 +162,12 @@ def _run(name: str, context: Context, reporter: Reporter) -> int:
     if schema := getattr(stage, "SCHEMA", None):
         store.extend(context.warehouse, schema)
     with reporter.stage(title) as progress:
-        outcome = stage.run(context, context.settings(name), progress)
+        outcome = stage.run(context, context.settings(name), context.where.noted(progress))
+    done_by = context.where.rest()
     context.runs[name] = outcome.run.run_id
     if outcome.run.why:
         reporter.say(f"{title}: {outcome.run.why}")
     done = f"{outcome.worked} {stage.UNIT} done" if outcome.worked else "nothing to do"
     failed = f", {outcome.failures} failures" if outcome.failures else ""
-    reporter.say(f"{title}: run {outcome.run.run_id}, {done}{failed}")
+    reporter.say(f"{title}: run {outcome.run.run_id}, {done}{done_by}{failed}")
     return outcome.failures

@@ -82,6 +82,36 @@ class NetworkChoice:
 
 
 @dataclass(frozen=True)
+class TaskChoice:
+    """What a task of some `stages` takes of a cluster: the `python` that runs it, by default the driver's own, `gpus` (by default one where the cluster
+    has some and the work would use it; 0.5 for two tasks on each) and `cpus`."""
+
+    stages: tuple[str, ...]
+    python: str | None = None
+    gpus: float | None = None
+    cpus: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.cpus < 0 or (self.gpus or 0) < 0 or not (self.cpus or self.gpus):
+            raise UserError("cluster: tasks: a task takes cpus or gpus, and less than none of neither")
+
+
+@dataclass(frozen=True)
+class ClusterChoice:
+    """The Ray cluster that does the work: its `address`, unless `auricle ingest` is given one; whether devices may be of several kinds; `prompts` of
+    a task, whose replies are committed together; and what `tasks` of stages take."""
+
+    address: str | None = None
+    allow_mixed_devices: bool = False
+    prompts: int = 64
+    tasks: tuple[TaskChoice, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.prompts < 1:
+            raise UserError(f"cluster: prompts is {self.prompts}, it must be at least 1")
+
+
+@dataclass(frozen=True)
 class Study:
     """All of it. `settings` are those of stages by name, of the stage's own class; a stage that has none there holds its defaults. Stages beyond
     clips and activations are done when they are named, and what a stage needs is done before it."""
@@ -90,6 +120,7 @@ class Study:
     network: tuple[NetworkChoice, ...] = ()
     stages: tuple[str, ...] = stages.USUAL
     settings: Mapping[str, Any] = field(default_factory=dict)
+    cluster: ClusterChoice = ClusterChoice()
 
     def of(self, stage: str) -> Any:
         """Settings of a stage."""
@@ -130,7 +161,7 @@ def read_study(path: Path) -> Study:
 
 def make_study(table: Mapping[str, Any], where: str, folder: Path | None = None) -> Study:
     """The study that a file's table describes, checked; `where` begins what is said of a fault, paths are relative to `folder`."""
-    own = ("dataset", "network", "stages")
+    own = ("dataset", "network", "stages", "cluster")
     hints, sections = get_type_hints(Study), stages.names()
     for key in table:
         if key not in (*own, *sections):
@@ -158,6 +189,8 @@ def check_study(study: Study, where: str) -> Study:
     """Refuse what no stage would take."""
     for stage in study.stages:
         _one_of(stage, stages.names(), f"{where}: stage")
+    for stage in (stage for tasks in study.cluster.tasks for stage in tasks.stages):
+        _one_of(stage, stages.names(), f"{where}: cluster: tasks: stage")
     for name, settings in study.settings.items():
         _check_choices(settings, f"{where}: {name}")
         _check_bounds(settings, getattr(stages.load(name), "BOUNDS", {}), f"{where}: {name}")

@@ -44,3 +44,19 @@ def starter(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sounds") / "deep" / "starter"
     read_dataset("starter", folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def nodes():
+    """A Ray cluster of two nodes of one processor each, and work done on it."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed: make test-cluster")
+    from ray.cluster_utils import Cluster
+
+    from ingest import cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    made.add_node(num_cpus=1)
+    made.wait_for_nodes()
+    yield made, cluster.over_ray(made.address)
+    ray.shutdown()
+    made.shutdown()

@@ -131,7 +131,7 @@ class Silent:
 
     @contextlib.contextmanager
     def stage(self, title):
-        yield lambda done, total: None
+        yield lambda *_: None
 
 
 class Lines(Silent):

@@ -12,7 +12,7 @@ from analyze import tables
 from auricle import report
 from ingest import stages
 from ingest.methods import probes, similarity, specificity
-from ingest.study import check_study, make_study
+from ingest.study import ClusterChoice, check_study, make_study
 from report.site import Built
 
 ROOT = Path(__file__).parent.parent
@@ -44,6 +44,8 @@ def test_the_commented_study_holds_every_setting_at_its_default():
     assert check_study(every, "studies.md")
     sections = {name: set(table) for name, table in tomllib.loads(commented).items() if isinstance(table, dict)}
     shared = {"model", "url", "key_variable", "label_map"}  # said once, "as for captions" or "as for interventions"
+    assert sections.pop("cluster") == set(vars(ClusterChoice()))
+    assert study.cluster == ClusterChoice()
     for name, keys in sections.items():
         assert keys | shared >= set(vars(stages.load(name).Settings())), name
 

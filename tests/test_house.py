@@ -6,8 +6,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FLOORS = (
-    "warehouse", "ingest.sounds", "ingest.networks", "ingest.language", "ingest.methods", "ingest.stages", "ingest.study", "ingest.run", "ingest.cluster",
-    "ingest.listening",
+    "warehouse", "ingest.sounds", "ingest.networks", "ingest.language", "ingest.methods", "ingest.stages", "ingest.study", "ingest.run", "ingest.workers",
+    "ingest.cluster", "ingest.listening",
     "analyze", "report", "auricle",
 )  # fmt: skip
 """From the ground up: each imports only what stands below it."""

@@ -47,18 +47,24 @@ class Bars:
     def stage(self, title: str) -> Iterator:
         """Show a stage's progress."""
         if not self.out.is_terminal:
-            yield lambda done, total: None
+            yield lambda done, total, note="": None
             return
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-                   TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
+                   TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))  # fmt: skip
         with Progress(*columns, console=self.out, transient=True) as bars:
-            task = bars.add_task(title, total=None, rate="")
+            task = bars.add_task(title, total=None, rate="", note="")
 
-            def advance(done: int, total: int) -> None:
+            def advance(done: int, total: int, note: str = "") -> None:
                 shown = bars.tasks[0]
                 if shown.total != total:  # a new part of the stage begins
                     bars.reset(task, total=total, rate="")
-                bars.update(task, completed=done, total=total, rate=f"{shown.speed:.0f}/s" if shown.speed else "")
+                bars.update(
+                    task,
+                    completed=done,
+                    total=total,
+                    rate=f"{shown.speed:.{0 if shown.speed >= 10 else 1}f}/s" if shown.speed else "",
+                    note=note,
+                )
 
             yield advance
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import polars as pl
+
+from ingest.language.elsewhere import KILLED, Elsewhere, in_turn
 from ingest.language.models import CUT_OFF, THOUGHT, UNFINISHED, LanguageModel, Reply, ask, judged, prompt_sha256
 from warehouse import store
 from warehouse.ledger import Run
@@ -53,17 +57,28 @@ class Asker:
         if self.retry:
             known = {key: reply for key, reply in known.items() if reply.text is not None}
         new = list(dict.fromkeys(prompt for prompt in prompts if prompt_sha256(prompt) not in known))
-        for start in range(0, len(new), ASKED_AT_ONCE):
-            batch = new[start : start + ASKED_AT_ONCE]
-            said = ask(self.model, batch)
-            aloud = aloud or any(THOUGHT.search(reply.raw) for reply in said)
-            replies = [self.judge(reply) if self.judge else reply for reply in (_whole(reply, aloud) for reply in said)]
-            shown = [prompt.encode("utf-8", "backslashreplace").decode() for prompt in batch]
+        size = self.model.size if isinstance(self.model, Elsewhere) else ASKED_AT_ONCE
+        batches, came = [new[start : start + size] for start in range(0, len(new), size)], dict[str, Reply]()
+        for answers in in_turn(self.model, partial(ask, self.model), [[shown(prompt) for prompt in batch] for batch in batches]):
+            said = {prompt: reply or Reply(None, "", KILLED) for prompt, reply in zip(batches[answers.number], answers.said, strict=True)}
+            came |= said
+            if not aloud and any(THOUGHT.search(reply.raw) for reply in said.values()):
+                aloud, said = True, came  # those that came before are judged again, so that the order does not count
+            replies = [
+                (prompt, self.judge(reply) if self.judge else reply) for prompt, reply in ((p, _whole(r, aloud)) for p, r in said.items())
+            ]
             rows = [
-                (self.key, prompt_sha256(prompt), self.run.run_id, text, reply.raw, reply.text, reply.reason)
-                for prompt, text, reply in zip(batch, shown, replies, strict=True)
+                (self.key, prompt_sha256(prompt), self.run.run_id, shown(prompt), reply.raw, reply.text, reply.reason)
+                for prompt, reply in replies
             ]
             with self.run.commit([]) as con:
                 con.executemany("INSERT OR REPLACE INTO reply VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-            known |= {row[1]: reply for row, reply in zip(rows, replies, strict=True)}
+                for table, frame in answers.tables().items():
+                    store.insert(con, table, frame.with_columns(pl.lit(self.run.run_id).alias("run_id")))
+            known |= {prompt_sha256(prompt): reply for prompt, reply in replies}
         return [known[prompt_sha256(prompt)] for prompt in prompts]
+
+
+def shown(prompt: str) -> str:
+    """A prompt as it is sent and stored: tokenizers refuse lone surrogates."""
+    return prompt.encode("utf-8", "backslashreplace").decode()

@@ -7,6 +7,7 @@ ingest.networks.clap.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,29 +48,51 @@ def audio_embeddings(network: Network, names: Sequence[str], paths: Mapping[str,
     A clip that cannot be read, or whose embedding is zero or not finite, has a row of NaN. Raises UserError for a network that reads no
     text, and when no clip is left.
     """
-    check_reads_text(network)
-    result: np.ndarray | None = None
-    for start in range(0, len(names), BATCH_CLIPS):
-        rows, sounds = [], []
-        for row, name in enumerate(names[start : start + BATCH_CLIPS], start):
-            try:
-                sounds.append(load(paths[name], sample_rate_hz=network.sample_rate_hz, clip_s=network.clip_s))
-                rows.append(row)
-            except (KeyError, SoundError):
+    return in_rows(network, Listener(network).embed([paths.get(name) for name in names]))
+
+
+def in_rows(network: Network, found: Sequence[np.ndarray]) -> np.ndarray:
+    """Embeddings, empty for clips without, as `audio_embeddings` gives them."""
+    width = max(map(len, found), default=0)
+    if not width:
+        raise UserError(f"{network.name} can embed none of {len(found)} clips: their sound files cannot be read any more")
+    return np.stack([row if len(row) else np.full(width, np.nan, dtype=np.float32) for row in found])
+
+
+class Listener:
+    """An audio-text network as what embeds sound files. Raises UserError for a network that reads no text."""
+
+    def __init__(self, network: Network) -> None:
+        check_reads_text(network)
+        self.network, self.name = network, network.name
+        self.parameters = {"sha256": network.checkpoint_sha256, "clip_s": network.clip_s}
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+        return str(next(self.network.module.parameters()).device)
+
+    def embed(self, files: Sequence[Path | None]) -> list[np.ndarray]:
+        """Embeddings [d] (float32) of sound files, averaged over their windows; empty where a file cannot be read, or its embedding is zero or not
+        finite."""
+        network = self.network
+        result = [np.zeros(0, dtype=np.float32)] * len(files)
+        for start in range(0, len(files), BATCH_CLIPS):
+            rows, sounds = [], []
+            for row, file in enumerate(files[start : start + BATCH_CLIPS], start):
+                with contextlib.suppress(SoundError):
+                    if file is not None:
+                        sounds.append(load(file, sample_rate_hz=network.sample_rate_hz, clip_s=network.clip_s))
+                        rows.append(row)
+            if not rows:
                 continue
-        if not rows:
-            continue
-        output = network.forward(prepared(network, stack(sounds)))
-        if not isinstance(output, torch.Tensor) or output.dim() != 2:
-            raise UserError(f"{network.name} puts out no embedding of a clip: choose an audio-text network, such as clap-2022")
-        found = network.mean_over_windows(output.float()).cpu().numpy()
-        if result is None:
-            result = np.full((len(names), found.shape[1]), np.nan, dtype=np.float32)
-        usable = np.isfinite(found).all(axis=1) & found.any(axis=1)
-        result[np.array(rows)[usable]] = found[usable]
-    if result is None:
-        raise UserError(f"{network.name} can embed none of {len(names)} clips: their sound files cannot be read any more")
-    return result
+            output = network.forward(prepared(network, stack(sounds)))
+            if not isinstance(output, torch.Tensor) or output.dim() != 2:
+                raise UserError(f"{network.name} puts out no embedding of a clip: choose an audio-text network, such as clap-2022")
+            for row, embedding in zip(rows, network.mean_over_windows(output.float()).cpu().numpy(), strict=True):
+                if np.isfinite(embedding).all() and embedding.any():
+                    result[row] = embedding
+        return result
 
 
 # --- LAION's CLAP -----------------------------------------------------------------------------------------------------------------------

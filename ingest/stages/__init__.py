@@ -7,6 +7,7 @@ stages by entry points of the group `auricle.stages`, each naming a module; thes
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from ingest.sounds.listing import Listing
 from warehouse import ledger
+from warehouse.store import UserError
 
 if TYPE_CHECKING:
     from ingest.networks.network import Network
@@ -35,6 +37,22 @@ def silent(done: int, total: int) -> None:
     """Progress that nobody follows."""
 
 
+class Here:
+    """Where stages run their engines (captioners, language models, encoders): in this process. Others have that done elsewhere: see ingest.cluster."""
+
+    def engine(self, stage: str, load: Callable[[], Any], engine: Any, method: str) -> Any:
+        """What runs a stage's engine: itself, or what has its `method` run by other processes, which `load` it."""
+        return engine
+
+    def noted(self, progress: Progress) -> Progress:
+        """Progress that says what there is to say of where work is done."""
+        return progress
+
+    def rest(self) -> str:
+        """A stage has ended; what there is to say of where it was done."""
+        return ""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a stage did: its run, units worked on now, and failures recorded for the run in all."""
@@ -48,7 +66,7 @@ class Outcome:
 class Context:
     """What a stage works on: a data set as listed, the settings of every stage by name, and after stage clips a network with the names of the
     layers that the study chose (None: all) and whether every position of these is a neuron; `runs` of the stages done so far by name;
-    `planned` names all that are done. `measure`: what has segments of activations measured elsewhere than in this process."""
+    `planned` names all that are done. `measure`: what has segments of activations measured elsewhere than in this process; `where`: engines run."""
 
     warehouse: Path
     listing: Listing
@@ -59,6 +77,7 @@ class Context:
     runs: dict[str, int] = field(default_factory=dict)
     planned: tuple[str, ...] = ()
     measure: Callable[..., Any] | None = None
+    where: Here = field(default_factory=Here)
 
     @property
     def dataset(self) -> str:
@@ -99,6 +118,14 @@ def names() -> tuple[str, ...]:
 def adds(name: str) -> str:
     """What a stage adds, in a line: its module's docstring begins with it."""
     return " ".join(load(name).__doc__.split("\n\n")[0].split()).partition(": ")[2].removesuffix(".")
+
+
+def section(name: str) -> tuple[str, list[tuple[str, str]]]:
+    """What a stage adds and may be told in a study file's section, and the defaults of that. Raises UserError for a name that is none's."""
+    if name not in names():
+        raise UserError(f"there is no stage {name}: {', '.join(names())}")
+    settings = load(name).Settings()
+    return f"{adds(name)}\n\n{inspect.cleandoc(settings.__doc__ or '')}", [(key, repr(value)) for key, value in vars(settings).items()]
 
 
 def load(name: str) -> Stage:

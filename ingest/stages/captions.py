@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 
 from ingest.language.acoustic import Acoustic
-from ingest.language.captions import Captioner, accept
+from ingest.language.captions import Caption, Captioner, accept
+from ingest.language.elsewhere import KILLED, in_turn
 from ingest.language.imported import Imported
 from ingest.language.models import THOUGHT
 from ingest.language.tags import Tags
@@ -66,15 +68,27 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
         parameters["thinking"] = "left out"
     run = ledger.begin(context.warehouse, STAGE, parameters=parameters, code_version=CODE_VERSION, dataset_sha256=content)
     batches = [clips[start : start + BATCH] for start in range(0, len(clips), BATCH)]
-    worked, paths = 0, context.paths
-    for item, batch in run.pending({f"clips from {batch[0][0]}": batch for batch in batches}, progress):
-        found = captioner.caption([paths[name] for _, name in batch])
+    done, paths = run.done(), context.paths
+    pending = [batch for batch in batches if not run.finished and _item(batch) not in done]
+    asked = captioner
+    if not isinstance(captioner, Imported):
+        asked = context.where.engine(STAGE, partial(load_captioner, settings), captioner, "caption")
+    progress(len(batches) - len(pending), len(batches))
+    for worked, answers in enumerate(in_turn(asked, captioner.caption, ([paths[name] for _, name in batch] for batch in pending)), 1):
+        batch = pending[answers.number]
+        found = [caption or Caption(None, "", KILLED) for caption in answers.said]
         kept = [(clip_id, caption.text, caption.raw) for (clip_id, _), caption in zip(batch, found, strict=True) if caption.text]
         failures = [(name, caption.reason or "no caption") for (_, name), caption in zip(batch, found, strict=True) if not caption.text]
-        run.record([item], {"caption": pl.DataFrame(kept, schema=["clip_id", "text", "raw"], orient="row")}, failures)
-        worked += 1
+        captions = pl.DataFrame(kept, schema=["clip_id", "text", "raw"], orient="row")
+        run.record([_item(batch)], {"caption": captions, **answers.tables()}, failures)
+        progress(len(batches) - len(pending) + worked, len(batches))
     run.finish()
-    return Outcome(run, worked, run.failures())
+    return Outcome(run, len(pending), run.failures())
+
+
+def _item(batch: list[tuple[int, str]]) -> str:
+    """A batch as a unit of work."""
+    return f"clips from {batch[0][0]}"
 
 
 def _took_thinking(warehouse: Path, captioner: str) -> bool:

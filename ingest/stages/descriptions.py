@@ -116,9 +116,11 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
             settings,
             progress=progress,
         )
+    model = settings.language_model()
+    asked = model and context.where.engine(STAGE, settings.language_model, model, "complete")
     return ingest_descriptions(
-        context.warehouse, context.runs["activations"], context.runs["captions"], load_encoder(settings.encoder), settings.language_model(),
-        settings, property_run=context.runs["properties"] if settings.contrasts else None, retry=settings.retry, progress=progress,
+        context.warehouse, context.runs["activations"], context.runs["captions"], load_encoder(settings.encoder), asked, settings,
+        property_run=context.runs["properties"] if settings.contrasts else None, retry=settings.retry, progress=progress,
     )  # fmt: skip
 
 

@@ -7,11 +7,12 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import polars as pl
 
+from ingest.language.elsewhere import Elsewhere, embeddings
 from ingest.language.models import LanguageModel, Reply, read_prompt
 from ingest.language.replies import Asker
 from ingest.language.text_encoders import TextEncoder, load_encoder
@@ -27,6 +28,9 @@ from ingest.stages.recorded import Recorded, RecordedLayer, read_recorded
 from warehouse import ledger, store
 from warehouse.ledger import Run
 from warehouse.store import UserError
+
+if TYPE_CHECKING:
+    from ingest.networks.audio_text import Listener
 
 STAGE = "dissections"
 TITLE = "dissections of {network} on {dataset}"
@@ -105,9 +109,12 @@ def fault(settings: Settings, of: Callable[[str], Any]) -> str | None:
 @dataclass(frozen=True)
 class Sources:
     """What the methods read. TAB: an audio-text network (see ingest.networks.audio_text), and the sound files by clip name. ICL: a run of
-    descriptions and a language model, which with `retry` is asked again for replies that could not be used."""
+    descriptions and a language model, which with `retry` is asked again for replies that could not be used. `reader` and `listener` embed texts
+    and sounds, here or elsewhere."""
 
+    reader: TextEncoder | Elsewhere
     network: Network | None = None
+    listener: Listener | Elsewhere | None = None
     paths: Mapping[str, Path] = field(default_factory=dict)
     description_run: int | None = None
     model: LanguageModel | None = None
@@ -125,8 +132,9 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
     recorded = read_recorded(context.warehouse, context.runs["activations"])
     own = [name.replace("_", " ") for name in recorded.class_names]
     concepts = own if settings.concept_set == "classes" else read_concepts(settings.concept_set)
-    captions, sources, read = _read(context, settings)
-    encoder = load_encoder(settings.encoder or context.settings("descriptions").encoder)
+    encoder = load_encoder(name := settings.encoder or context.settings("descriptions").encoder)
+    reader = context.where.engine(STAGE, functools.partial(load_encoder, name), encoder, "embed")
+    captions, sources, read = _read(context, settings, reader)
     parameters = {
         **settings.parameters(), "concepts": store.sha256_json(concepts), "concept_set": Path(settings.concept_set).name,
         "encoder": encoder.parameters, **read,
@@ -149,27 +157,40 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
     return Outcome(run, worked, run.failures())
 
 
-def _read(context: Context, settings: Settings) -> tuple[dict[int, str], Sources, dict[str, object]]:
+def _read(context: Context, settings: Settings, reader: TextEncoder | Elsewhere) -> tuple[dict[int, str], Sources, dict[str, object]]:
     """Captions by clip id for DB, what the other methods read, and the parameters that say what this is. Raises UserError for what is not
     there."""
     warehouse, runs, described = context.warehouse, context.runs, context.settings("descriptions")
     captions: dict[int, str] = {}
-    network = model = None
+    network = model = listener = None
     read: dict[str, object] = {}
     if "DB" in settings.methods:
         captions, read["captions"] = read_captions(warehouse, runs["captions"])
     if "TAB" in settings.methods:
-        network = load_audio_text(settings.tab_network, settings.tab_weights, context.settings("activations").device)
+        device = context.settings("activations").device
+        here = listening(settings.tab_network, settings.tab_weights, device)
+        network = here.network
+        load = functools.partial(listening, settings.tab_network, settings.tab_weights, "cpu" if device == "cpu" else "auto")
+        listener = context.where.engine(STAGE, load, here, "embed")
         with store.connect_readonly(warehouse) as con:
             [(content,)] = con.execute("SELECT content_sha256 FROM dataset WHERE run_id = ?", [runs["clips"]]).fetchall()
         heard = padding_parameter(warehouse, network, context.dataset, content)
         read["audio_text"] = {"name": network.name, "sha256": network.checkpoint_sha256, "clip_s": network.clip_s, **heard}
     if "ICL" in settings.methods:
         model = described.language_model()
+        assert model  # fault refuses others
+        model = context.where.engine(STAGE, described.language_model, model, "complete")
         read["descriptions"], _, _ = ledger.finished(warehouse, runs["descriptions"], "descriptions")
         top = {"top_prompt": read_prompt("icl_top").sha256} if settings.icl_top > 1 else {}
         read["model"] = {"name": model.name, **model.parameters, "prompt": read_prompt("icl").sha256, **top}
-    return captions, Sources(network, context.paths, runs.get("descriptions"), model, described.retry), read
+    return captions, Sources(reader, network, listener, context.paths, runs.get("descriptions"), model, described.retry), read
+
+
+def listening(name: str, weights: Path | None, device: str) -> Listener:
+    """The audio-text network of a name, to listen with."""
+    from ingest.networks.audio_text import Listener
+
+    return Listener(load_audio_text(name, weights, device))
 
 
 @dataclass
@@ -185,7 +206,7 @@ class _Work:
     @functools.cached_property
     def concept_texts(self) -> np.ndarray:
         """The encoder's embeddings of the concepts [concepts, d]."""
-        return self.encoder.embed(self.concepts)
+        return embeddings(self.sources.reader, self.concepts)
 
     @functools.cached_property
     def scores(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -196,13 +217,14 @@ class _Work:
             columns = np.array([index for index, clip in enumerate(clips) if clip in self.captions], dtype=np.int64)
             if not len(columns):
                 raise UserError(f"no clip of {self.recorded.dataset} has a caption: ingest captions first")
-            texts = self.encoder.embed([self.captions[clips[column]] for column in columns])
+            texts = embeddings(self.sources.reader, [self.captions[clips[column]] for column in columns])
             found["DB"] = columns, concept_scores.described_by(texts, self.concept_texts, self.settings.scale)
-        if "TAB" in self.settings.methods and self.sources.network:
-            from ingest.networks.audio_text import audio_embeddings, text_embeddings
+        if self.sources.network and self.sources.listener:
+            from ingest.networks.audio_text import in_rows, text_embeddings
 
             names, network = self.recorded.clip_names, self.sources.network
-            sounds, texts = audio_embeddings(network, names, self.sources.paths), text_embeddings(network, self.concepts)
+            sounds = in_rows(network, self.sources.listener.embed([self.sources.paths.get(name) for name in names]))
+            texts = text_embeddings(network, self.concepts)
             heard = np.isfinite(sounds).all(axis=1)
             unheard = [name for name, is_heard in zip(names, heard, strict=True) if not is_heard]
             self.run.record([], {}, [(name, f"{network.name} has no embedding of it") for name in unheard])

@@ -77,6 +77,13 @@ class Settings:
             if value < least:
                 raise UserError(f"scores: {name} is {value}, it must be at least {least}")
 
+    def judge(self) -> LanguageModel | None:
+        """The language model that judges; None without one. Raises UserError for what it lacks."""
+        return load_language_model(
+            "scores", self.engine, self.model, url=self.url, key_variable=self.key_variable, seed=self.seed, max_tokens=self.max_tokens,
+            extra=self.extra,
+        )  # fmt: skip
+
 
 def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
     """Score the descriptions written."""
@@ -84,10 +91,8 @@ def run(context: Context, settings: Settings, progress: Progress = silent) -> Ou
     audio = load_audio_text(settings.audio_network, settings.audio_weights, device) if "audio" in settings.scorers else None
     judge = None
     if set(ASKED) & set(settings.scorers):
-        judge = load_language_model(
-            "scores", settings.engine, settings.model, url=settings.url, key_variable=settings.key_variable, seed=settings.seed,
-            max_tokens=settings.max_tokens, extra=settings.extra,
-        )  # fmt: skip
+        judge = settings.judge()
+        judge = judge and context.where.engine(STAGE, settings.judge, judge, "complete")
     return ingest_scores(
         context.warehouse, context.runs["activations"], context.runs["captions"], context.runs["descriptions"], encoder, settings,
         audio=audio, paths=context.paths, judge=judge, retry=settings.retry, progress=progress,

@@ -155,21 +155,6 @@ def slow_network():
 """
 
 
-@pytest.fixture(scope="module")
-def nodes():
-    """Two nodes of one processor each."""
-    ray = pytest.importorskip("ray", reason="Ray is not installed: make test-cluster")
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    made.add_node(num_cpus=1)
-    made.wait_for_nodes()
-    spread = cluster.over_ray(made.address)
-    yield made, spread
-    ray.shutdown()
-    made.shutdown()
-
-
 @pytest.mark.cluster
 def test_two_nodes_make_the_warehouse_that_one_process_makes(nodes, one, sounds):
     run_study(sounds / "w.duckdb", a_study(sounds), Silent(), nodes[1])

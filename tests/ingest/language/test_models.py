@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tokenizers import decoders, pre_tokenizers
+from transformers import LlamaForCausalLM
 
 from ingest.language.captions import accept
 from ingest.language.endpoint import Endpoint
@@ -18,9 +18,8 @@ from ingest.language.engines import Transformers, Vllm
 from ingest.language.loading import model_identity
 from ingest.language.models import CUT_OFF, Reply, ask, begins_thinking, judged, prompt_sha256, read_prompt
 from ingest.stages import descriptions
+from tests.engines import write_llama
 from warehouse.store import UserError
-
-TEMPLATE = "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 
 
 @pytest.mark.parametrize(
@@ -112,19 +111,7 @@ def test_prompts_are_those_of_the_paper():
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
     """A folder with a Llama of random weights and a tokenizer of bytes, as transformers saves them."""
-    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({"<s>": 0, "</s>": 1} | {letter: i for i, letter in enumerate(alphabet, 2)}, []))
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", chat_template=TEMPLATE)
-    fast.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=258, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=128, initializer_range=0.5,
-        bos_token_id=0, eos_token_id=1, pad_token_id=None,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return write_llama(tmp_path_factory.mktemp("models") / "tiny-llama")
 
 
 def greedy(folder, prompt, count):
