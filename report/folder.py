@@ -33,6 +33,7 @@ class Folder:
         self.unchanged = 0
         self.files: dict[str, int] = {}
         self._folders: set[str] = set()
+        self._announced: set[str] = set()
         self._before = _read_manifest(root / MANIFEST)
         self._journal: IO[str] = io.StringIO()
         index = root / "index.html"
@@ -61,11 +62,15 @@ class Folder:
         """Start writing."""
         self.root.mkdir(parents=True, exist_ok=True)
         self.files.clear()
-        self._journal = (self.root / JOURNAL).open("a", encoding="utf-8", buffering=1)
+        self._announced.clear()
+        self._journal = (self.root / JOURNAL).open("a", encoding="utf-8")
 
-    def announce(self, path: str) -> None:
-        """Note a file that is about to be made, so that the next report knows of it if this one is killed."""
-        self._journal.write(path + "\n")
+    def announce(self, *paths: str) -> None:
+        """Note files that are about to be made, so that the next report knows of them if this one is killed."""
+        if new := [path for path in paths if path not in self._announced]:
+            self._announced.update(new)
+            self._journal.write("\n".join(new) + "\n")
+            self._journal.flush()
 
     def keep(self, path: str, size: int) -> None:
         """Name a finished file of the site."""

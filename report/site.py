@@ -100,6 +100,7 @@ def _build(warehouse: Path, folder: Folder, all_clips: bool, related: Related | 
                 for path, text in made.pages():
                     folder.put(path, text)
                 first = time.perf_counter()
+                folder.announce(*made.neuron_addresses())
                 for done, (path, text) in enumerate(made.neuron_pages(), 1):
                     folder.put(path, text)
                     if progress and (done % 500 == 0 or done == shown.neurons):
@@ -186,6 +187,12 @@ class Site:
         texts = [", ".join(["Search neurons", "classes", *finds, "clips"]) for finds in zip(*[entry[2:] for entry in entries], strict=True)]
         said = {"links": links, "finds": texts or ["Search neurons, classes, clips"] * 2}
         return f"AURICLE_HEAD={json.dumps(said, ensure_ascii=False, separators=(',', ':'))};\n"
+
+    def neuron_addresses(self) -> Iterator[str]:
+        """Addresses of all neurons' pages."""
+        for study in self.shown.own:
+            for layer in study.by_first:
+                yield from (f"{layer.folder}/{layer.file(neuron_id)}" for neuron_id in layer.ids)
 
     def neuron_pages(self) -> Iterator[tuple[str, str]]:
         """Addresses and texts of all neurons' pages."""
