@@ -20,7 +20,7 @@ from report.media import Media
 from report.pages.networks import layers, network
 from report.pages.neurons import neurons
 from report.pages.overview import overview
-from report.pages.sounds import classes, clips, datasets, styles
+from report.pages.sounds import captions, classes, clips, datasets, styles
 from report.parts import charts, citing
 from report.parts.page import Press
 from report.parts.search_index import Index, Related
@@ -206,3 +206,5 @@ class Site:
         for dataset, studies in self.heard:
             yield from clips(press, self.topics, dataset, studies, all_clips=self.all_clips)
             yield from styles(press, dataset)
+        for known in self.own:
+            yield from captions(press, known)

@@ -110,16 +110,21 @@
     image.src = root + "spectrograms/" + stem + "-" + body.dataset.view + ".png";
     return image;
   }
+  /* A string of a style sheet. */
+  function text(value) { return value.trim().slice(1, -1).replace(/\\([0-9a-f]{1,6}) ?/gi, function (_, code) { return String.fromCodePoint(parseInt(code, 16)); }); }
   function card(item, line) {
     var link = item.querySelector("a"), its = getComputedStyle(link), shown = getComputedStyle(link, "::before").backgroundImage, stem = /spectrograms\/(\w+?)-/.exec(shown);
-    if (!stem || item.className) { return; }
-    var box = document.createElement("div"), audio = new Audio(), image = picture(stem[1]), name = its.getPropertyValue("--n").trim();
+    if (item.className) { return; }
+    var name = text(its.getPropertyValue("--n")), caption = text(its.getPropertyValue("--c"));
+    if (caption) { var said = document.createElement("p"); said.textContent = caption; link.after(said); }
+    if (!stem) { return; }
+    var box = document.createElement("div"), audio = new Audio(), image = picture(stem[1]);
     box.className = "s";
     item.className = "card";
     item.dataset.start = its.getPropertyValue("--t").trim() || 0;
     item.prepend(box);
     image.src = shown.slice(5, -2);
-    image.alt = "Spectrogram of " + link.textContent + (name.length > 2 ? " clip " + name.slice(1, -1) : "") + ": " + clipS + " s";
+    image.alt = "Spectrogram of " + link.textContent + (name ? " clip " + name : "") + ": " + clipS + " s";
     box.append(image);
     if (levels(line).length) { box.append(course(line)); }
     audio.controls = true;
