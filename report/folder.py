@@ -96,8 +96,13 @@ class Folder:
         replace(file, data)
         self.written += 1
 
-    def finish(self, fingerprint: str, missing: list[str]) -> int:
-        """Remove what earlier reports left and write the manifest; returns how many files were removed."""
+    @property
+    def left_out(self) -> int:
+        """Neurons for which the last finished report made no page because there would have been too many."""
+        return self._before.get("left_out", 0)
+
+    def finish(self, fingerprint: str, missing: list[str], left_out: int = 0) -> int:
+        """Remove what earlier reports left and write the manifest, which keeps `left_out`; returns how many files were removed."""
         self._journal.close()
         journal = self.root / JOURNAL
         known = {*self._before.get("files", {}), *journal.read_text("utf-8", "replace").splitlines()}
@@ -105,7 +110,7 @@ class Folder:
         for path in known - self.files.keys():
             removed += self._remove(path)
             self._remove(path + ".tmp")
-        manifest = {"fingerprint": fingerprint, "missing": missing, "files": dict(sorted(self.files.items()))}
+        manifest = {"fingerprint": fingerprint, "missing": missing, "left_out": left_out, "files": dict(sorted(self.files.items()))}
         replace(self.root / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=0).encode())
         journal.unlink()
         return removed

@@ -37,7 +37,7 @@ PLACES = ("lead", "told", "summary", "words", "closed", "classes")
 def neurons(press: Press, known: Known) -> Iterator[tuple[str, str]]:
     """Addresses and texts of all neuron pages of a study."""
     study = known.study
-    order = [layer for layer in study.layers if layer.has_pages]
+    order = [layer for layer in study.layers if layer.has_pages and layer.is_asked]
     if not order:
         return
     cards = Cards(study.dataset, study.view, press.media, order[0].page.count("/"))

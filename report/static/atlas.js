@@ -224,13 +224,15 @@
     }
     /* A page may lead to the table narrowed: #trust-weak. */
     function narrow() {
+      var show = filled && state().get("show");
+      if (show && show !== input.value) { input.value = show; apply(); }
       var name = choice && "#" + choice.dataset.name + "-", value = name && location.hash.indexOf(name) === 0 ? location.hash.slice(name.length) : "";
       if (!value || !all("option", choice).some(function (option) { return option.value === value; })) { return; }
       choice.value = value;
       apply();
       document.getElementById("all").scrollIntoView();
     }
-    if (given.has("show")) { input.value = given.get("show"); }
+    if (given.has("show")) { input.value = given.get("show"); if (location.hash.indexOf("#show=") === 0) { table.scrollIntoView(); } }
     if (choice && given.has(choice.dataset.name)) { choice.value = given.get(choice.dataset.name); }
     input.addEventListener("input", apply);
     if (choice) { choice.addEventListener("change", apply); }
