@@ -44,7 +44,7 @@ def demo(warehouse: Warehouse = WAREHOUSE, site: Annotated[Path, typer.Option(**
     from ingest.study import DatasetChoice, NetworkChoice, Study
 
     _ingest(warehouse, Study((DatasetChoice("starter"),), (NetworkChoice("yamnet"),)))
-    report(warehouse, site)
+    report(None, warehouse, site)
     print(f"Open {site / 'index.html'} in a browser.")
 
 
@@ -282,14 +282,14 @@ def validate(
 
 @app.command()
 def report(
+    study: Annotated[Path | None, typer.Argument(**STUDY, help="A study file, whose section [report] is meant.")] = None,
     warehouse: Warehouse = WAREHOUSE,
     site: Annotated[Path, typer.Option(**PATH, help="Folder of the atlas.")] = SITE,
     all_clips: Annotated[bool, typer.Option("--all-clips", help="Sounds and pictures of clips, too, that no other page shows.")] = False,
+    layers: Annotated[list[str] | None, typer.Option("--layer", help="Pages for this layer's neurons; repeatable, by default all.")] = None,
+    pages: Annotated[int | None, typer.Option(min=0, help="Most pages of neurons; 100000 by default.", show_default=False)] = None,
     rating: Annotated[int | None, typer.Option(help="Make a page to rate this many neurons' descriptions instead.")] = None,
-    beside: Annotated[
-        list[str] | None,
-        typer.Option(help="With --rating: whose concepts are rated, too, like 'DB wpmi'; by default one of DB and TAB each; repeatable."),
-    ] = None,
+    beside: Annotated[list[str] | None, typer.Option(help="With --rating: whose concepts, too, like 'DB wpmi'; repeatable.")] = None,
     single: Annotated[str | None, typer.Option(help="A page as one file: LAYER:UNIT, class:NAME, LAYER:cluster-NAME or address.")] = None,
     to: Annotated[Path | None, typer.Option(**PATH, help="With --single: the file to write.")] = None,
 ) -> None:
@@ -297,8 +297,6 @@ def report(
     if single is not None or to is not None:
         from report.single import build_single
 
-        if single is None or to is None:
-            raise UserError("--single and --to go together: auricle report --single LAYER:UNIT --to FILE.html")
         print(build_single(warehouse, site, single, to))
         return
     if rating is not None:
@@ -307,10 +305,12 @@ def report(
         print(build_rating(warehouse, site, rating, beside=beside))
         return
     from ingest.language.related_words import at_hand
-    from report.site import build
+    from ingest.study import report_choice
+    from report.site import Asked, build
 
+    asked = Asked(all_clips, **report_choice(study, layers, pages))
     with Bars().stage("atlas") as progress:
-        built = build(warehouse, site, all_clips=all_clips, progress=lambda part, done, total: progress(done, total), related=at_hand())
+        built = build(warehouse, site, asked, progress=lambda part, done, total: progress(done, total), related=at_hand())
     print(f"{site}: {built}")
 
 

@@ -9,6 +9,7 @@ anything. benchmarks/coverage.py measures how often each holds the truth.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 from collections import Counter
@@ -31,17 +32,36 @@ UNKNOWN: Interval = {"low": None, "high": None}
 def near_copies(heard: Sequence[Sequence[str]]) -> list[int]:
     """A group number for every neuron, given what its highest clips were cut from, as many for each: a neuron joins the one that it shares more than
     half with, those first that most others are like. Not whoever is joined to whom by others: that soon is a whole layer."""
+    digest = hashlib.sha256(repr([*map(tuple, heard)]).encode("utf-8", "surrogatepass")).digest()
+    if digest not in _COPIES:
+        if len(_COPIES) == MOST_COPIES:
+            _COPIES.clear()
+        _COPIES[digest] = _near_copies(heard)
+    return list(_COPIES[digest])
+
+
+_COPIES: dict[bytes, list[int]] = {}
+MOST_COPIES = 1000
+"""Near-copies kept: many tables ask for those of the same neurons."""
+
+
+def _near_copies(heard: Sequence[Sequence[str]]) -> list[int]:
     need = max(map(len, heard), default=0) // 2 + 1
-    parts = [set(itertools.combinations(sorted(sources), min(need, len(sources)))) if sources else set() for sources in heard]
-    common = Counter(part for its in parts for part in its)
-    first: dict[tuple[str, ...], int] = {}
+    places = {source: at for at, source in enumerate(sorted({source for sources in heard for source in sources}))}
+    numbers: dict[tuple[int, ...], int] = {}
+    parts: list[list[int]] = []
+    for sources in heard:
+        drawn = itertools.combinations(sorted([places[source] for source in sources]), min(need, len(sources))) if sources else ()
+        parts.append([numbers.setdefault(part, len(numbers)) for part in dict.fromkeys(drawn)])
+    common, first = Counter(itertools.chain.from_iterable(parts)), [-1] * len(numbers)
     found = list(range(len(heard)))
-    for unit in sorted(found, key=lambda unit: -sum(common[part] for part in parts[unit])):
-        nearest = Counter(first[part] for part in sorted(parts[unit]) if part in first).most_common(1)
-        if nearest:
-            found[unit] = nearest[0][0]
+    for unit in sorted(found, key=lambda unit: -sum([common[part] for part in parts[unit]])):
+        shared = [first[part] for part in parts[unit] if first[part] >= 0]
+        if shared:
+            found[unit] = max(dict.fromkeys(shared), key=shared.count)
         else:
-            first |= dict.fromkeys(parts[unit] - first.keys(), unit)
+            for part in parts[unit]:
+                first[part] = unit
     return found
 
 

@@ -112,6 +112,18 @@ class ClusterChoice:
 
 
 @dataclass(frozen=True)
+class ReportChoice:
+    """What `auricle report` makes pages of: the neurons of these `layers`, by default of all, as long as they are at most `pages`."""
+
+    layers: tuple[str, ...] | None = None
+    pages: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.pages is not None and self.pages < 0:
+            raise UserError(f"report: pages is {self.pages}, it must be 0 or more")
+
+
+@dataclass(frozen=True)
 class Study:
     """All of it. `settings` are those of stages by name, of the stage's own class; a stage that has none there holds its defaults. Stages beyond
     clips and activations are done when they are named, and what a stage needs is done before it."""
@@ -121,6 +133,7 @@ class Study:
     stages: tuple[str, ...] = stages.USUAL
     settings: Mapping[str, Any] = field(default_factory=dict)
     cluster: ClusterChoice = ClusterChoice()
+    report: ReportChoice = ReportChoice()
 
     def of(self, stage: str) -> Any:
         """Settings of a stage."""
@@ -159,9 +172,17 @@ def read_study(path: Path) -> Study:
     return make_study(table, str(path), path.parent)
 
 
+def report_choice(path: Path | None, layers: Sequence[str] | None, pages: int | None) -> dict[str, Any]:
+    """What a study file's section [report] asks for, unless the command line asks for other layers or another number of pages; what nobody asks for is
+    left out."""
+    its = read_study(path).report if path else ReportChoice()
+    asked = {"layers": tuple(layers) if layers else its.layers, "pages": its.pages if pages is None else pages}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
 def make_study(table: Mapping[str, Any], where: str, folder: Path | None = None) -> Study:
     """The study that a file's table describes, checked; `where` begins what is said of a fault, paths are relative to `folder`."""
-    own = ("dataset", "network", "stages", "cluster")
+    own = ("dataset", "network", "stages", "cluster", "report")
     hints, sections = get_type_hints(Study), stages.names()
     for key in table:
         if key not in (*own, *sections):

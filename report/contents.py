@@ -148,6 +148,8 @@ class Layer(Place):
     reductions: list[str] = field(default_factory=list)
     units: list[int] = field(default_factory=list)
     names: list[str | None] = field(default_factory=list)
+    is_asked: bool = True
+    """Whether its neurons' pages are to be made; links to neurons of other layers lead to their row on the layer's page."""
 
     @property
     def last(self) -> int:
@@ -170,8 +172,14 @@ class Layer(Place):
         return self.kind != "position"
 
     def file(self, neuron_id: int) -> str:
-        """File name of a neuron's page."""
-        return f"{self.units[neuron_id - self.first]:04d}.html"
+        """File name of a neuron's page, or the address of its row on the layer's page."""
+        unit = self.units[neuron_id - self.first]
+        return f"{unit:04d}.html" if self.is_asked else f"index.html#show={unit}"
+
+    @property
+    def rows(self) -> str:
+        """What scripts need to know where its neurons are: nothing where they have pages."""
+        return "" if self.is_asked else "/index.html#show="
 
     def title(self, neuron_id: int) -> str:
         """The neuron in words: layer, number, and class name for the outputs of a classifier."""
@@ -226,11 +234,13 @@ class Contents:
 
     studies: list[Study]
     datasets: list[Dataset]
+    left_out: int = 0
+    """Neurons without a page because there would be too many."""
 
     @property
     def neurons(self) -> int:
         """Neurons that have a page."""
-        return sum(layer.neurons for study in self.own for layer in study.layers if layer.has_pages)
+        return sum(layer.neurons for study in self.own for layer in study.by_first if layer.is_asked)
 
     @property
     def own(self) -> list[Study]:

@@ -33,6 +33,7 @@ class Folder:
         self.unchanged = 0
         self.files: dict[str, int] = {}
         self._folders: set[str] = set()
+        self._announced: set[str] = set()
         self._before = _read_manifest(root / MANIFEST)
         self._journal: IO[str] = io.StringIO()
         index = root / "index.html"
@@ -61,11 +62,15 @@ class Folder:
         """Start writing."""
         self.root.mkdir(parents=True, exist_ok=True)
         self.files.clear()
-        self._journal = (self.root / JOURNAL).open("a", encoding="utf-8", buffering=1)
+        self._announced.clear()
+        self._journal = (self.root / JOURNAL).open("a", encoding="utf-8")
 
-    def announce(self, path: str) -> None:
-        """Note a file that is about to be made, so that the next report knows of it if this one is killed."""
-        self._journal.write(path + "\n")
+    def announce(self, *paths: str) -> None:
+        """Note files that are about to be made, so that the next report knows of them if this one is killed."""
+        if new := [path for path in paths if path not in self._announced]:
+            self._announced.update(new)
+            self._journal.write("\n".join(new) + "\n")
+            self._journal.flush()
 
     def keep(self, path: str, size: int) -> None:
         """Name a finished file of the site."""
@@ -91,8 +96,13 @@ class Folder:
         replace(file, data)
         self.written += 1
 
-    def finish(self, fingerprint: str, missing: list[str]) -> int:
-        """Remove what earlier reports left and write the manifest; returns how many files were removed."""
+    @property
+    def left_out(self) -> int:
+        """Neurons for which the last finished report made no page because there would have been too many."""
+        return self._before.get("left_out", 0)
+
+    def finish(self, fingerprint: str, missing: list[str], left_out: int = 0) -> int:
+        """Remove what earlier reports left and write the manifest, which keeps `left_out`; returns how many files were removed."""
         self._journal.close()
         journal = self.root / JOURNAL
         known = {*self._before.get("files", {}), *journal.read_text("utf-8", "replace").splitlines()}
@@ -100,7 +110,7 @@ class Folder:
         for path in known - self.files.keys():
             removed += self._remove(path)
             self._remove(path + ".tmp")
-        manifest = {"fingerprint": fingerprint, "missing": missing, "files": dict(sorted(self.files.items()))}
+        manifest = {"fingerprint": fingerprint, "missing": missing, "left_out": left_out, "files": dict(sorted(self.files.items()))}
         replace(self.root / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=0).encode())
         journal.unlink()
         return removed

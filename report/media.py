@@ -5,17 +5,19 @@ from __future__ import annotations
 import base64
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import scipy.fft
+import scipy.sparse
 import soundfile as sf
-import soxr
 from PIL import Image
 
 from report.contents import Clip, Contents, Dataset, View
 from report.folder import Folder, replace
+from report.mp3 import Encoder
 from warehouse.containers import Unfit, decodable, is_there
 
 WIDTH, HEIGHT = 320, 96
@@ -24,7 +26,6 @@ RANGE_DB = 70.0
 QUIETEST = 10 ** (-110 / 10)
 """Power (of a full-scale sine, about 1) below which a whole clip counts as silent rather than being scaled up to look loud."""
 
-MP3_RATES_HZ = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 BLOCK_S = 60
 
 MAGMA = base64.b64decode(
@@ -86,8 +87,8 @@ class Media:
                 self._places.setdefault(clip.stem, []).append((clip, dataset))
         self._asked: set[tuple[str, View]] = set()
         self._files: dict[str, int] = {}
-        self._jobs: dict[str, tuple[str, Path, Future[int]]] = {}
-        # Decoding, MP3 encoding, FFT and PNG compression all leave the interpreter's lock.
+        self._jobs: list[tuple[str, Path, list[str], Future[list[int]]]] = []
+        # Decoding, MP3 encoding, FFT and PNG compression all leave the interpreter's lock; processes took a third longer.
         self._pool = ThreadPoolExecutor(max(2, os.cpu_count() or 2))
 
     def __enter__(self) -> Media:
@@ -108,15 +109,15 @@ class Media:
         """Ask for a clip's sound and picture; returns why there is none, or None."""
         if (clip.stem, view) not in self._asked:
             self._asked.add((clip.stem, view))
-            self._ask(clip, audio_path(clip), lambda source, found: mp3(source))
-            self._ask(clip, spectrogram_path(clip, view), lambda source, found: spectrogram_png(source, found, view))
+            self._ask(clip, view)
         return self.missing.get(clip.stem)
 
-    def _ask(self, clip: Clip, path: str, make: Callable[[Path, Clip], bytes]) -> None:
-        if path in self._files or clip.stem in self.missing:
-            return
-        if size := self._here.get(path):
-            self._files[path] = size
+    def _ask(self, clip: Clip, view: View) -> None:
+        sound, picture = audio_path(clip), spectrogram_path(clip, view)
+        wanted = [path for path in (sound, picture) if path not in self._files]
+        self._files |= {path: size for path in wanted if (size := self._here.get(path))}
+        wanted = [path for path in wanted if path not in self._files]
+        if not wanted or clip.stem in self.missing:
             return
         # The same content may lie in several data sets.
         places = [(source, found) for found, dataset in self._places[clip.stem] if (source := source_path(dataset, found))]
@@ -126,23 +127,25 @@ class Media:
             self.sources.append(f"{dataset.source}/{found.name}")
             return
         [(source, found), *_] = places
-        self._files[path] = 0
-        self._folder.announce(path)
-        self._jobs[path] = (clip.stem, source, self._pool.submit(_write, self._folder.root / path, make, source, found))
+        self._files |= dict.fromkeys(wanted, 0)
+        self._folder.announce(*wanted)
+        files = [(self._folder.root / path, path == sound) for path in wanted]
+        self._jobs.append((clip.stem, source, wanted, self._pool.submit(write, files, source, found, view)))
 
     def finish(self) -> bool:
         """Wait for what was asked for; returns whether all of it could be made, or was known before not to be."""
         before = len(self.missing)
-        for done, (path, (stem, source, future)) in enumerate(self._jobs.items(), 1):
+        for done, (stem, source, paths, future) in enumerate(self._jobs, 1):
             try:
-                self._files[path] = future.result()
-                self.made += 1
+                self._files |= zip(paths, future.result(), strict=True)
+                self.made += len(paths)
             except (sf.LibsndfileError, Unfit, ValueError, EOFError) as error:
                 if stem not in self.missing:
                     self.missing[stem] = f"{self._places[stem][0][0].name} can no longer be read ({error})"
                     self.sources.append(str(source))
             if stem in self.missing:
-                self._files.pop(path, None)
+                for path in paths:
+                    self._files.pop(path, None)
             if self._progress and (done % 20 == 0 or done == len(self._jobs)):
                 self._progress("sounds and spectrograms", done, len(self._jobs))
         self._jobs.clear()
@@ -159,44 +162,66 @@ def _entries(folder: Path) -> list[os.DirEntry]:
     return list(os.scandir(folder)) if folder.is_dir() else []
 
 
-def _write(path: Path, make: Callable[[Path, Clip], bytes], source: Path, clip: Clip) -> int:
-    """Make a file; returns its size."""
-    data = make(source, clip)
-    replace(path, data)
-    return len(data)
+def write(files: list[tuple[Path, bool]], source: Path, clip: Clip, view: View) -> list[int]:
+    """Make a clip's files, each a sound or a picture, from one reading of it; returns their sizes."""
+    with sf.SoundFile(decodable(source)) as file:
+        rate, start, length = file.samplerate, round(clip.start_s(view.clip_s) * file.samplerate), round(view.clip_s * file.samplerate)
+        encoder = Encoder(rate) if any(is_sound for _, is_sound in files) else None
+        heard = []
+        if encoder is None:
+            file.seek(start)
+            heard.append(_mono(file, length))
+        else:
+            at = 0
+            for wave, last in _blocks(file):
+                heard.append(wave[max(0, start - at) : max(0, start + length - at)])
+                encoder.write(wave, last=last)
+                at += len(wave)
+    sizes = []
+    for path, is_sound in files:
+        data = encoder.finish() if is_sound and encoder else png(np.concatenate(heard), rate, view)
+        replace(path, data)
+        sizes.append(len(data))
+    return sizes
+
+
+def _mono(file: sf.SoundFile, samples: int) -> np.ndarray:
+    wave = file.read(samples, dtype="float32", always_2d=True)
+    return wave[:, 0] if wave.shape[1] == 1 else wave.mean(axis=1)
+
+
+def _blocks(file: sf.SoundFile, samples: int | None = None) -> Iterator[tuple[np.ndarray, bool]]:
+    """A sound, or so many samples of it, mixed to mono by the mean, block by block, with whether it is the last."""
+    block = file.samplerate * BLOCK_S
+    while True:
+        wave = _mono(file, block if samples is None else min(block, samples))
+        samples = None if samples is None else samples - len(wave)
+        last = len(wave) < block
+        yield wave, last
+        if last:
+            break
 
 
 def mp3(source: Path, start_s: float = 0.0, length_s: float | None = None) -> bytes:
-    """A sound file, or so many seconds of it, mixed to mono by the mean, as MP3 at its own rate or the nearest higher one MP3 has (48 kHz at most)."""
-    encoded = io.BytesIO()
+    """A sound file, or so many seconds of it, mixed to mono by the mean, as MP3."""
     with sf.SoundFile(decodable(source)) as file:
-        rate = next((r for r in MP3_RATES_HZ if r >= file.samplerate), MP3_RATES_HZ[-1])
-        resampler = soxr.ResampleStream(file.samplerate, rate, 1, dtype="float32") if rate != file.samplerate else None
-        left = None if length_s is None else round(length_s * file.samplerate)
+        encoder = Encoder(file.samplerate)
         if start_s:
             file.seek(round(start_s * file.samplerate))
-        with sf.SoundFile(encoded, "w", rate, 1, format="MP3", subtype="MPEG_LAYER_III", compression_level=0.6) as out:
-            block = file.samplerate * BLOCK_S
-            while True:
-                size = block if left is None else min(block, left)
-                wave = file.read(size, dtype="float32", always_2d=True).mean(axis=1)
-                left = None if left is None else left - len(wave)
-                last = len(wave) < block
-                if resampler:
-                    wave = resampler.resample_chunk(wave, last=last)
-                # The encoder does not clip: values beyond full scale would wrap into noise.
-                out.write(np.clip(np.nan_to_num(wave), -1, 1))
-                if last:
-                    break
-    return encoded.getvalue()
+        for wave, last in _blocks(file, None if length_s is None else round(length_s * file.samplerate)):
+            encoder.write(wave, last=last)
+    return encoder.finish()
 
 
 def spectrogram_png(source: Path, clip: Clip, view: View) -> bytes:
     """What a network hears of a clip: `clip_s` seconds across, mel scale up to half the network's rate, from the loudest down to -70 dB."""
     with sf.SoundFile(decodable(source)) as file:
-        rate = file.samplerate
-        file.seek(round(clip.start_s(view.clip_s) * rate))
-        wave = file.read(round(view.clip_s * rate), dtype="float32", always_2d=True).mean(axis=1)
+        file.seek(round(clip.start_s(view.clip_s) * file.samplerate))
+        return png(_mono(file, round(view.clip_s * file.samplerate)), file.samplerate, view)
+
+
+def png(wave: np.ndarray, rate: int, view: View) -> bytes:
+    """The picture of a wave's `spectrogram`."""
     picture = Image.frombytes("P", (WIDTH, HEIGHT), spectrogram(np.nan_to_num(wave), rate, view).tobytes())
     picture.putpalette(_PALETTE)
     encoded = io.BytesIO()
@@ -213,8 +238,10 @@ def spectrogram(wave: np.ndarray, rate: int, view: View) -> np.ndarray:
     padded[size : size + len(wave)] = wave
     starts = (centres - size / 2).astype(int) + size
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[starts] * np.hanning(size).astype(np.float32)
-    power = np.abs(np.fft.rfft(frames, 2 * size, axis=1)) ** 2 * (16 / size**2)
-    mel = power @ _mel_bands(rate, size, view.rate_hz)
+    bands = _mel_bands(rate, size, view.rate_hz)
+    # In float32, and no further than the bands reach; a sparse product, as a dense one would start threads beside the pool's.
+    bins = scipy.fft.rfft(frames, 2 * size, axis=1)[:, : bands.shape[1]].T
+    mel = (bands @ (bins.real**2 + bins.imag**2)).T * (16 / size**2)
     top = mel.max()
     image = np.zeros((WIDTH, HEIGHT), np.float32)
     if top > QUIETEST:
@@ -224,11 +251,11 @@ def spectrogram(wave: np.ndarray, rate: int, view: View) -> np.ndarray:
     return np.ascontiguousarray(entries.T[::-1])
 
 
-_BANDS: dict[tuple[int, int, int], np.ndarray] = {}
+_BANDS: dict[tuple[int, int, int], scipy.sparse.csr_array] = {}
 
 
-def _mel_bands(rate: int, size: int, network_rate: int) -> np.ndarray:
-    """Triangular bands (bins, HEIGHT) evenly spaced on the mel scale from 20 Hz to half the network's rate."""
+def _mel_bands(rate: int, size: int, network_rate: int) -> scipy.sparse.csr_array:
+    """Triangular bands (HEIGHT, bins up to the highest that counts) evenly spaced on the mel scale from 20 Hz to half the network's rate."""
     key = (rate, size, network_rate)
     if key not in _BANDS:
         low, high = (2595 * np.log10(1 + hz / 700) for hz in (20, network_rate / 2))
@@ -241,5 +268,6 @@ def _mel_bands(rate: int, size: int, network_rate: int) -> np.ndarray:
         for band in np.flatnonzero(bands.sum(0) == 0):
             if edges[band + 1] <= rate / 2:
                 bands[round(edges[band + 1] * 2 * size / rate), band] = 1
-        _BANDS[key] = (bands / np.maximum(bands.sum(0), 1e-9)).astype(np.float32)
+        used = np.flatnonzero(bands.any(axis=1)).max(initial=0) + 1
+        _BANDS[key] = scipy.sparse.csr_array((bands / np.maximum(bands.sum(0), 1e-9)).astype(np.float32)[:used].T)
     return _BANDS[key]

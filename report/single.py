@@ -35,13 +35,15 @@ WITHOUT = ("search.js",)
 """Scripts that would find nothing."""
 
 
-def build_single(warehouse: Path, site: Path, what: str, target: Path) -> Path:
+def build_single(warehouse: Path, site: Path, what: str | None, target: Path | None) -> Path:
     """Write a page of the atlas in `site` to `target`, with its sounds, pictures, scripts and styles inside; what leads to other pages is text.
 
     `what` is a neuron (LAYER:UNIT, of the first study that has it), a class (class:NAME), a cluster (LAYER:cluster-NAME, as its address has it) or the
     address of any page (networks/NAME/index.html). Returns the path. Raises UserError where there is no such page, or the file cannot be written or
     would replace one that is none of Auricle's.
     """
+    if what is None or target is None:
+        raise UserError("--single and --to go together: auricle report --single LAYER:UNIT --to FILE.html")
     with connect_readonly(warehouse) as con:
         address = _address(what, contents.read(con))
     page = site / address

@@ -15,12 +15,13 @@ import duckdb
 
 from analyze import tables
 from report import contents, data, record, topics
+from report.asked import Asked
 from report.folder import Folder, alone
 from report.media import Media
 from report.pages.networks import layers, network
 from report.pages.neurons import neurons
 from report.pages.overview import overview
-from report.pages.sounds import classes, clips, datasets, styles
+from report.pages.sounds import captions, classes, clips, datasets, styles
 from report.parts import charts, citing
 from report.parts.page import Press
 from report.parts.search_index import Index, Related
@@ -50,6 +51,7 @@ class Built:
     media_files: int
     media_bytes: int
     page_bytes: int
+    left_out: int = 0
 
     @property
     def pages_per_second(self) -> float:
@@ -59,13 +61,16 @@ class Built:
     def __str__(self) -> str:
         done = f"{self.written} pages written, {self.unchanged} unchanged, {self.media} media files written, {self.seconds:.1f} s"
         pages, media = f"{self.written + self.unchanged} pages", f"{self.media_files} media files"
-        return f"{done}\n{pages} of {self.page_bytes / 1e6:.1f} MB, {media} of {self.media_bytes / 1e6:.1f} MB"
+        left = f"\n{self.left_out} neurons have no page of their own, a row of their layer's alone: more by --pages, others by --layer"
+        return (
+            f"{done}\n{pages} of {self.page_bytes / 1e6:.1f} MB, {media} of {self.media_bytes / 1e6:.1f} MB{left if self.left_out else ''}"
+        )
 
 
 def build(
-    warehouse: Path, site: Path, *, all_clips: bool = False, progress: Progress | None = None, related: Related | None = None
+    warehouse: Path, site: Path, asked: Asked | None = None, *, progress: Progress | None = None, related: Related | None = None
 ) -> Built:
-    """Bring the atlas in `site` up to date with a warehouse. `all_clips` makes sounds and pictures of clips, too, that no page but their own shows.
+    """Bring the atlas in `site` up to date with a warehouse.
 
     Files that would not change are left alone, and files of an earlier report that nothing links to any more are removed; files that no
     report made are never touched. `related` finds words near
@@ -76,30 +81,31 @@ def build(
     topics.installed()
     try:
         with alone(site):
-            built = _build(warehouse, Folder(site), all_clips, related, progress)
+            built = _build(warehouse, Folder(site), asked or Asked(), related, progress)
     except OSError as error:
         raise UserError(f"cannot write the atlas: {error.strerror or error} ({error.filename or site})") from error
     return replace(built, seconds=time.perf_counter() - started)
 
 
-def _build(warehouse: Path, folder: Folder, all_clips: bool, related: Related | None, progress: Progress | None) -> Built:
+def _build(warehouse: Path, folder: Folder, asked: Asked, related: Related | None, progress: Progress | None) -> Built:
     with connect_readonly(warehouse) as con:
-        state = fingerprint(con, all_clips, related)
+        state = fingerprint(con, asked, related)
         gone = folder.missing_sounds()
         if folder.is_current(state) and not any(is_there(Path(path)) for path in gone):
             pages, media_files = folder.before()
-            return Built(0, len(pages), 0, 0, len(gone), 0.0, 0, 0.0, len(media_files), sum(media_files), sum(pages))
-        shown = contents.read(con)
+            return Built(0, len(pages), 0, 0, len(gone), 0.0, 0, 0.0, len(media_files), sum(media_files), sum(pages), folder.left_out)
+        shown = asked.read(con)
     with Media(shown, folder, progress) as media:
         while True:
             folder.begin()
             with connect_readonly(warehouse) as con:
-                if (now_state := fingerprint(con, all_clips, related)) != state:
-                    state, shown = now_state, contents.read(con)
-                made = Site(Press(con, media), shown, all_clips, related)
+                if (now_state := fingerprint(con, asked, related)) != state:
+                    state, shown = now_state, asked.read(con)
+                made = Site(Press(con, media), shown, asked.all_clips, related)
                 for path, text in made.pages():
                     folder.put(path, text)
                 first = time.perf_counter()
+                folder.announce(*made.neuron_addresses())
                 for done, (path, text) in enumerate(made.neuron_pages(), 1):
                     folder.put(path, text)
                     if progress and (done % 500 == 0 or done == shown.neurons):
@@ -111,16 +117,16 @@ def _build(warehouse: Path, folder: Folder, all_clips: bool, related: Related | 
             if media.finish():
                 break
         page_bytes, (files, media_bytes) = sum(folder.files.values()), media.keep()
-        removed = folder.finish(state, sorted(media.sources))
+        removed = folder.finish(state, sorted(media.sources), shown.left_out)
     return Built(
-        folder.written, folder.unchanged, media.made, removed, len(media.missing), 0.0, shown.neurons, seconds, files, media_bytes, page_bytes
+        folder.written, folder.unchanged, media.made, removed, len(media.missing), 0.0, shown.neurons, seconds, files, media_bytes, page_bytes,
+        shown.left_out,
     )  # fmt: skip
 
 
-def fingerprint(con: duckdb.DuckDBPyConnection, all_clips: bool = False, related: Related | None = None) -> str:
-    """Hash of all a site follows from: the warehouse's runs and row counts, what renders them, whether all clips are to be heard, and by what words
-    are related."""
-    digest = hashlib.sha256(repr((all_clips, related and related.key)).encode())
+def fingerprint(con: duckdb.DuckDBPyConnection, asked: Asked, related: Related | None = None) -> str:
+    """Hash of all a site follows from: the warehouse's runs and row counts, what renders them, what is asked for, and by what words are related."""
+    digest = hashlib.sha256(repr((asked, related and related.key)).encode())
     for row in con.execute(
         "SELECT * REPLACE (epoch_us(started_at) AS started_at, epoch_us(finished_at) AS finished_at) FROM run ORDER BY 1"
     ).fetchall():
@@ -187,6 +193,12 @@ class Site:
         said = {"links": links, "finds": texts or ["Search neurons, classes, clips"] * 2}
         return f"AURICLE_HEAD={json.dumps(said, ensure_ascii=False, separators=(',', ':'))};\n"
 
+    def neuron_addresses(self) -> Iterator[str]:
+        """Addresses of all neurons' pages."""
+        for study in self.shown.own:
+            for layer in (layer for layer in study.by_first if layer.is_asked):
+                yield from (f"{layer.folder}/{layer.file(neuron_id)}" for neuron_id in layer.ids)
+
     def neuron_pages(self) -> Iterator[tuple[str, str]]:
         """Addresses and texts of all neurons' pages."""
         for known in self.own:
@@ -199,3 +211,5 @@ class Site:
         for dataset, studies in self.heard:
             yield from clips(press, self.topics, dataset, studies, all_clips=self.all_clips)
             yield from styles(press, dataset)
+        for known in self.own:
+            yield from captions(press, known)

@@ -37,10 +37,10 @@ PLACES = ("lead", "told", "summary", "words", "closed", "classes")
 def neurons(press: Press, known: Known) -> Iterator[tuple[str, str]]:
     """Addresses and texts of all neuron pages of a study."""
     study = known.study
-    order = [layer for layer in study.layers if layer.has_pages]
+    order = [layer for layer in study.layers if layer.has_pages and layer.is_asked]
     if not order:
         return
-    cards = Cards(study.dataset, study.view, press.media, order[0].page.count("/"), known[Captions].texts)
+    cards = Cards(study.dataset, study.view, press.media, order[0].page.count("/"))
     files = [f"{layer.short}/{layer.file(neuron_id)}" for layer in order for neuron_id in layer.ids]
     turns = zip([None, *files], files, [*files[1:], None], strict=False)
     for layer in order:
@@ -57,7 +57,7 @@ def _layer(press: Press, known: Known, layer: Layer, turns: Iterator[tuple], car
     others = _other_tops(press.con, study, layer, cards)
     said = [topic.neurons(page, layer) for topic in known]
     constant = {
-        "study": study, "layer": layer, "root": page.root, "reductions": REDUCTIONS, "dataset": dataset,
+        "study": study, "layer": layer, "root": page.root, "reductions": REDUCTIONS, "dataset": dataset, "captions": bool(known[Captions].texts),
         "provenance": page.brief_foot([study.run_id, *(run for parts in said for run in parts.runs)]),
     }  # fmt: skip
     said = [parts for parts in said if parts.of]

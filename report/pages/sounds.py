@@ -12,8 +12,10 @@ from markupsafe import Markup
 from report.contents import Clip, Contents, Dataset, Study
 from report.media import spectrogram_path
 from report.parts import charts
-from report.parts.cards import Cards
+from report.parts.cards import CAPTION, Cards
 from report.parts.page import Press
+from report.parts.texts import cut
+from report.topics.captions import Captions
 from report.topics.topic import Known, Topic, by_place
 from report.topics.tuning import Tuning
 
@@ -148,9 +150,19 @@ def styles(press: Press, dataset: Dataset) -> Iterator[tuple[str, str]]:
         yield f"{dataset.folder}/{view.name}.css", "\n".join(rules) + "\n"
 
 
+def captions(press: Press, known: Known) -> Iterator[tuple[str, str]]:
+    """A style sheet of a study's neurons' pages with the captions of its clips, where it has some; atlas.js makes paragraphs of them."""
+    if texts := known[Captions].texts:
+        rules = ['@charset "utf-8";', r'html:not(.js) .neuron .cards a::after{content:var(--n,"") "\a" var(--c,"");white-space:pre-line}']
+        for clip in known.study.dataset.clips.values():
+            if clip.clip_id in texts and press.media.has(clip):
+                rules.append(f'.cards [href="{clip.page.rpartition("/")[2]}"]{{--c:{_quoted(cut(texts[clip.clip_id], CAPTION))}}}')
+        yield f"{known.study.folder}/captions.css", "\n".join(rules) + "\n"
+
+
 def _quoted(text: str) -> str:
     """A text as a string of a style sheet."""
-    return '"' + "".join([f"\\{ord(c):x} " if c in '"\\' or c < " " else c for c in text]) + '"'
+    return '"' + "".join([f"\\{ord(c):x} " if c in '"\\<' or c < " " else c for c in text]) + '"'
 
 
 def _moved(con: duckdb.DuckDBPyConnection, study: Study) -> tuple[dict[int, list[tuple]], dict[int, int]]:

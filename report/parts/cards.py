@@ -36,18 +36,17 @@ class Cards:
 
     def brief(self, clip_id: int, value: str, fact: str = "") -> str:
         """One list item of a page whose base is the folder of the clips' pages, and which takes a style sheet of the data set's clips: `value`,
-        the main classes, which lead to the clip's page, and `fact` below. The style sheet has the picture and the name, atlas.js the player."""
+        the main classes, which lead to the clip's page, and `fact` below. The style sheets have the picture, the name and the caption, atlas.js the player."""
         parts = self._brief.get(clip_id) or self._write_brief(clip_id)
         said = f"<p>{fact}" if fact else ""
         return f"{parts[0]}{value}{parts[1]}{said}"
 
     def _write_brief(self, clip_id: int) -> tuple[str, str]:
         clip = self.dataset.clips[clip_id]
-        reason, said = self.media.want(clip, self.view), self.captions.get(clip_id)
+        reason = self.media.want(clip, self.view)
         gone = f"<p>No sound: {escape(reason)}" if reason is not None else ""
-        caption = f"<p>{escape(cut(said, CAPTION))}" if said is not None else ""
         link = f"<a href={clip.page.rpartition('/')[2]}>{escape(self.dataset.main_label(clip))}</a>"
-        parts = self._brief[clip_id] = ("<li>", f"{link}{gone}{caption}")
+        parts = self._brief[clip_id] = ("<li>", f"{link}{gone}")
         return parts
 
     def classes(self, clip_id: int) -> str:

@@ -89,7 +89,7 @@ class Index:
                 self._places[key] = (at, place)
                 self._firsts[key] = first
                 first += layer.neurons
-                self.layers[key] = [layer.name, layer.short, layer.neurons, units, names]
+                self.layers[key] = [layer.name, layer.short + layer.rows, layer.neurons, units, names]
             self._studies.append({"t": study.title, "f": study.folder, "l": [self.layers[study.run_id, layer.layer_id] for layer in shown]})
         for dataset in contents.datasets:
             self.classes |= {c.class_id: [c.name, f"{c.label_set}, {dataset.name}", c.page, []] for c in dataset.classes.values()}

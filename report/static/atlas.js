@@ -110,16 +110,21 @@
     image.src = root + "spectrograms/" + stem + "-" + body.dataset.view + ".png";
     return image;
   }
+  /* A string of a style sheet. */
+  function text(value) { return value.trim().slice(1, -1).replace(/\\([0-9a-f]{1,6}) ?/gi, function (_, code) { return String.fromCodePoint(parseInt(code, 16)); }); }
   function card(item, line) {
     var link = item.querySelector("a"), its = getComputedStyle(link), shown = getComputedStyle(link, "::before").backgroundImage, stem = /spectrograms\/(\w+?)-/.exec(shown);
-    if (!stem || item.className) { return; }
-    var box = document.createElement("div"), audio = new Audio(), image = picture(stem[1]), name = its.getPropertyValue("--n").trim();
+    if (item.className) { return; }
+    var name = text(its.getPropertyValue("--n")), caption = text(its.getPropertyValue("--c"));
+    if (caption) { var said = document.createElement("p"); said.textContent = caption; link.after(said); }
+    if (!stem) { return; }
+    var box = document.createElement("div"), audio = new Audio(), image = picture(stem[1]);
     box.className = "s";
     item.className = "card";
     item.dataset.start = its.getPropertyValue("--t").trim() || 0;
     item.prepend(box);
     image.src = shown.slice(5, -2);
-    image.alt = "Spectrogram of " + link.textContent + (name.length > 2 ? " clip " + name.slice(1, -1) : "") + ": " + clipS + " s";
+    image.alt = "Spectrogram of " + link.textContent + (name ? " clip " + name : "") + ": " + clipS + " s";
     box.append(image);
     if (levels(line).length) { box.append(course(line)); }
     audio.controls = true;
@@ -219,13 +224,15 @@
     }
     /* A page may lead to the table narrowed: #trust-weak. */
     function narrow() {
+      var show = filled && state().get("show");
+      if (show && show !== input.value) { input.value = show; apply(); }
       var name = choice && "#" + choice.dataset.name + "-", value = name && location.hash.indexOf(name) === 0 ? location.hash.slice(name.length) : "";
       if (!value || !all("option", choice).some(function (option) { return option.value === value; })) { return; }
       choice.value = value;
       apply();
       document.getElementById("all").scrollIntoView();
     }
-    if (given.has("show")) { input.value = given.get("show"); }
+    if (given.has("show")) { input.value = given.get("show"); if (location.hash.indexOf("#show=") === 0) { table.scrollIntoView(); } }
     if (choice && given.has(choice.dataset.name)) { choice.value = given.get(choice.dataset.name); }
     input.addEventListener("input", apply);
     if (choice) { choice.addEventListener("change", apply); }

@@ -216,7 +216,7 @@
 
   /* The neuron pointed at, or kept. */
   function title(i) { return map.layers[layerOf[i]][0] + " · " + units[i] + (i in map.names ? " (" + map.names[i] + ")" : ""); }
-  function address(i) { return root + map.layers[layerOf[i]][1] + "/" + String(units[i]).padStart(4, "0") + ".html"; }
+  function address(i) { var its = map.layers[layerOf[i]][1]; return root + its + (its.slice(-1) === "=" ? units[i] : "/" + String(units[i]).padStart(4, "0") + ".html"); }
   function className(i) { return classOf[i] === NONE ? "" : map.classes[classOf[i]][0]; }
   var told = -2;
   function tell(i, again) {

@@ -178,11 +178,12 @@
   function worth(its, found) { return its.weight * found.quality * (0.85 + 0.15 * rarity(found.word)); }
   function because(its) { return its.sign === "" ? its.word : its.sign === "…" ? its.word : its.base + " " + its.sign + " " + its.word; }
 
-  function neuronFile(unit) { return String(unit).padStart(4, "0") + ".html"; }
+  /* A layer without pages of its neurons has their rows' address in place of its folder. */
+  function neuronFile(layer, unit) { return layer[1] + (layer[1].slice(-1) === "=" ? unit : "/" + String(unit).padStart(4, "0") + ".html"); }
   function neuron(s, l, at) {
     var study = known.index.studies[s], layer = study.l[l], unit = layer[3] ? layer[3][at] : at, name = layer[4] ? layer[4][at] : null;
     return {
-      text: layer[0] + " · " + unit + (name === null ? "" : " (" + name + ")"), href: study.f + "/" + layer[1] + "/" + neuronFile(unit), layer: layer[0],
+      text: layer[0] + " · " + unit + (name === null ? "" : " (" + name + ")"), href: study.f + "/" + neuronFile(layer, unit), layer: layer[0],
       same: study.f.split("~")[0] + " " + layer[0] + " " + unit, score: layer[5] ? layer[5][at] : null, level: layer[6] ? LEVELS[layer[6][at]] : "not scored",
       dead: isDead(s, l, at), study: study.t
     };
@@ -283,7 +284,7 @@
     var numbered = [], layers = [], digits = wanted.match(/^(.*?) ?(\d+)$/);
     index.studies.forEach(function (study, s) {
       study.l.forEach(function (layer, l) {
-        if (rank(plain(layer[0]), wanted) < 9) { layers.push({text: layer[0], note: study.t, href: study.f + "/" + layer[1] + "/index.html", value: -rank(plain(layer[0]), wanted)}); }
+        if (rank(plain(layer[0]), wanted) < 9) { layers.push({text: layer[0], note: study.t, href: study.f + "/" + layer[1].split("/")[0] + "/index.html", value: -rank(plain(layer[0]), wanted)}); }
         if (digits && (digits[1] === "" || rank(plain(layer[0]), digits[1]) < 9)) {
           var unit = parseInt(digits[2], 10), at = layer[3] ? layer[3].indexOf(unit) : unit;
           if (at >= 0 && at < layer[2]) { var hit = neuron(s, l, at); hit.note = study.t; hit.value = digits[1] ? -rank(plain(layer[0]), digits[1]) : 0; numbered.push(hit); }

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ingest.stages import activations
-from ingest.study import DatasetChoice, NetworkChoice, Study, read_study
+from ingest.study import DatasetChoice, NetworkChoice, Study, read_study, report_choice
 from warehouse.store import UserError
 
 
@@ -107,3 +107,15 @@ def test_only_a_regular_file_is_opened_as_a_study(tmp_path):
     for path in (tmp_path / "study.toml", tmp_path, Path("/dev/zero")):
         with pytest.raises(UserError, match="it is no regular file"):
             read_study(path)
+
+
+def test_a_study_says_what_the_report_shows_unless_the_command_line_does(tmp_path):
+    study = tmp_path / "study.toml"
+    head = '[[dataset]]\nreader = "starter"\n[[network]]\nname = "yamnet"\n'
+    study.write_text(head + '[report]\nlayers = ["outputs"]\npages = 50\n')
+    assert report_choice(study, None, None) == {"layers": ("outputs",), "pages": 50}
+    assert report_choice(study, ["a", "b"], 0) == {"layers": ("a", "b"), "pages": 0}
+    assert report_choice(None, None, None) == {}
+    study.write_text(head + "[report]\npages = -1\n")
+    with pytest.raises(UserError, match=r"report: pages is -1, it must be 0 or more"):
+        report_choice(study, None, None)

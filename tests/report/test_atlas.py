@@ -101,6 +101,32 @@ def test_search_index_points_at_pages(built):
         assert (site / address).is_file(), address
 
 
+def test_neurons_of_layers_that_are_not_asked_for_have_rows_in_place_of_pages(built, tmp_path):
+    warehouse, whole, first = built
+    name = "output"
+    made = atlas.build(warehouse, tmp_path / "site", atlas.Asked(layers=(name,)))
+    check_links((tmp_path / "site").resolve())
+    neurons = {str(path.relative_to(tmp_path / "site")) for path in (tmp_path / "site").glob("networks/*/*/[0-9]*.html")}
+    assert 0 < len(neurons) == made.neurons < first.neurons
+    assert {path.split("/")[2] for path in neurons} == {name}
+    assert {str(path.relative_to(whole)) for path in whole.glob("networks/*/*/index.html")} == {
+        str(path.relative_to(tmp_path / "site")) for path in (tmp_path / "site").glob("networks/*/*/index.html")
+    }
+    links = [link for path in sorted(neurons) for link in Page(tmp_path / "site" / path).links if "#show=" in link]
+    assert links
+    assert "conv-1/index.html#show=" in (tmp_path / "site/search.js").read_text("utf-8")
+    assert "no page of their own" not in str(made)
+    assert atlas.build(warehouse, tmp_path / "site", atlas.Asked(layers=(name,))).written == 0
+    few = atlas.Asked(pages=made.neurons + 10)
+    for _ in range(2):  # the second has nothing to do
+        some = atlas.build(warehouse, tmp_path / "site", few)
+        assert some.left_out + len(list((tmp_path / "site").glob("networks/*/*/[0-9]*.html"))) == first.neurons
+        assert f"{some.left_out} neurons have no page of their own" in str(some)
+    check_links((tmp_path / "site").resolve())
+    with pytest.raises(UserError, match="there is no layer nowhere in the warehouse: conv/1"):
+        atlas.build(warehouse, tmp_path / "site", atlas.Asked(layers=("nowhere",)))
+
+
 def test_names_stay_text(built):
     """No element or attribute comes from a label, a file name or a licence."""
     allowed = {"static/atlas.js", "static/search.js", "static/take.js", "static/vega.js", "static/charts.js", "static/draw.js"}
@@ -300,12 +326,12 @@ def test_only_clips_that_another_page_shows_have_sounds_unless_all_are_wanted(bu
     alone = Page(clips / "plain-2.html")
     assert "No sound or picture here, as no other page shows this clip: auricle report --all-clips makes them." in alone.text
     assert not [1 for tag, _ in alone.elements if tag in ("audio", "img")]
-    both = atlas.build(tmp_path / "w.duckdb", tmp_path / "site", all_clips=True)
+    both = atlas.build(tmp_path / "w.duckdb", tmp_path / "site", atlas.Asked(all_clips=True))
     assert (both.media, both.media_files) == (4, 6)
     assert [1 for tag, _ in Page(clips / "plain-2.html").elements if tag == "audio"]
     sizes = {path: path.stat().st_size for path in (tmp_path / "site").rglob("*") if path.suffix in (".mp3", ".png")}
     assert both.media_bytes == sum(sizes.values())
-    assert atlas.build(tmp_path / "w.duckdb", tmp_path / "site", all_clips=True).written == 0
+    assert atlas.build(tmp_path / "w.duckdb", tmp_path / "site", atlas.Asked(all_clips=True)).written == 0
     assert atlas.build(tmp_path / "w.duckdb", tmp_path / "site").removed == 4
     assert len(list((tmp_path / "site/audio").iterdir())) == 1
     test_every_link_and_source_resolves((tmp_path / "w.duckdb", tmp_path / "site"))

@@ -67,7 +67,7 @@ def script(placed: Sequence[Placed], missing: Container[str]) -> str:
     columns["cluster"] = _packed(of, "<u2")
     found: dict[str, object] = {
         "n": len(every), "columns": columns,
-        "layers": [[its.layer.name, its.layer.folder, studies.index(its.known)] for its in placed],
+        "layers": [[its.layer.name, its.layer.folder + its.layer.rows, studies.index(its.known)] for its in placed],
         "networks": [[known.study.title, spectrogram_path(dataset.clips[next(iter(dataset.clips))], known.study.view).partition("-")[2]] for known in studies],
         "classes": [[dataset.classes[class_id].name, dataset.classes[class_id].page] for class_id in classes],
         "clusters": clusters,
