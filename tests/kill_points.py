@@ -64,7 +64,7 @@ def run(folder, sounds, parts, deadly=None):
             (NetworkChoice(f"{Path(__file__).parent / 'small.py'}:planted_network"),),
             stages=() if parts else ("probes", "clusters", "interventions"),
             settings={
-                "activations": activations.Settings(device="cpu", batch=4, top_k=5),
+                "activations": activations.Settings(dtype="float32" if parts else "auto", device="cpu", batch=4, top_k=5),
                 "interventions": interventions.Settings(largest=1, repeats=2, label_map=sounds / "map.csv"),
             },
         )
@@ -76,7 +76,8 @@ def run(folder, sounds, parts, deadly=None):
 
 def main(folder, parts):
     """Do it all."""
-    segments.FILE_CLIPS = 20 if parts else segments.FILE_CLIPS
+    if parts:
+        segments.FILE_CLIPS, segments.SEGMENT_CLIPS = 20, 16
     sounds = write_sounds(folder / "sounds")
     (sounds / "low" / "broken.wav").write_text("not sound")
     write_label_map(sounds / "map.csv")
