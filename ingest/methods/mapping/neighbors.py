@@ -81,11 +81,13 @@ def _merge(best: torch.Tensor, numbers: torch.Tensor, product: torch.Tensor, fir
         return
     k, rows = best.shape[1], product[better]
     found, place = rows.topk(min(k + 1, product.shape[1]), dim=1)
-    if len(tied := (found[:, 1:] == found[:, :-1]).any(1).nonzero()[:, 0]):  # topk takes any of equals
+    if found.shape[1] > k:  # of values equal to the last one taken topk takes any: where they count, let it be the first
+        tied = ((found[:, k] == found[:, k - 1]) & (found[:, k] > best[better, -1])).nonzero()[:, 0]
         kept, where = rows[tied].sort(dim=1, descending=True, stable=True)
-        found[tied], place[tied] = kept[:, : found.shape[1]], where[:, : found.shape[1]]
-    both = torch.cat([best[better], found], dim=1)
-    kept, where = both.sort(dim=1, descending=True, stable=True)  # the one met first of equals
+        found[tied], place[tied] = kept[:, : k + 1], where[:, : k + 1]
+    place, order = place.sort(dim=1)
+    both = torch.cat([best[better], found.gather(1, order)], dim=1)
+    kept, where = both.sort(dim=1, descending=True, stable=True)  # the one met first of equals, which is that of the lowest number
     best[better] = kept[:, :k]
     numbers[better] = torch.cat([numbers[better], place + first], dim=1).gather(1, where[:, :k])
 

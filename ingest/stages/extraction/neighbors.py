@@ -64,11 +64,11 @@ def find_neighbors(run: ledger.Run, parameters: Mapping[str, object], device: st
                     layer += 1
                 till = min(part.stop, int(ends[layer]))
                 inside = slice(at - part.start, till - part.start)
-                waiting.append(_frame(neuron_ids[at:till], neuron_ids[numbers[inside]], correlations[inside]))
-                if till == ends[layer]:
-                    if pending[layer]:
+                if pending[layer]:
+                    waiting.append(_frame(neuron_ids[at:till], neuron_ids[numbers[inside]], correlations[inside]))
+                    if till == ends[layer]:
                         gathering.record([f"neighbors {rows[layer][0]}"], {"neighbor": pl.concat(waiting)})
-                    waiting = [NOTHING]
+                        waiting = [NOTHING]
                 at = till
     return sum(pending)
 

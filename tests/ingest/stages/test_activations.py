@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 
+from ingest.methods.mapping import neighbors as neighbors_method
 from ingest.networks.network import Layer, Network, Padding
 from ingest.sounds.readers import read_dataset
 from ingest.sounds.sound import load
@@ -501,6 +502,28 @@ def test_a_window_sought_amiss_before_is_said_in_the_runs_parameters_and_only_th
 
 def activations_parameters(outcome):
     return ledger.finished(outcome.run.warehouse, outcome.run.run_id, "activations")[1]
+
+
+@pytest.mark.parametrize("lost", [(1, 3), (2,), (1, 2)])
+def test_neighbors_of_layers_that_were_not_done_are_what_they_were(tmp_path, monkeypatch, lost):
+    monkeypatch.setattr(neighbors_method, "BLOCK", 2)
+    run = ingest(tmp_path / "w.duckdb", write_sounds(tmp_path / "sounds", 6)).run
+
+    def rows():
+        with duckdb.connect(str(tmp_path / "w.duckdb")) as con:
+            return [con.execute(f"SELECT * FROM {table} ORDER BY ALL").fetchall() for table in ("neighbor", "work_unit")]
+
+    whole, units = rows()
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as con:
+        for layer in lost:
+            con.execute("DELETE FROM neighbor WHERE neuron_id IN (SELECT neuron_id FROM neuron WHERE layer_id = ?)", [layer])
+            con.execute("DELETE FROM work_unit WHERE item = ?", [f"neighbors {layer}"])
+    assert len(rows()[0]) < len(whole)
+    assert neighbors.find_neighbors(run, {}, "cpu") == len(lost)
+    again, units_again = rows()
+    assert again == whole
+    assert [unit[:2] for unit in units_again] == [unit[:2] for unit in units]
+    assert neighbors.find_neighbors(run, {}, "cpu") == 0
 
 
 def test_neighbors_of_large_runs_are_found_over_drawn_clips_and_runs_from_before_go_on(tmp_path, monkeypatch):
