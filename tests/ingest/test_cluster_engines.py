@@ -243,7 +243,7 @@ def test_a_clip_that_kills_the_captioner_is_one_failure(nodes, folder, monkeypat
 
 @pytest.mark.cluster
 def test_dissections_embeddings_are_those_of_one_process(nodes, folder, minilm_folder):
-    (folder / "concepts.txt").write_text("low tones\nnoise\nbright sounds\n")
+    (folder / "concepts.txt").write_text("low tones\nnoise\nhigh sounds\n")
     (folder / "tab.py").write_text("from tests.small import reading_network as made\n")
     text = '[dissections]\nfile = "{folder}/concepts.txt"\nmethods = ["DB", "TAB"]\nfunctions = ["wpmi"]\ntab_network = "{folder}/tab.py:made"\n'
     plan = study(folder, text, stages='["dissections"]')
