@@ -118,7 +118,8 @@ def merge(study: Annotated[Path, typer.Argument(**STUDY, help="The study file of
     from ingest.cluster import parts_only
     from ingest.study import read_study
 
-    _ingest(warehouse, replace(read_study(study), stages=("activations",)), parts_only)
+    plan = replace(read_study(study), stages=("activations",))
+    _ingest(warehouse, plan, parts_only(plan.cluster))
 
 
 def _ingest(warehouse: Path, study: Study, spread: Spread | None = None) -> int:

@@ -49,8 +49,10 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CLIPS = "{auricle} ingest {study} --warehouse {warehouse} --stage clips"
 PART = "{auricle} ingest {study} --warehouse {warehouse} --part $SLURM_ARRAY_TASK_ID/4"
 MERGE = "{auricle} merge {study} --warehouse {warehouse}"
+ALONE = "unshare --pid --fork --kill-child --mount-proc"
+"""Processes of its own for each node, as on two machines: `ray stop` ends all that it sees."""
 SYMMETRIC = """head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-srun ray symmetric-run --address "$head:6379" --min-nodes 2 --num-cpus=1 -- {auricle} ingest {study} --warehouse {warehouse} --cluster "$head:6379"
+srun {alone} ray symmetric-run --address "$head:6379" --min-nodes 2 --num-cpus=1 -- {auricle} ingest {study} --warehouse {warehouse} --cluster "$head:6379"
 """
 
 
@@ -76,13 +78,11 @@ def slurm(folder: Path) -> Iterator[None]:
         here = [f"--{name}={folder}/{path}" for name, path in (("socket", "munge.socket"), ("pid-file", "munge.pid"))]
         munged = ["munged", "--foreground", "--force", f"--key-file={folder}/keys/munge.key", *here, f"--seed-file={folder}/keys/seed"]
         started.append(subprocess.Popen(munged, stderr=subprocess.DEVNULL))
-        # Each with names of hosts as a cluster's, and processes of its own, as `ray stop` ends all that it sees; the shell takes in
-        # those whose parents are gone.
+        # Each with names of hosts as a cluster's.
         daemons = [("au-head", "slurmctld -D -c"), *((space, f"slurmd -D -N {name}") for space, (name, _) in NODES.items())]
         for space, daemon in daemons:
-            alone = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c"]
-            alone.append(f"mount --bind {folder}/hosts /etc/hosts && {daemon} & wait")
-            started.append(subprocess.Popen(inside(space, *alone), env=two_nodes.environment(), stderr=subprocess.DEVNULL))
+            named = inside(space, "unshare", "--mount", "sh", "-c", f"mount --bind {folder}/hosts /etc/hosts && exec {daemon}")
+            started.append(subprocess.Popen(named, env=two_nodes.environment(), stderr=subprocess.DEVNULL))
         deadline = time.monotonic() + 60
         ask = inside("au-head", "sinfo", "-h", "-o", "%D %t")
         while "2 idle" not in (told := subprocess.run(ask, capture_output=True, text=True).stdout):
@@ -113,8 +113,11 @@ def sbatch(where: Path, script: str, *options: str) -> str:
 
 
 def wait() -> None:
-    """Until no job is left."""
-    while subprocess.run(inside("au-head", "squeue", "-h"), capture_output=True, text=True, check=True).stdout.strip():
+    """Until no job is left, and ten minutes at the most."""
+    deadline = time.monotonic() + 600
+    while (
+        time.monotonic() < deadline and subprocess.run(inside("au-head", "squeue", "-h"), capture_output=True, text=True, check=True).stdout
+    ):
         time.sleep(0.5)
 
 
@@ -142,7 +145,7 @@ def queued_again(where: Path, job: str) -> None:
 
 def symmetric(where: Path) -> list[str]:
     """A Ray cluster over both nodes that lasts as long as the ingest; returns the script."""
-    script = SYMMETRIC.format(auricle=AURICLE, study=where / "study.toml", warehouse=where / "w.duckdb")
+    script = SYMMETRIC.format(alone=ALONE, auricle=AURICLE, study=where / "study.toml", warehouse=where / "w.duckdb")
     sbatch(where, script, "--job-name=ingest", "--nodes=2", "--ntasks-per-node=1")
     wait()
     return [script]

@@ -30,6 +30,7 @@ from ingest.networks.network import pick_device
 from ingest.networks.registry import check_network
 from ingest.run import Reporter, listed, loaded
 from ingest.stages import Here, Progress, activations, silent
+from ingest.stages.extraction.carried import Carrier, fetched
 from ingest.stages.extraction.measured import Segment
 from ingest.stages.extraction.segments import Extraction, Measure, Plan
 from ingest.stages.extraction.stored_types import Lost
@@ -124,7 +125,7 @@ class Cluster(Here):
     def __call__(self, choice: NetworkChoice) -> Measure:
         """What measures segments of a network: one GPU a task where the study's device is none of the processor's and the cluster has some,
         otherwise one processor, unless [cluster] says otherwise."""
-        return partial(self._measured, choice)
+        return carried(self.choice, partial(self._measured, choice))
 
     def engine(self, stage: str, load: Callable[[], Any], engine: Any, method: str) -> Elsewhere:
         """A stage's engine, loaded by every process that runs its `method`."""
@@ -189,7 +190,7 @@ class Cluster(Here):
         on_gpu = share.gpus > 0 and extraction.settings.device != "cpu"
         batch = extraction.settings.batch or (64 if on_gpu else 8)
         plan = replace(extraction.plan, settings=replace(extraction.settings, device="cuda" if on_gpu else "cpu", batch=batch))
-        make = partial(Measuring, plan, choice, _versions())
+        make = partial(Measuring, plan, choice, _versions(), self.choice.segments)
         workers = self._at((choice, plan.folder), f"segments of {extraction.network.name}", make, share)
         clips = len(plan.clips) - sum(len(extraction.segments[number]) for number in numbers)
         again: list[tuple[int, dict[str, str]]] = []
@@ -216,15 +217,20 @@ class Cluster(Here):
 
 
 class Measuring:
-    """A process's network, for all segments of a plan. Raises UserError where it, or what computes it, is not the driver's."""
+    """A process's network, for all segments of a plan, which go to the plan's folder, or a URL. Raises UserError where it, or what computes it, is
+    not the driver's."""
 
-    def __init__(self, plan: Plan, choice: NetworkChoice, versions: dict[str, str]) -> None:
+    def __init__(self, plan: Plan, choice: NetworkChoice, versions: dict[str, str], url: str | None) -> None:
         _prove(versions)
         network = loaded(choice)
         if network.checkpoint_sha256 != plan.network_sha256:
             raise UserError(
                 f"{platform.node()} has another checkpoint of {network.name}: {network.checkpoint_sha256[:8]} in place of {plan.network_sha256[:8]}"
             )
+        self.carrier = Carrier(url) if url else None
+        if url:
+            self._own = tempfile.TemporaryDirectory(prefix="auricle-")
+            plan = replace(plan, folder=Path(self._own.name) / plan.folder.name)
         self.extraction = Extraction(plan, network)
         self.device = _kind(self.extraction.device)
 
@@ -233,6 +239,8 @@ class Measuring:
         number, rest = piece
         if not isinstance(rest, str):
             [segment] = self.extraction.measure([number], silent, rest)
+            if self.carrier:
+                self.carrier.send(self.extraction, segment)
             return segment
         alone = f"alone-{number}"
         with (
@@ -295,12 +303,18 @@ def _versions() -> dict[str, str]:
     return json.loads(ledger.package_versions())
 
 
+def carried(choice: ClusterChoice, measure: Measure) -> Measure:
+    """Segments as `measure` has them measured, by way of [cluster]'s URL, where it has one."""
+    return fetched(Carrier(choice.segments), measure) if choice.segments else measure
+
+
 def measure_part(warehouse: Path, study: Study, part: str, reporter: Reporter) -> None:
     """Measure part K/N of the segments of a study's activations, without writing the warehouse, which must hold its clips; those that lie there
     already are not measured again. Part 1/N has every Nth segment from the first."""
     first, _, step = part.partition("/")
     if not (first.isdecimal() and step.isdecimal() and 1 <= int(first) <= int(step)):
         raise UserError(f"--part {part!r}: give K/N, such as 3/64, with K from 1 to N")
+    carrier = Carrier(study.cluster.segments) if study.cluster.segments else None
     for dataset in study.dataset:
         listing = listed(dataset, warehouse.parent, reporter)
         with store.connect_readonly(warehouse) as con:
@@ -320,12 +334,21 @@ def measure_part(warehouse: Path, study: Study, part: str, reporter: Reporter) -
                 )  # fmt: skip
                 run = ledger.find(warehouse, activations.STAGE, parameters=work.parameters, **work.inputs)
                 extraction = Extraction(work.plan, network)
+                if carrier and carrier.lost(extraction):
+                    continue
                 mine = range(int(first) - 1, len(extraction.segments), int(step))
-                pending = [] if run and run[1] else [number for number in mine if number not in extraction.finished({})]
+                there = carrier.segments(extraction) if carrier else extraction.finished({})
+                pending = [] if run and run[1] else [number for number in mine if number not in there]
+                done = 0
                 try:
                     with reporter.stage(title) as progress:
-                        done = sum(1 for _ in extraction.measure(pending, progress))
+                        for segment in extraction.measure(pending, progress):
+                            if carrier:
+                                carrier.send(extraction, segment)
+                            done += 1
                 except Lost:
+                    if carrier:
+                        carrier.say_lost(extraction)
                     reporter.say(
                         f"{title}: float16 does not keep all values, measured again as float32; so must be what other parts have measured"
                     )
@@ -334,7 +357,7 @@ def measure_part(warehouse: Path, study: Study, part: str, reporter: Reporter) -
                 break
 
 
-def parts_only(_: NetworkChoice) -> Measure:
+def parts_only(choice: ClusterChoice) -> Callable[[NetworkChoice], Measure]:
     """Measures nothing: all segments must lie there, measured by parts. Raises UserError for those that do not."""
 
     def refuse(extraction: Extraction, numbers: Sequence[int], _: Progress) -> Generator[Segment]:
@@ -344,4 +367,4 @@ def parts_only(_: NetworkChoice) -> Measure:
         )
         yield
 
-    return refuse
+    return lambda _: carried(choice, refuse)

@@ -98,10 +98,12 @@ class TaskChoice:
 
 @dataclass(frozen=True)
 class ClusterChoice:
-    """The Ray cluster that does the work: its `address`, unless `auricle ingest` is given one; whether devices may be of several kinds; `prompts` of
-    a task, whose replies are committed together; and what `tasks` of stages take."""
+    """The Ray cluster that does the work: its `address`, unless `auricle ingest` is given one; URL of a folder through which `segments` come from
+    machines that do not see the warehouse's; whether devices may be of several kinds; `prompts` of a task, whose replies are committed together; and
+    what `tasks` of stages take."""
 
     address: str | None = None
+    segments: str | None = None
     allow_mixed_devices: bool = False
     prompts: int = 64
     tasks: tuple[TaskChoice, ...] = ()

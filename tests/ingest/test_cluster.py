@@ -62,9 +62,9 @@ def test_parts_in_any_order_make_the_warehouse_that_one_process_makes(one, sound
     assert store.sha256_file(warehouse) == before
     assert len(list(sounds.rglob("segment-*.json"))) == 3
     with pytest.raises(UserError, match=r"of 4 segments 2 are not measured"):
-        run_study(warehouse, study, Silent(), cluster.parts_only)
+        run_study(warehouse, study, Silent(), cluster.parts_only(study.cluster))
     cluster.measure_part(warehouse, study, "2/3", Silent())
-    run_study(warehouse, study, Silent(), cluster.parts_only)
+    run_study(warehouse, study, Silent(), cluster.parts_only(study.cluster))
     assert same(one, sounds)
     assert list(check(warehouse)) == []
     with duckdb.connect(str(warehouse), read_only=True) as con:

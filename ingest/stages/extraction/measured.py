@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from warehouse import store
 from warehouse.matrices import joint_sha256
@@ -61,7 +62,11 @@ class Segment:
     @classmethod
     def read(cls, path: Path) -> Segment:
         """What was told. Raises OSError, ValueError, TypeError or KeyError for what is no such record."""
-        told = json.loads(path.read_text())
+        return cls.of(json.loads(path.read_text()))
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> Segment:
+        """What a record says. Raises TypeError or KeyError for what is none."""
         failures = tuple((name, reason) for name, reason in told["failures"])
         return cls(**{**told, "files": tuple(told["files"]), "failures": failures})
 

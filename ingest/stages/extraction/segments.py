@@ -139,6 +139,16 @@ class Extraction:
         """Hash of that."""
         return segment.files[list(self.files).index(key)]
 
+    def names(self, segment: Segment) -> list[str]:
+        """A segment's files but its record, relative to the plan's folder."""
+        values = [f"{segment.name}/{name}" for name in self.files.values()]
+        return values if self.positions else [*values, segment.ranking(self.plan.folder).name]
+
+    def fits(self, segment: Segment) -> bool:
+        """Whether it is one of the plan's."""
+        known = segment.segment < len(self.segments) and segment.clips == len(self.segments[segment.segment])
+        return known and len(segment.files) == len(self.files)
+
     def reductions(self, number: int) -> tuple[str, ...]:
         """Those of a layer: the mean over windows is all there is of single units beside positions."""
         return ("mean",) if self.positions and not self.layers[number].is_map else self.recorder.reductions
@@ -149,8 +159,7 @@ class Extraction:
         for path in sorted(self.plan.folder.glob("segment-*.json")):
             with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
                 segment = Segment.read(path)
-                fits = segment.segment < len(self.segments) and segment.clips == len(self.segments[segment.segment])
-                if fits and counted.get(segment.segment, segment.attempt) == segment.attempt and len(segment.files) == len(self.files):
+                if self.fits(segment) and counted.get(segment.segment, segment.attempt) == segment.attempt:
                     found.append(segment)
         return found
 
