@@ -48,8 +48,9 @@ $(SMOLLM2)/config.json: benchmarks/smollm2.py | $(VLLM)/installed
 test-vllm: $(VLLM)/installed $(SMOLLM2)/config.json
 	AURICLE_SMOLLM2=$(SMOLLM2) $(VLLM)/bin/python -m pytest -m vllm tests/test_vllm.py
 
-test-cluster: install-cluster
-	$(BIN)/python -m pytest tests/ingest/test_cluster.py tests/ingest/test_cluster_engines.py
+test-cluster: install
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[test-cluster]'
+	$(BIN)/python -m pytest tests/ingest/test_cluster.py tests/ingest/test_cluster_engines.py tests/ingest/test_carried.py
 
 check: install
 	$(BIN)/ruff check .
