@@ -1,11 +1,13 @@
 """How an ingest grows with neurons and with clips: CPU seconds by part, of any checkout's code.
 
     python benchmarks/growth.py [--code FOLDER] [--name NAME] [--neurons 1000 10000 50000 200000] [--clips 250 500 1000 2000 4000]
+        [--positions 100000]
 
 Ingests clips of noises and tones of a second, of ten classes, through an own network of small convolutions in eight layers of equal size: 500 clips by
-each number of neurons, and each number of clips by 448 neurons. Every ingest is a process of its own with one thread, into a new warehouse. Parts:
-forward (clips decoded, network, reductions, segments), finishing (matrices and tables of layers), neighbours, DuckDB (transactions, and opening
-to read), and the rest, such as imports; each without the others. Rows go to results/growth.json under NAME (default: the checkout's commit) as they are made.
+each number of neurons, each number of clips by 448 neurons, and 2000 clips by each number of positions. Every ingest is a process of its own with one
+thread, into a new warehouse. Parts: forward (clips decoded, network, reductions, segments), finishing (matrices and tables of layers), neighbours, DuckDB
+(transactions, and opening to read), and the rest, such as imports; each without the others. Rows go to results/growth.json under NAME (default: the
+checkout's commit) as they are made.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "growth.json"
 RATE, CLASSES, LAYERS, STEM = 8000, 10, 8, 16
 CLIPS, NEURONS = 500, 448
+POSITION_CLIPS, OF_A_CHANNEL = 2000, 32
 STUDY = """[[dataset]]
 reader = "folder"
 source = "{sounds}"
@@ -40,6 +43,7 @@ name = "sounds"
 
 [[network]]
 name = "{file}:network"
+positions = {positions}
 
 [activations]
 device = "cpu"
@@ -171,13 +175,13 @@ def ingest(study: str, warehouse: str) -> None:
     print("\n" + json.dumps(row | {"all": round(sum(parts.seconds.values()), 1), "peak MB": int(peak[1]) // 1024 if peak else None}))
 
 
-def measured(code: Path, folder: Path, neurons: int, clips: int) -> dict[str, Any]:
+def measured(code: Path, folder: Path, neurons: int, clips: int, positions: bool) -> dict[str, Any]:
     """A row of the table."""
     sounds = folder / f"sounds-{clips}"
     if not sounds.exists():
         write_sounds(sounds, clips)
     study = folder / "study.toml"
-    study.write_text(STUDY.format(sounds=sounds, file=Path(__file__).resolve()))
+    study.write_text(STUDY.format(sounds=sounds, file=Path(__file__).resolve(), positions=str(positions).lower()))
     with tempfile.TemporaryDirectory(dir=folder) as place:
         done = subprocess.run(
             [sys.executable, __file__, "--ingest", str(study), f"{place}/w.duckdb"], cwd=code, capture_output=True, text=True,
@@ -185,7 +189,8 @@ def measured(code: Path, folder: Path, neurons: int, clips: int) -> dict[str, An
         )  # fmt: skip
     if done.returncode:
         raise SystemExit(done.stderr)
-    return {"neurons": neurons // LAYERS * LAYERS, "clips": clips} | json.loads(done.stdout.splitlines()[-1])
+    kind = {"positions": neurons // LAYERS * LAYERS * OF_A_CHANNEL} if positions else {"neurons": neurons // LAYERS * LAYERS}
+    return kind | {"clips": clips} | json.loads(done.stdout.splitlines()[-1])
 
 
 def main() -> None:
@@ -195,6 +200,7 @@ def main() -> None:
     parser.add_argument("--name")
     parser.add_argument("--neurons", type=int, nargs="*", default=[1000, 10_000, 50_000, 200_000])
     parser.add_argument("--clips", type=int, nargs="*", default=[250, 500, 1000, 2000, 4000])
+    parser.add_argument("--positions", type=int, nargs="*", default=[100_000])
     parser.add_argument("--ingest", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.ingest:
@@ -207,10 +213,11 @@ def main() -> None:
     )
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
-        for neurons, clips in [(neurons, CLIPS) for neurons in given.neurons] + [(NEURONS, clips) for clips in given.clips]:
-            row = measured(code, Path(folder), neurons, clips)
+        asked = [(neurons, CLIPS, False) for neurons in given.neurons] + [(NEURONS, clips, False) for clips in given.clips]
+        for neurons, clips, positions in asked + [(count // OF_A_CHANNEL, POSITION_CLIPS, True) for count in given.positions]:
+            row = measured(code, Path(folder), neurons, clips, positions)
             print(json.dumps(row), flush=True)
-            rows = [other for other in results.get(name, []) if (other["neurons"], other["clips"]) != (row["neurons"], row["clips"])]
+            rows = [other for other in results.get(name, []) if list(other.items())[:2] != list(row.items())[:2]]
             results[name] = [*rows, row]
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
 
