@@ -17,6 +17,7 @@ from warehouse import ledger, store
 from warehouse.store import UserError
 
 REDUCTIONS = ("mean", "max")
+PIECE_BYTES = 4 << 20
 
 
 def course_weights(network: Network, layer: Layer) -> np.ndarray:
@@ -161,23 +162,40 @@ class Recorder:
 
     def _reduce(self, layer: Layer, output: torch.Tensor) -> Recorded:
         """Mean over frequency to frames [clips, windows * time, neurons], then mean, maximum and course over those."""
-        frames = self._by_clip(self._mean_over_frequency(layer, output))
+        pieces = self._pieces(layer, output)
+        by_frame = len(pieces) > 1 or self._valid(layer, 1) is not None
+        found = [
+            (self._by_clip(self._mean_over_frequency(layer, piece)), self._peaks(layer, piece, by_frame)) for piece in reversed(pieces)
+        ]
+        frames, peaks = found[0] if len(found) == 1 else (torch.cat(part[::-1]) for part in zip(*found, strict=True))
         course = self._course(layer, frames)
-        elements = self._frames(layer, output)
         valid = self._valid(layer, frames.shape[1])
         if valid is None:
             mean = frames.mean(dim=1)
-            peak = self._by_clip(elements).amax(dim=1)
+            peak = peaks.amax(dim=1)
         else:
             mean = frames.where(valid, 0).sum(dim=1) / valid.sum(dim=1)
-            peaks = elements.amax(dim=2) if elements.dim() == 4 else elements
-            peak = self._by_clip(peaks).masked_fill(~valid, -torch.inf).amax(dim=1)
+            peak = peaks.masked_fill(~valid, -torch.inf).amax(dim=1)
         reductions = {"mean": mean, "max": peak}
         if "active" in self.reductions:
-            above = (elements > 0).float()
+            above = (self._frames(layer, output) > 0).float()
             above = self._by_clip(above.mean(dim=2) if above.dim() == 4 else above)
             reductions["active"] = above.mean(dim=1) if valid is None else (above * valid).sum(dim=1) / valid.sum(dim=1)
         return Recorded(reductions, course)
+
+    def _pieces(self, layer: Layer, output: torch.Tensor) -> Sequence[torch.Tensor]:
+        """A convolution's output in pieces of whole clips that a processor's cache holds while they are read twice, from the last, which was written
+        last; all of it where it is small or lies otherwise."""
+        size = output.numel() * output.element_size()
+        if not layer.is_map or not output.is_cpu or size < 3 * PIECE_BYTES or not output.is_contiguous(memory_format=torch.channels_last):
+            return [output]
+        windows = self.network.windows
+        return output.split(max(1, len(output) // windows * PIECE_BYTES // size) * windows)
+
+    def _peaks(self, layer: Layer, output: torch.Tensor, by_frame: bool) -> torch.Tensor:
+        """[clips, windows * time, neurons], float32: maxima over frequency; unless they are asked for by frame, not necessarily taken yet."""
+        elements = self._frames(layer, output)
+        return self._by_clip(elements.amax(dim=2) if by_frame and elements.dim() == 4 else elements)
 
     def _valid(self, layer: Layer, frames: int) -> torch.Tensor | None:
         """Which of that many frames hold a clip [clips, frames, 1]; None: all of them."""
