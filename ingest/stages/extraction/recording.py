@@ -17,6 +17,7 @@ from warehouse import ledger, store
 from warehouse.store import UserError
 
 REDUCTIONS = ("mean", "max")
+PIECE_BYTES = 4 << 20
 
 
 def course_weights(network: Network, layer: Layer) -> np.ndarray:
@@ -50,6 +51,8 @@ class Course:
         self.weights = torch.tensor(weights[frames, steps], dtype=torch.float32, device=device)
         self.ends = torch.tensor(np.bincount(steps).cumsum(), device=device)
         self.bags: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = {}
+        self.whole = self(torch.ones((1, len(weights), 1), device=device))
+        """What the weights of a clip's steps sum up to [1, steps, 1], but for rounding 1."""
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         """Frames beyond the last that counts may have been cut off."""
@@ -161,38 +164,54 @@ class Recorder:
 
     def _reduce(self, layer: Layer, output: torch.Tensor) -> Recorded:
         """Mean over frequency to frames [clips, windows * time, neurons], then mean, maximum and course over those."""
-        frames = self._by_clip(self._mean_over_frequency(layer, output))
-        course = self._course(layer, frames)
-        elements = self._frames(layer, output)
-        valid = self._valid(layer, frames.shape[1])
-        if valid is None:
-            mean = frames.mean(dim=1)
-            peak = self._by_clip(elements).amax(dim=1)
-        else:
-            mean = frames.where(valid, 0).sum(dim=1) / valid.sum(dim=1)
-            peaks = elements.amax(dim=2) if elements.dim() == 4 else elements
-            peak = self._by_clip(peaks).masked_fill(~valid, -torch.inf).amax(dim=1)
+        counted = self._counts[layer.name]
+        valid = self._valid(layer, self._used.get(layer.name, counted) if layer.axes == "token,unit" else counted)
+        cut = valid is not None and not (valid.is_cpu and bool(valid.all()))  # where all frames count none is put aside
+        pieces = self._pieces(layer, output)
+        by_frame = cut or len(pieces) > 1
+        found = [
+            (self._by_clip(self._mean_over_frequency(layer, piece)), self._peaks(layer, piece, by_frame)) for piece in reversed(pieces)
+        ]
+        frames, peaks = found[0] if len(found) == 1 else (torch.cat(part[::-1]) for part in zip(*found, strict=True))
+        heard = frames.where(valid, 0) if valid is not None and cut else frames
+        course = self._course(layer, heard if self.network.padding else frames, valid, whole=not cut)
+        mean = frames.mean(dim=1) if valid is None else heard.sum(dim=1) / valid.sum(dim=1)
+        peak = (peaks.masked_fill(~valid, -torch.inf) if valid is not None and cut else peaks).amax(dim=1)
         reductions = {"mean": mean, "max": peak}
         if "active" in self.reductions:
-            above = (elements > 0).float()
+            above = (self._frames(layer, output) > 0).float()
             above = self._by_clip(above.mean(dim=2) if above.dim() == 4 else above)
             reductions["active"] = above.mean(dim=1) if valid is None else (above * valid).sum(dim=1) / valid.sum(dim=1)
         return Recorded(reductions, course)
+
+    def _pieces(self, layer: Layer, output: torch.Tensor) -> Sequence[torch.Tensor]:
+        """A convolution's output in pieces of whole clips that a processor's cache holds while they are read twice, from the last, which was written
+        last; all of it where it is small or lies otherwise."""
+        size = output.numel() * output.element_size()
+        if not layer.is_map or not output.is_cpu or size < 3 * PIECE_BYTES or not output.is_contiguous(memory_format=torch.channels_last):
+            return [output]
+        windows = self.network.windows
+        return output.split(max(1, len(output) // windows * PIECE_BYTES // size) * windows)
+
+    def _peaks(self, layer: Layer, output: torch.Tensor, by_frame: bool) -> torch.Tensor:
+        """[clips, windows * time, neurons], float32: maxima over frequency; unless they are asked for by frame, not necessarily taken yet."""
+        elements = self._frames(layer, output)
+        return self._by_clip(elements.amax(dim=2) if by_frame and elements.dim() == 4 else elements)
 
     def _valid(self, layer: Layer, frames: int) -> torch.Tensor | None:
         """Which of that many frames hold a clip [clips, frames, 1]; None: all of them."""
         counted = None if self.valid_s is None else counted_frames(self.network, layer, self.valid_s, frames)
         return None if counted is None else counted[:, :, None]
 
-    def _course(self, layer: Layer, frames: torch.Tensor) -> torch.Tensor | None:
+    def _course(self, layer: Layer, frames: torch.Tensor, valid: torch.Tensor | None, *, whole: bool) -> torch.Tensor | None:
+        """NaN where a network with its own way of padding heard nothing of the clip, whose frames are 0."""
         if layer.name not in self._courses:
             return None
         course = self._courses[layer.name]
-        valid = self._valid(layer, frames.shape[1]) if self.network.padding else None
-        if valid is None:
+        if valid is None or not self.network.padding:
             return course(frames)
-        weights = course(valid.float())
-        return (course(frames.where(valid, 0)) / weights).masked_fill(weights == 0, torch.nan)
+        steps, weights = course(frames), course.whole if whole else course(valid.float())
+        return steps.div_(weights) if whole else steps.div_(weights).masked_fill_(weights == 0, torch.nan)
 
     def _by_clip(self, elements: torch.Tensor) -> torch.Tensor:
         """[clips * windows, ..., neurons] to [clips, windows * ..., neurons], float32."""
