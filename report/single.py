@@ -26,8 +26,8 @@ BASE = re.compile(r'<base href="([^"]*)">')
 SCRIPT = re.compile(r'<script defer src="?([^" >]*)"?></script>\n?')
 STYLE = re.compile(r'<link rel="?stylesheet"? href="?([^" >]*)"?>')
 ADDRESS = re.compile(r' (src|href)=(?:"([^"]*)"|([^\s">]+))')
-PICTURE = re.compile(r'(?m)^(\.cards )\[href=("[^"]*")\](.*?)(url\((.*?)\))?\}$')
-"""A line of a data set's style sheet: a clip's name and start, or its picture."""
+PICTURE = re.compile(r'(?m)^(\.(?:cards|sounds) )\[href=("[^"]*")\](.*?)(url\((.*?)\))?\}$')
+"""A line of a layer's style sheet of clips: what is said of one, or its picture."""
 ICON = '<link rel="icon" href="data:,">'
 END, ESCAPED = re.compile("</(?=script)", re.IGNORECASE), r"<\\/"
 """What would end a script within it, and how it is written there."""
@@ -137,6 +137,8 @@ def _whole(text: str, site: Path, address: str) -> str:
     text = HEAD.sub("", text.replace(GENERATOR, ""))
     text = text.replace("<head>", f"<head>\n{SINGLE}" + ("" if 'rel="icon"' in text else f"\n{ICON}"), 1)
     scripts = [path for link in SCRIPT.findall(text) if (path := file(link)) and path.name not in WITHOUT]
+    if scripts and "data-neuron=" in text and (taking := site / "static/take.js").is_file():
+        scripts.append(taking)  # which atlas.js asks for where it is a file of its own
     if (site / "cite.js").is_file():
         scripts.insert(0, site / "cite.js")
     text = ADDRESS.sub(inner, STYLE.sub("", SCRIPT.sub("", text)))

@@ -21,7 +21,7 @@ from report.media import Media
 from report.pages.networks import layers, network
 from report.pages.neurons import neurons
 from report.pages.overview import overview
-from report.pages.sounds import captions, classes, clips, datasets, styles
+from report.pages.sounds import classes, clips, datasets
 from report.parts import charts, citing
 from report.parts.page import Press
 from report.parts.search_index import Index, Related
@@ -200,7 +200,7 @@ class Site:
                 yield from (f"{layer.folder}/{layer.file(neuron_id)}" for neuron_id in layer.ids)
 
     def neuron_pages(self) -> Iterator[tuple[str, str]]:
-        """Addresses and texts of all neurons' pages."""
+        """Addresses and texts of all neurons' pages and their style sheets."""
         for known in self.own:
             yield from neurons(self.press, known)
 
@@ -210,6 +210,3 @@ class Site:
         yield overview(press, self.shown, self.topics, self.own)
         for dataset, studies in self.heard:
             yield from clips(press, self.topics, dataset, studies, all_clips=self.all_clips)
-            yield from styles(press, dataset)
-        for known in self.own:
-            yield from captions(press, known)

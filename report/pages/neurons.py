@@ -14,11 +14,12 @@ import numpy as np
 from markupsafe import Markup
 
 from report.contents import Layer, Study
+from report.media import spectrogram_path
 from report.parts import svg
-from report.parts.cards import Cards
+from report.parts.cards import CAPTION, Cards
 from report.parts.page import Press
 from report.parts.svg import number
-from report.parts.texts import REDUCTIONS
+from report.parts.texts import REDUCTIONS, cut
 from report.topics.captions import Captions
 from report.topics.rules import Rules
 from report.topics.topic import Known, by_place
@@ -40,24 +41,24 @@ def neurons(press: Press, known: Known) -> Iterator[tuple[str, str]]:
     order = [layer for layer in study.layers if layer.has_pages and layer.is_asked]
     if not order:
         return
-    cards = Cards(study.dataset, study.view, press.media, order[0].page.count("/"))
     files = [f"{layer.short}/{layer.file(neuron_id)}" for layer in order for neuron_id in layer.ids]
     turns = zip([None, *files], files, [*files[1:], None], strict=False)
     for layer in order:
-        yield from _layer(press, known, layer, turns, cards)
+        yield from _layer(press, known, layer, turns)
 
 
-def _layer(press: Press, known: Known, layer: Layer, turns: Iterator[tuple], cards: Cards) -> Iterator[tuple[str, str]]:
-    """Addresses and texts of one layer's neuron pages; `turns` brings each neuron's file within the study's folder, the one before, and the
-    one after it."""
+def _layer(press: Press, known: Known, layer: Layer, turns: Iterator[tuple]) -> Iterator[tuple[str, str]]:
+    """Addresses and texts of one layer's neuron pages and of their style sheet; `turns` brings each neuron's file within the study's folder, the one
+    before, and the one after it."""
     study, dataset, chance, facts = known.study, known.study.dataset, known.study.dataset.chances, known[Tuning].layers[layer.layer_id]
     page, template = press.page(layer.page), press.templates.get_template("neuron.html.j2")
+    cards = Cards(dataset, study.view, press.media, layer.page.count("/"), known[Captions].texts)
     summaries, tops = _summaries(press.con, study, layer), _top_clips(press.con, study, layer, cards, known[Rules].facts(layer))
     measured = known[Rules].measured(layer)
     others = _other_tops(press.con, study, layer, cards)
     said = [topic.neurons(page, layer) for topic in known]
     constant = {
-        "study": study, "layer": layer, "root": page.root, "reductions": REDUCTIONS, "dataset": dataset, "captions": bool(known[Captions].texts),
+        "study": study, "layer": layer, "root": page.root, "reductions": REDUCTIONS, "dataset": dataset,
         "provenance": page.brief_foot([study.run_id, *(run for parts in said for run in parts.runs)]),
     }  # fmt: skip
     said = [parts for parts in said if parts.of]
@@ -72,15 +73,45 @@ def _layer(press: Press, known: Known, layer: Layer, turns: Iterator[tuple], car
             others=others.get(neuron_id, ()), at=by_place([part for parts in said for part in parts.of.get(neuron_id, ())], *PLACES),
         )  # fmt: skip
         yield f"{study.folder}/{file}", lean(text, f"{page.root}{dataset.folder}/")
+    yield f"{layer.folder}/clips.css", _style(cards)
 
 
-_ENDS = re.compile("</(?:li|dt|dd|tr|td|th|tbody|thead)>")
+def _style(cards: Cards) -> str:
+    """A style sheet of a layer's neuron pages with what is the same on many of them: the sounds' licence, and for links to clips' pages the classes, the
+    name, the caption, the picture, and where what the network hears begins, in seconds. atlas.js makes text of it; without scripts, this does."""
+    dataset, view = cards.dataset, cards.view
+    said = r'var(--l) "\a" var(--n,"")' + (r' "\a" var(--c,"")' if cards.captions else "")
+    rules = ['@charset "utf-8";', f".license::after{{content:{_quoted(dataset.license or '')}}}"]
+    rules += [
+        f"html:not(.js) .neuron .cards a::after{{content:{said};white-space:pre-line}}",
+        "html:not(.js) .others a::after{content:var(--l)}",
+    ]
+    for clip_id, address in sorted(cards.linked.items()):
+        clip, label = dataset.clips[clip_id], dataset.main_label(dataset.clips[clip_id])
+        start, caption = clip.start_s(view.clip_s), cards.captions.get(clip_id)
+        its = {
+            "l": _quoted(label), "n": _quoted(clip.title) if clip.title != label else "",
+            "c": _quoted(cut(caption, CAPTION)) if caption is not None else "", "t": f"{start:.3f}" if start >= 0.01 else "",
+        }  # fmt: skip
+        place = f'[href="{address}"]'
+        rules.append(f".sounds {place}{{{';'.join([f'--{name}:{value}' for name, value in its.items() if value])}}}")
+        if cards.media.has(clip, view):
+            rules.append(f".cards {place}::before{{background-image:url({cards.root}{spectrogram_path(clip, view)})}}")
+    return "\n".join(rules) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """A text as a string of a style sheet."""
+    return '"' + "".join([f"\\{ord(c):x} " if c in '"\\<' or c < " " else c for c in text]) + '"'
+
+
+_ENDS = re.compile("</(?:li|dt|dd|tr|td|th|tbody|thead)>|</p>(?=\\s*</?(?:p|ol|ul|dl|table|details|section|div|figure)\\b)")
 _QUOTES = re.compile(r"""="([^\s"'=<>`]*[^\s"'=<>`/])\"""")
 
 
 def lean(text: str, folder: str) -> str:
     """A page without what HTML lets a page leave out, and with addresses below `folder`, that of a data set, as they are from its clips', which
-    is the page's base: end tags of lists' and tables' parts, and quotes about values without spaces. What data say is escaped, so none of it
+    is the page's base: end tags of lists' and tables' parts and paragraphs, and quotes about values without spaces. What data say is escaped, so none of it
     is meant."""
     base, rest = text.split("<base ", 1)
     base, rest = f"{base}<base {rest[: rest.index('>')]}", rest[rest.index(">") :]
@@ -188,12 +219,7 @@ def _other_tops(con: duckdb.DuckDBPyConnection, study: Study, layer: Layer, card
         [study.run_id, layer.first, layer.last, layer.reduction],
     ).fetchall()
     out: dict[int, list[tuple[str, Markup]]] = defaultdict(list)
-    clips = study.dataset.clips
-    names = {
-        clip.clip_id: f'<li><a href="{cards.root}{clip.page}">{escape(study.dataset.main_label(clip))}</a> '
-        for clip in (clips[clip_id] for clip_id in {row[2] for row in rows})
-    }
     for (neuron_id, reduction), group in groupby(rows, key=itemgetter(0, 1)):
-        items = "".join([f"{names[clip_id]}{number(value)}</li>" for _, _, clip_id, value in group])
+        items = "".join([f"<li>{cards.link(clip_id)} {number(value)}" for _, _, clip_id, value in group])
         out[neuron_id].append((REDUCTIONS.get(reduction, reduction), Markup(items)))
     return out

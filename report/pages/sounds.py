@@ -10,12 +10,9 @@ import duckdb
 from markupsafe import Markup
 
 from report.contents import Clip, Contents, Dataset, Study
-from report.media import spectrogram_path
 from report.parts import charts
-from report.parts.cards import CAPTION, Cards
+from report.parts.cards import Cards
 from report.parts.page import Press
-from report.parts.texts import cut
-from report.topics.captions import Captions
 from report.topics.topic import Known, Topic, by_place
 from report.topics.tuning import Tuning
 
@@ -134,35 +131,6 @@ def clips(
             others=[dataset.clips[c] for c in siblings if not all_clips and not press.media.has(dataset.clips[c])], previous=order[at - 1] if at else None,
             following=order[at + 1] if at + 1 < len(order) else None,
         )  # fmt: skip
-
-
-def styles(press: Press, dataset: Dataset) -> Iterator[tuple[str, str]]:
-    """Style sheets of neurons' pages with what is the same on all of them: the sounds' licence, and for links to clips' pages the picture, the name, and
-    where what the network hears begins, in seconds; one for each view of the data set."""
-    for view in dataset.views:
-        rules = ['@charset "utf-8";', f".license::after{{content:{_quoted(dataset.license or '')}}}"]
-        for clip in dataset.clips.values():
-            if press.media.has(clip, view):
-                place, start = f'.cards [href="{clip.page.rpartition("/")[2]}"]', clip.start_s(view.clip_s)
-                name = clip.title if clip.title != dataset.main_label(clip) else ""
-                rules.append(f"{place}{{--n:{_quoted(name)}{f';--t:{start:.3f}' if start >= 0.01 else ''}}}")
-                rules.append(f"{place}::before{{background-image:url(../../{spectrogram_path(clip, view)})}}")
-        yield f"{dataset.folder}/{view.name}.css", "\n".join(rules) + "\n"
-
-
-def captions(press: Press, known: Known) -> Iterator[tuple[str, str]]:
-    """A style sheet of a study's neurons' pages with the captions of its clips, where it has some; atlas.js makes paragraphs of them."""
-    if texts := known[Captions].texts:
-        rules = ['@charset "utf-8";', r'html:not(.js) .neuron .cards a::after{content:var(--n,"") "\a" var(--c,"");white-space:pre-line}']
-        for clip in known.study.dataset.clips.values():
-            if clip.clip_id in texts and press.media.has(clip):
-                rules.append(f'.cards [href="{clip.page.rpartition("/")[2]}"]{{--c:{_quoted(cut(texts[clip.clip_id], CAPTION))}}}')
-        yield f"{known.study.folder}/captions.css", "\n".join(rules) + "\n"
-
-
-def _quoted(text: str) -> str:
-    """A text as a string of a style sheet."""
-    return '"' + "".join([f"\\{ord(c):x} " if c in '"\\<' or c < " " else c for c in text]) + '"'
 
 
 def _moved(con: duckdb.DuckDBPyConnection, study: Study) -> tuple[dict[int, list[tuple]], dict[int, int]]:

@@ -26,7 +26,8 @@ class Cards:
         self.media = media
         self.root = "../" * depth
         self._parts: dict[int, tuple[str, str, str]] = {}
-        self._brief: dict[int, tuple[str, str]] = {}
+        self._brief: dict[int, str] = {}
+        self.linked: dict[int, str] = {}
 
     def card(self, clip_id: int, value: str = "", course: str = "", steps: int = 0) -> str:
         """One list item. `value` is text put first, `course` path data over `steps` steps."""
@@ -35,19 +36,20 @@ class Cards:
         return f"{parts[0]}{line if course else ''}{parts[1]}{value}{parts[2]}"
 
     def brief(self, clip_id: int, value: str, fact: str = "") -> str:
-        """One list item of a page whose base is the folder of the clips' pages, and which takes a style sheet of the data set's clips: `value`,
-        the main classes, which lead to the clip's page, and `fact` below. The style sheets have the picture, the name and the caption, atlas.js the player."""
-        parts = self._brief.get(clip_id) or self._write_brief(clip_id)
+        """One list item of a page whose base is the folder of the clips' pages, and which takes its layer's style sheet of clips: `value`, a link to the
+        clip's page, and `fact` below. The style sheet has the classes, the picture, the name and the caption, atlas.js the player."""
         said = f"<p>{fact}" if fact else ""
-        return f"{parts[0]}{value}{parts[1]}{said}"
+        return f"<li>{value}{self._brief.get(clip_id) or self._write_brief(clip_id)}{said}"
 
-    def _write_brief(self, clip_id: int) -> tuple[str, str]:
-        clip = self.dataset.clips[clip_id]
-        reason = self.media.want(clip, self.view)
-        gone = f"<p>No sound: {escape(reason)}" if reason is not None else ""
-        link = f"<a href={clip.page.rpartition('/')[2]}>{escape(self.dataset.main_label(clip))}</a>"
-        parts = self._brief[clip_id] = ("<li>", f"{link}{gone}")
-        return parts
+    def link(self, clip_id: int) -> str:
+        """A link of such a page to a clip's; the style sheet has its text. `linked` has the addresses of all clips that were asked for."""
+        at = self.linked.get(clip_id) or self.linked.setdefault(clip_id, self.dataset.clips[clip_id].page.rpartition("/")[2])
+        return f"<a href={at}></a>"
+
+    def _write_brief(self, clip_id: int) -> str:
+        reason = self.media.want(self.dataset.clips[clip_id], self.view)
+        made = self._brief[clip_id] = self.link(clip_id) + (f"<p>No sound: {escape(reason)}" if reason is not None else "")
+        return made
 
     def classes(self, clip_id: int) -> str:
         """Links to the clip's classes; a name that stands in several label sets is shown once."""

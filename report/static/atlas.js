@@ -1,7 +1,7 @@
 /* Players, sortable tables and keys. A classic script: browsers refuse modules, workers and fetch on pages opened from a folder. */
 (function () {
   "use strict";
-  var body = document.body, root = body.dataset.root || "", clipS = parseFloat(body.dataset.clipS) || 5;
+  var body = document.body, root = body.dataset.root || "", clipS = parseFloat(body.dataset.clipS) || 5, own = document.currentScript;
   /* page.html?embed: what the page says without what leads elsewhere, to stand in another page or a slide. */
   if (/[?&]embed(&|=|$)/.test(location.search)) { document.documentElement.classList.add("embed"); }
   function all(selector, within) { return Array.prototype.slice.call((within || document).querySelectorAll(selector)); }
@@ -112,10 +112,12 @@
   }
   /* A string of a style sheet. */
   function text(value) { return value.trim().slice(1, -1).replace(/\\([0-9a-f]{1,6}) ?/gi, function (_, code) { return String.fromCodePoint(parseInt(code, 16)); }); }
+  function name(link) { if (!link.textContent) { link.textContent = text(getComputedStyle(link).getPropertyValue("--l")); } }
   function card(item, line) {
     var link = item.querySelector("a"), its = getComputedStyle(link), shown = getComputedStyle(link, "::before").backgroundImage, stem = /spectrograms\/(\w+?)-/.exec(shown);
     if (item.className) { return; }
-    var name = text(its.getPropertyValue("--n")), caption = text(its.getPropertyValue("--c"));
+    name(link);
+    var title = text(its.getPropertyValue("--n")), caption = text(its.getPropertyValue("--c"));
     if (caption) { var said = document.createElement("p"); said.textContent = caption; link.after(said); }
     if (!stem) { return; }
     var box = document.createElement("div"), audio = new Audio(), image = picture(stem[1]);
@@ -124,7 +126,7 @@
     item.dataset.start = its.getPropertyValue("--t").trim() || 0;
     item.prepend(box);
     image.src = shown.slice(5, -2);
-    image.alt = "Spectrogram of " + link.textContent + (name ? " clip " + name : "") + ": " + clipS + " s";
+    image.alt = "Spectrogram of " + link.textContent + (title ? " clip " + title : "") + ": " + clipS + " s";
     box.append(image);
     if (levels(line).length) { box.append(course(line)); }
     audio.controls = true;
@@ -143,6 +145,7 @@
       var folded = list.closest("details");
       if (folded && !folded.open) { folded.addEventListener("toggle", function () { cards(list); }, {once: true}); } else { cards(list); }
     });
+    all(".others").forEach(function (folded) { folded.addEventListener("toggle", function () { all("a", folded).forEach(name); }, {once: true}); });
     all("[data-c]:not(ol)").forEach(curve);
     all(".profile td:nth-child(2)").forEach(function (cell) { cell.classList.add("bar"); cell.style.setProperty("--v", 100 * (parseFloat(cell.textContent) || 0) + "%"); });
   }
@@ -261,6 +264,11 @@
   }
   if (!document.querySelector(".skip")) { body.prepend(make('<a class="skip" href="' + location.href.replace(/#.*/, "") + '#main">Skip to content</a>')); document.getElementById("main").tabIndex = -1; }
   if (!document.querySelector('[rel="icon"]')) { document.head.append(make('<link rel="icon" href="' + root + 'static/icon.svg">')); }
+
+  /* Neurons' pages name this script alone; a page that is one file has the others in it. */
+  if (body.dataset.neuron && own && own.src) {
+    ["search", "take"].forEach(function (name) { var script = document.createElement("script"); script.async = false; script.src = root + "static/" + name + ".js"; document.head.append(script); });
+  }
 
   function plain(text) { return text.toLowerCase().replace(/[_·/\-\s]+/g, " ").trim(); }
 

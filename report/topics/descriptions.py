@@ -116,9 +116,9 @@ class Descriptions(Topic):
             else:
                 whole = " ".join([row[2] for row in its if row[1]])
                 lead = cut(whole, LEAD) if whole else NONE_KEPT
-                shown = len(lead) < len(whole) or not all(row[1] for row in its)
+                shown = its if len(lead) < len(whole) else [row for row in its if not row[1]]
                 beside = (self.known[Trust].badge(page, layer, fact.neuron_id) if whole else "") + beside
-                summary = self._points(its) if shown else Markup()
+                summary = self._points(shown) if shown else Markup()
             parts[fact.neuron_id] = [Part(Markup(f'<p class="lead">{escape(lead)}</p>{beside}'), "lead"), Part(summary, "summary")]
         return Parts(parts)
 

@@ -110,7 +110,7 @@ class Polysemanticity(Topic):
             GROUP BY neuron_id, meaning, words ORDER BY neuron_id, meaning""",
             [*its, self.study.run_id, layer.reduction],
         ).fetchall():
-            where = f": numbers {', '.join(map(str, ranks))}" if ranks and verdicts[neuron_id][0] > 1 else ""
+            where = f": numbers {_ranges(ranks)}" if ranks and verdicts[neuron_id][0] > 1 else ""
             groups.setdefault(neuron_id, []).append(
                 f"<i>{escape(cut(words, WORDS)) or 'no words of their own'}</i> ({plural(clips, 'clip')}{where})"
             )
@@ -125,3 +125,14 @@ class Polysemanticity(Topic):
                 text = f"Answers to <b>{meanings} kinds</b> of sounds: {'; '.join(its_groups)}."
             out[neuron_id] = f"<p>{text}</p>"
         return out
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Ascending numbers, three or more in a row as a range: "1–4, 6, 7"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][-1] == number - 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}–{run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)

@@ -17,7 +17,7 @@ from report.topics.topic import Part, Parts, Topic
 from report.topics.tuning import Tuning
 
 CLASSES, PROFILE = 8, 60
-HEAD = '<thead><tr><th>Class</th><th><abbr title="Average precision">AP</abbr></th><th>Selectivity</th><th>Mean</th></tr></thead>'
+HEAD = '<thead><tr><th>Class</th><th title="Average precision">AP</th><th>Selectivity</th><th>Mean</th></tr></thead>'
 
 
 class Profiles(Topic):
@@ -26,7 +26,7 @@ class Profiles(Topic):
     def neurons(self, page: Page, layer: Layer) -> Parts:
         """Both, for all neurons of a layer."""
         parts: dict[int, list[Part]] = defaultdict(list)
-        head = '<section><h2>Nearest neurons</h2><p class="note">By correlation over the clips.</p><ol class="near">'
+        head = '<section><h2 title="By correlation over the clips">Nearest neurons</h2><ol class="near">'
         for neuron_id, text in self._profiles(page, layer).items():
             parts[neuron_id].append(Part(Markup(text), "classes"))
         for neuron_id, rows in self._neighbors(page, layer).items():

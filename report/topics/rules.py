@@ -106,21 +106,24 @@ class Rules(Topic):
             {"recorded": self.study.run_id, "run": self.run_id, "properties": self.property_run, "first": layer.first, "last": layer.last},
         ).fetchall()
         return {
-            key: " · ".join("undefined" if value is None else quantity(value, unit) for _, _, _, value, unit in group)
+            key: " · ".join("–" if value is None else quantity(value, unit).removesuffix(_fixed(unit)) for _, _, _, value, unit in group)
             for key, group in groupby(rows, key=itemgetter(0, 1))
         }
 
     def measured(self, layer: Layer) -> dict[int, str]:
-        """The names of what `facts` gives, by neuron."""
+        """The names of what `facts` gives, with their units where all values have one, by neuron."""
         if self.run_id is None or self.property_run is None:
             return {}
         rows = self.con.execute(
-            """SELECT neuron_id, name FROM rule_condition WHERE run_id = ? AND neuron_id BETWEEN ? AND ?
-               AND property IN (SELECT property FROM clip_property WHERE run_id = ?)
+            """SELECT neuron_id, name, unit FROM rule_condition
+               WHERE run_id = ? AND neuron_id BETWEEN ? AND ? AND property IN (SELECT property FROM clip_property WHERE run_id = ?)
                QUALIFY position = min(position) OVER (PARTITION BY neuron_id, property) ORDER BY neuron_id, position""",
             [self.run_id, layer.first, layer.last, self.property_run],
         ).fetchall()
-        return {neuron_id: " · ".join(row[1] for row in group) for neuron_id, group in groupby(rows, key=itemgetter(0))}
+        return {
+            n: " · ".join([name + ("," + end if (end := _fixed(unit)) else "") for _, name, unit in group])
+            for n, group in groupby(rows, key=itemgetter(0))
+        }
 
     @classmethod
     def search(cls, index: Index, studies: Sequence[Known]) -> None:
@@ -133,6 +136,11 @@ class Rules(Topic):
                 if known.study.has_page(neuron_id):
                     field = "rule" if weight >= MAIN else "aside"
                     index.say(known.study, neuron_id, field, plain_words.of_condition(name, direction, text))
+
+
+def _fixed(unit: str) -> str:
+    """What ends all values of a unit as `quantity` puts them; nothing where they differ, or where it is a sign."""
+    return "" if unit in ("", "Hz", "s", "%") or unit.startswith("/") else f" {unit}"
 
 
 def silent(rule: Rule) -> str:

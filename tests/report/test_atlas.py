@@ -67,8 +67,8 @@ def test_every_kind_of_page_is_there(built):
         "datasets/*/classes/*/*.html": 16,
     }.items():  # fmt: skip
         assert len(list(site.glob(pattern))) == count, pattern
-    # search.js, related.js, cite.js, the ten files of static/, and a style sheet for each data set
-    assert built[2].written == len(pages(site)) + len(list((site / "data").iterdir())) + 15
+    # search.js, related.js, cite.js, the ten files of static/, and a style sheet for each layer
+    assert built[2].written == len(pages(site)) + len(list((site / "data").iterdir())) + 13 + 11
     assert built[2].neurons == 95
 
 
@@ -150,8 +150,9 @@ def test_neuron_page_says_what_it_must(built):
         assert heading in page.text
     clips = [a["href"] for tag, a in page.elements if tag == "a" and "/" not in a["href"]]
     assert len(clips) >= 20
-    [styles] = [path.read_text("utf-8") for path in built[1].glob("datasets/odd*/2s-16k.css")]
-    pictures = dict(re.findall(r'\[href="(.*?)"\]::before\{background-image:url\(../../(.*?)\)', styles))
+    styles = (built[1] / "networks/toy-net/output/clips.css").read_text("utf-8")
+    pictures = dict(re.findall(r'\[href="(.*?)"\]::before\{background-image:url\(../../../(.*?)\)', styles))
+    assert {*clips} <= {*re.findall(r'^\.sounds \[href="(.*?)"\]\{--l:".+"', styles, re.MULTILINE)}
     assert sorted({*clips} - pictures.keys()) == ["plain-9.html"]
     assert all((built[1] / path).is_file() for path in pictures.values())
     lines = [a["data-c"] for tag, a in page.elements if tag == "ol" and "data-c" in a]
@@ -257,7 +258,7 @@ def test_pages_of_a_removed_run_disappear_and_unknown_files_stay(copied):
             con.execute(f"DELETE FROM {table} WHERE run_id = 4")
         con.execute("DELETE FROM run WHERE run_id = 4")
     made = atlas.build(warehouse, site)
-    assert made.removed == 1 + 5 + 46
+    assert made.removed == 1 + 5 + 5 + 46
     assert [p.name for p in (site / "networks/toy-net~seven").rglob("*")] == ["notes.txt"]
     assert (site / "README.md").read_text() == "kept"
     assert (site / "networks/toy-net/conv2/0003.html").is_file()
@@ -349,7 +350,9 @@ def test_a_sound_that_turns_out_to_be_unreadable_is_said_to_be_on_every_page(cop
         text for path in pages(site / "networks") if "No sound: plain-4.wav can no longer be read" in (text := path.read_text("utf-8"))
     ]
     assert shown
-    assert "plain-4.html" not in next(site.glob("datasets/odd*/2s-16k.css")).read_text("utf-8")
+    styles = [path.read_text("utf-8") for path in site.glob("networks/*/*/clips.css")]
+    assert any('"plain-4.html"]{--l' in text for text in styles)
+    assert not any('"plain-4.html"]::before' in text for text in styles)
     assert "can no longer be read" in Page(next(site.glob("datasets/odd*/clips/plain-4.html"))).text
     test_every_link_and_source_resolves((warehouse, site))
 

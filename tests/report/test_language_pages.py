@@ -51,9 +51,9 @@ def test_a_neuron_page_says_what_it_listens_to(described):
     assert f"WPMI dog 1.00 · {SCRIPT} 0.500 · rain, soft 0.333 dog 1.00" in said  # DB and TAB side by side
     assert "cat" not in [word.strip() for word in page.words]  # rank 4
     assert f"3 of 5 highest clips share sentences about hum, {SCRIPT} ." in said
-    assert any(link.endswith(f"{NET}/captions.css") for link in page.links)
-    captions = (described[1] / f"{NET}/captions.css").read_text("utf-8")
-    assert f'.cards [href="clip-3.html"]{{--c:"Caption 3 {SCRIPT.replace("<", chr(92) + "3c ")}."}}' in captions
+    assert any(link.endswith(f"{NET}/conv-1/clips.css") for link in page.links)
+    captions = (described[1] / f"{NET}/conv-1/clips.css").read_text("utf-8")
+    assert re.search(r'(?m)^\.sounds \[href="clip-3.html"\]\{--l:.*--c:"Caption 3 (.*)\."\}$', captions)[1] == SCRIPT.replace("<", "\\3c ")
     assert "<" not in captions  # a page as one file has the style sheet in it
     for stage, run in described[2].items():
         assert (f" {run} ({stage})" in page.text) == (stage != "ablations")

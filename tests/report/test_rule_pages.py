@@ -54,7 +54,7 @@ def test_a_page_says_the_rule_how_well_it_tells_and_what_one_condition_fewer_cos
     assert rows
     texts = [text for text in pages(made) if ">conv1</a>" in text]
     for conditions, auroc, fewer, description, held_out, floor in rows:
-        text = next(text for text in texts if f"<p class=lead>{description}</p>" in text)
+        text = next(text for text in texts if f"<p class=lead>{description}<" in text)
         assert f"Cross-validated AUROC <b>{auroc:.2f}</b>" in text
         assert (f"with one condition fewer {fewer:.2f}" in text) == (conditions > 1)
         assert f"its rule tells those that activate the neuron most with an AUROC of <b>{held_out:.2f}</b>" in text
@@ -66,8 +66,9 @@ def test_cards_say_the_properties_of_the_rule_and_not_the_same_sentences(made, c
     said = re.findall("</a><p>(.*?)<", text)
     assert len(set(said)) > len(said) / 2
     assert not any("It is a" in line for line in said)
-    names = {name for (name,) in con.execute("SELECT DISTINCT name FROM rule_condition").fetchall()}
-    [named] = re.findall(r"; below it (.*?)\.(?: <span|</p>)", text)
+    units = con.execute("SELECT DISTINCT name, unit FROM rule_condition").fetchall()
+    names = {f"{name}, {unit}" if unit not in ("", "Hz", "s", "%", "/s") else name for name, unit in units}
+    [named] = re.findall(r"; below it (.*?)\.(?: <span|\n)", text)
     assert set(named.split(" · ")) <= names
     assert all(len(line.split(" · ")) == len(named.split(" · ")) for line in said)
 
@@ -81,7 +82,7 @@ def test_a_neuron_without_a_rule_says_so(made, tmp_path):
     build(tmp_path / "copy" / "w.duckdb", tmp_path / "site")
     found = pages(tmp_path)
     assert found
-    assert all("<p class=lead>No measured property tells more than chance (cross-validated AUROC 0.53).</p>" in text for text in found)
+    assert all("<p class=lead>No measured property tells more than chance (cross-validated AUROC 0.53)." in text for text in found)
 
 
 @pytest.mark.parametrize(
@@ -92,3 +93,15 @@ def test_a_neuron_without_a_rule_says_so(made, tmp_path):
 def test_quantities_are_those_of_descriptions(value, unit, text):
     assert quantity(value, unit) == text
     assert rule_words.quantity(value, unit) == text
+
+
+def test_a_neuron_page_is_small(made):
+    """Class names, scripts and units that all cards share stand elsewhere, once."""
+    pages = sorted(made.glob("site/networks/*/*/[0-9]*.html"))
+    assert max(page.stat().st_size for page in pages) < 8100
+    for page in pages:
+        text = page.read_text("utf-8")
+        assert text.count("<script") == 1
+        assert text.count("rel=stylesheet") == 2
+        assert re.search(r"<li>[^<]*<a href=[^>/]*></a>", text)
+        assert (page.parent / "clips.css").stat().st_size < 40_000
