@@ -23,8 +23,6 @@ from ingest.study import DatasetChoice, NetworkChoice, Study
 from tests.small import Silent, write_label_map, write_sounds
 from warehouse import ledger, store
 
-clips.BATCH, segments.SEGMENT_CLIPS = 13, 12
-torch.set_num_threads(1)
 WORKERS = 2
 
 
@@ -76,8 +74,10 @@ def run(folder, sounds, parts, deadly=None):
 
 def main(folder, parts):
     """Do it all."""
+    torch.set_num_threads(1)
+    clips.BATCH, segments.SEGMENT_CLIPS = 13, 16 if parts else 12
     if parts:
-        segments.FILE_CLIPS, segments.SEGMENT_CLIPS = 20, 16
+        segments.FILE_CLIPS = 20
     sounds = write_sounds(folder / "sounds")
     (sounds / "low" / "broken.wav").write_text("not sound")
     write_label_map(sounds / "map.csv")

@@ -60,6 +60,10 @@ class Matrix:
                     found[..., here.reshape(-1)] = part[..., np.atleast_1d(chosen - first)[here.reshape(-1)]]
         return found if chosen.ndim else found[..., 0]
 
+    def __eq__(self, other: object) -> bool:
+        """No comparison by value, which numpy's users would expect: raises TypeError."""
+        raise TypeError("a matrix is not compared: take np.asarray(matrix), or its blocks")
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self[:], dtype=dtype) if copy else np.asarray(self[:], dtype=dtype)
 

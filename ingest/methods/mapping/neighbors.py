@@ -49,7 +49,7 @@ def neighbors(
     numbers = torch.full((count, k), -1, device=device)
 
     def unit(rows: slice, part: slice | np.ndarray) -> torch.Tensor:
-        values = torch.from_numpy(np.array(activations[rows, part])).to(device).float()
+        values = torch.from_numpy(np.array(activations[rows, part], order="C")).to(device).float()
         return values.sub_(torch.from_numpy(mean[rows, None]).to(device)).div_(torch.from_numpy(length[rows, None]).to(device))
 
     for place, rows in enumerate(blocks):
@@ -116,21 +116,21 @@ def _finite(activations: Rows, clips: np.ndarray) -> np.ndarray:
 
 def _moments(activations: Rows, columns: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Mean of every neuron over clips in chunks, and the length of what is left of its values without it; infinite where they are constant, or
-    cannot be squared. Both float32 [neurons]."""
+    cannot be squared. Both float32 [neurons], and the same however the activations lie, as sums go clip by clip."""
     clips = sum(map(len, columns))
     mean, length = np.zeros(activations.shape[0], np.float32), np.full(activations.shape[0], np.inf, np.float32)
     for rows in _by_rows(activations, min(clips, CHUNK)):
         total, squares = 0.0, 0.0
         low, high = np.inf, -np.inf
         for chunk in columns:
-            values = activations[rows, chunk].astype(np.float32)
+            values = activations[rows, chunk].astype(np.float32, order="F")
             total = total + values.mean(axis=1).astype(np.float64) * len(chunk)
             low, high = np.minimum(low, values.min(axis=1)), np.maximum(high, values.max(axis=1))
         if not clips:
             continue
         mean[rows] = total / clips
         for chunk in columns:
-            values = activations[rows, chunk].astype(np.float32) - mean[rows, None]
+            values = activations[rows, chunk].astype(np.float32, order="F") - mean[rows, None]
             with np.errstate(over="ignore"):
                 squares = squares + np.linalg.norm(values, axis=1).astype(np.float64) ** 2
         found = np.sqrt(squares).astype(np.float32)

@@ -189,7 +189,7 @@ def test_counts_are_those_of_an_independent_forward_with_hooks(planted, con):
         network.module.outputs.weight[order] = network.module.outputs.weight.clone()  # outputs in the order of the classes
     before = correct_by_class(network, inputs, recorded, {})
     assert con.execute("SELECT correct, total FROM readout ORDER BY class_id").fetchall() == [(int(n), 3) for n in before]
-    live = {"classes": np.flatnonzero((recorded.layers[0].matrix() != 0).any(axis=1))}
+    live = {"classes": np.flatnonzero((recorded.layers[0].matrix()[:] != 0).any(axis=1))}
     kinds = {(what.layer, what.unit): (what.kind, what.classes) for what in truth(planted_network())}
     silenced = 0
     for label, class_id in enumerate(recorded.class_ids.tolist()):
