@@ -158,7 +158,7 @@ def ingest(study: str, warehouse: str) -> None:
     place = layer_tables
     with contextlib.suppress(ImportError):
         from ingest.stages.extraction import neighbors as place
-    parts.wrap(activations, "_measured", "forward")
+    parts.wrap(activations, "_measured" if hasattr(activations, "_measured") else "ingest_activations", "forward")  # earlier code has no such function
     parts.wrap(layer_tables, "finish_layers", "finishing")
     parts.wrap(place, "find_neighbors", "neighbours")
     parts.wrap(store, "transaction", "DuckDB")

@@ -188,7 +188,7 @@ class Site:
         """What the script needs to make the head of neurons' pages, and the search's box: links, and what the search finds."""
         entries = self.entries
         links = [["Networks", "index.html#networks"], ["Sounds", "index.html#sounds"], *([entry.title, entry.address] for entry in entries)]
-        links += [["Runs", "runs.html"], ["Schema", "schema.html"], ["SQL", "cookbook.html"]]
+        links += [["Runs", "runs.html"], ["Schema", "schema.html"], ["SQL", "cookbook.html"], ["Lists", "lists.html"]]
         texts = [", ".join(["Search neurons", "classes", *finds, "clips"]) for finds in zip(*[entry[2:] for entry in entries], strict=True)]
         said = {"links": links, "finds": texts or ["Search neurons, classes, clips"] * 2}
         return f"AURICLE_HEAD={json.dumps(said, ensure_ascii=False, separators=(',', ':'))};\n"
