@@ -158,7 +158,8 @@ def ingest(study: str, warehouse: str) -> None:
     place = layer_tables
     with contextlib.suppress(ImportError):
         from ingest.stages.extraction import neighbors as place
-    parts.wrap(activations, "_measured" if hasattr(activations, "_measured") else "ingest_activations", "forward")  # earlier code has no such function
+    forward = "_measured" if hasattr(activations, "_measured") else "ingest_activations"  # as of earlier code
+    parts.wrap(activations, forward, "forward")
     parts.wrap(layer_tables, "finish_layers", "finishing")
     parts.wrap(place, "find_neighbors", "neighbours")
     parts.wrap(store, "transaction", "DuckDB")
