@@ -171,7 +171,7 @@ def test_segments_grow_with_the_clips_as_far_as_memory_allows(clip_bytes, clips,
 def test_two_million_values_of_a_neuron_are_finished_in_bounded_memory(tmp_path):
     """In a process of its own: 8 neurons, parts of 8192 clips."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.ingest.stages.test_parts", str(tmp_path)], cwd=HERE.parent, capture_output=True, text=True
+        [sys.executable, "-m", "tests.ingest.stages.test_activation_parts", str(tmp_path)], cwd=HERE.parent, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 10**6  # kB
