@@ -27,7 +27,8 @@ TITLE = "clips of {dataset}"
 UNIT = "clips"
 NEEDS: tuple[str, ...] = ()
 CODE_VERSION = 1
-BATCH = 250
+BATCH, COMMITS = 250, 64
+"""Clips committed together at the least, and so many commits at the most: what one costs grows with what the warehouse holds."""
 WORKERS = 4
 IN_HAND = 4096
 GRAIN_NS = 3_000_000_000
@@ -74,10 +75,13 @@ def ingest_clips(warehouse: Path, listing: Listing, progress: Progress = silent,
             with run.commit([LISTING], ((item.item, _reason(item)) for item in listing.rejected)) as con:
                 _insert_dataset(con, run, listing)
         pending = [entry for entry in listing.entries if entry.name not in done]
-        for start in range(0, len(pending), BATCH):
-            batch = pending[start : start + BATCH]
+        before, size = len(listing.entries) - len(pending), max(BATCH, len(pending) // COMMITS)
+        for start in range(0, len(pending), size):
+            batch = pending[start : start + size]
             rows, failures = [], []
-            for entry, result in zip(batch, pool.map(_measured, batch), strict=True):
+            for number, (entry, result) in enumerate(zip(batch, _mapped(pool, _measured, batch), strict=True)):
+                if number % BATCH == 0:
+                    progress(before + start + number, len(listing.entries))
                 if isinstance(result, str):
                     failures.append((entry.name, result))
                 else:
@@ -87,7 +91,7 @@ def ingest_clips(warehouse: Path, listing: Listing, progress: Progress = silent,
             kept = {row["name"] for row in rows}
             with run.commit([entry.name for entry in batch], failures) as con:
                 _insert_clips(con, run, rows, [entry for entry in batch if entry.name in kept])
-            progress(len(listing.entries) - len(pending) + start + len(batch), len(listing.entries))
+            progress(before + start + len(batch), len(listing.entries))
     run.finish()
     return Outcome(run, len(pending), run.failures())
 
