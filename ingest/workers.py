@@ -225,11 +225,12 @@ class Workers:
             self._beginning[process.handle.begin.remote()] = process
 
     def _begun(self, reference: Any) -> None:
-        """Take in a process that has begun."""
-        process = self._beginning.pop(reference)
+        """Take in a process that has begun. One that must not work stays among those that begin, and ends with them."""
+        process = self._beginning[reference]
         try:
             place = self.ray.get(reference)
         except self._died as error:
+            del self._beginning[reference]
             self._end(process)
             self._fallen, self._looked = self._fallen + 1, 0.0
             if self._fallen > RETRIES * self._most:
@@ -244,6 +245,7 @@ class Workers:
                 f"{place.node} works on {place.device}, others on {self._device}: values would differ, so take one kind, or say "
                 "allow_mixed_devices = true in [cluster]"
             )
+        del self._beginning[reference]
         process.place = place
         self.places.add(place.node_id)
         self._working.append(process)
