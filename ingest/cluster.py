@@ -97,7 +97,7 @@ def of_its_own(gpus: int, choice: ClusterChoice | None = None) -> Cluster:
             address="local", num_gpus=gpus, namespace="auricle", log_to_driver=False, logging_level="ERROR", include_dashboard=False,
             _temp_dir=folder, _node_ip_address="127.0.0.1",
         )  # fmt: skip
-    except Exception as error:
+    except Exception as error:  # whatever keeps it from starting
         raise UserError(f"cannot start Ray on this machine: {first_line(error)}") from None
     if len(ray.nodes()) != 1 or ray.cluster_resources().get("GPU", 0) != gpus:
         raise UserError("Ray joined another cluster in place of one of its own: stop that with `ray stop`")
@@ -146,7 +146,7 @@ class Cluster(Here):
         """Progress that says how many nodes there are, and retries."""
 
         def tell(done: int, total: int) -> None:
-            progress(done, total, self._note(self.workers.places if self.workers else set()))  # type: ignore[call-arg]
+            progress(done, total, self._note(self.workers.places if self.workers else set()))  # type: ignore[call-arg]  # bars take a note, too
 
         return tell
 
