@@ -83,7 +83,6 @@ def ingest(
     warehouse: Warehouse = WAREHOUSE,
 ) -> None:
     """Bring sounds and networks into the warehouse. Interrupted work is continued, finished work is not done again."""
-    from ingest.cluster import chosen, measure_part
     from ingest.study import check_study, given, of_flags, read_study
 
     if study == Path("ratings"):
@@ -106,9 +105,16 @@ def ingest(
     if study and stages:
         plan = check_study(replace(plan, stages=tuple(stages)), "ingest")
     if part:
+        from ingest.cluster import measure_part
+
         return measure_part(warehouse, plan, part, Bars())
     plan = plan.changed("clips", rehash=True) if rehash else plan
-    if _ingest(warehouse, plan, chosen(plan.cluster, cluster, gpus)) and strict:
+    spread = None
+    if (cluster, gpus, plan.cluster.address) != (None, None, None):
+        from ingest.cluster import chosen
+
+        spread = chosen(plan.cluster, cluster, gpus)
+    if _ingest(warehouse, plan, spread) and strict:
         raise typer.Exit(1)
 
 
