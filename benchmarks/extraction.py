@@ -44,8 +44,11 @@ def paired_overhead(source: Path) -> dict:
     keep_freed_memory()
     network = load_network("yamnet")
     entries = read_dataset("esc50", source).entries[:CLIPS]
-    waveforms = [load(entry.path, sample_rate_hz=network.sample_rate_hz, clip_s=network.clip_s)[0] for entry in entries]
+    waveforms, ends = zip(
+        *(load(entry.path, sample_rate_hz=network.sample_rate_hz, clip_s=network.clip_s) for entry in entries), strict=True
+    )
     batches = [network.prepare(torch.from_numpy(np.stack(waveforms[start : start + BATCH]))) for start in range(0, CLIPS, BATCH)]
+    seconds = np.array(ends).reshape(-1, BATCH)
     recorder = Recorder(network, network.layers)
     rows = [layer.neurons for layer in network.layers]
     reductions = len(recorder.reductions)
@@ -64,6 +67,7 @@ def paired_overhead(source: Path) -> dict:
             start = time.perf_counter()
             with torch.inference_mode(), recorder:
                 for number, batch in enumerate(turn, start=first):
+                    recorder.valid_s = torch.from_numpy(seconds[number])
                     network.forward(batch)
                     found = [recorder.batch.pop(layer.name) for layer in network.layers]
                     ids = torch.arange(number * BATCH, (number + 1) * BATCH)

@@ -157,8 +157,8 @@ class Ear:
         )
         with torch.inference_mode(), autocast, self.recorder:
             waveforms = torch.from_numpy(np.stack([sound.samples for sound in batch])).to(self.device)
-            self.recorder.valid_s = torch.tensor([sound.heard_s for sound in batch], dtype=torch.float64).to(self.device)
-            self.network.forward(self.network.prepare_padded(waveforms, self.recorder.valid_s))
+            self.recorder.valid_s = valid_s = torch.tensor([sound.heard_s for sound in batch], dtype=torch.float64)
+            self.network.forward(self.network.prepare_padded(waveforms, valid_s.to(self.device)))
 
 
 def _free(batches: list[list[int | None]], size: int, place: int | None) -> list[int | None]:

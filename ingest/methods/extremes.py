@@ -79,15 +79,17 @@ class Extremes:
         bits = (values + 0.0).view(torch.int32)
         ordered = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
         missing = values.isnan()
+        neurons = torch.arange(len(values))[:, None]
+        courses = None if self.courses is None else torch.empty_like(self.courses)
         for side in (0, 1):
             keys = torch.cat([self.keys[side], ((~ordered if side else ordered) << 32).sub_(clip_ids)], dim=1)
             keys[:, k:].masked_fill_(missing, self.EMPTY)
             self.keys[side], order = keys.topk(k, dim=1)
-            if self.courses is not None and self._course is not None:
-                courses = self.courses[side].gather(1, order.clamp(max=k - 1)[:, :, None].expand_as(self.courses[side]))
-                row, slot = (order >= k).nonzero(as_tuple=True)
-                courses[row, slot] = self._course[order[row, slot] - k, :, row]
-                self.courses[side] = courses
+            if courses is not None and self.courses is not None and self._course is not None:
+                courses[side] = self._course[(order - k).clamp(min=0), :, neurons]  # all, of which those from before are put right
+                row, slot = (order < k).nonzero(as_tuple=True)
+                courses[side, row, slot] = self.courses[side, row, order[row, slot]]
+        self.courses = courses
 
     def ranking(self) -> tuple[np.ndarray, np.ndarray]:
         """Clip ids [2, neurons, K], -1 where fewer than K clips had a value, and their values [2, neurons, K] (float32)."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from warehouse import ledger, store
 from warehouse.store import UserError
 
 REDUCTIONS = ("mean", "max")
-PIECE_BYTES = 4 << 20
+PIECE_BYTES = 8 << 20
+LATER_BYTES = 64 << 20
 
 
 def course_weights(network: Network, layer: Layer) -> np.ndarray:
@@ -67,14 +69,15 @@ class Course:
 
 
 class Recorder:
-    """Hooks on layers of a network that reduce each output at once, while it is still in the processor's cache.
+    """Hooks on layers of a network that reduce each output at once, while it is still in the processor's cache, to frames and maxima. What is made of
+    those waits for other layers': between a network's own steps the processor has to fetch the code for every small step anew.
 
     With `positions` every element of a convolution's output is a neuron, its value the mean over windows (reduction `window_mean`).
     With `shares` the share of a neuron's values above 0, over time, frequency and windows, is a third reduction (`active`).
     With `first` the value of the first token (of AST the CLS token, of BEATs the first patch), its mean over windows, is the only reduction
     (`cls`), without a course; layers of one value a clip keep that value, but for those that pool what a `token_module` puts out.
-    `valid_s` [clips], the seconds of sound in each clip, must be set before each forward pass of a network that does not count padding, and
-    `batch` be empty.
+    `valid_s` [clips], the seconds of sound in each clip (kept as float64, on the processor), must be set before each forward pass of a network
+    that does not count padding, and `batch` be empty.
     """
 
     def __init__(
@@ -92,8 +95,12 @@ class Recorder:
         self.positions, self.first = positions, first
         whole = (*REDUCTIONS, "active") if shares else REDUCTIONS
         self.reductions: tuple[str, ...] = ("window_mean",) if positions else ("cls",) if first else whole
-        self.valid_s: torch.Tensor | None = None
-        self.batch: dict[str, Recorded] = {}
+        self._device = device
+        self._valid_s: torch.Tensor | None = None
+        self._masks: dict[tuple[str, int], torch.Tensor | None] = {}
+        self._batch: dict[str, Recorded] = {}
+        self._later: dict[str, Callable[[], Recorded]] = {}
+        self._later_bytes = 0
         self._courses = {
             layer.name: Course(course_weights(network, layer), device)
             for layer in layers
@@ -109,6 +116,24 @@ class Recorder:
         }
         self._token_order = {layer.name: self._tokens_by_time(layer, device) for layer in layers if layer.token_times}
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    @property
+    def valid_s(self) -> torch.Tensor | None:
+        """Seconds of sound in each clip of the batch [clips]; None: as many as the network takes."""
+        return self._valid_s
+
+    @valid_s.setter
+    def valid_s(self, seconds: torch.Tensor | None) -> None:
+        seconds = None if seconds is None else seconds.to("cpu", torch.float64)
+        if seconds is None or self._valid_s is None or not torch.equal(seconds, self._valid_s):
+            self._masks.clear()
+        self._valid_s = seconds
+
+    @property
+    def batch(self) -> dict[str, Recorded]:
+        """What the last pass recorded, by layer."""
+        self._settle()
+        return self._batch
 
     def __enter__(self) -> Recorder:
         for layer in self.layers:
@@ -143,15 +168,17 @@ class Recorder:
                     f"layer {layer.name} of {self.network.name} put out a {type(tensor).__name__} instead of a tensor: leave it out"
                 )
             clips = len(tensor) // self.network.windows if self.valid_s is None else len(self.valid_s)
-            check_attributed(self.network, layer, tensor, clips, layer.name in self.batch)
+            check_attributed(self.network, layer, tensor, clips, layer.name in self._batch or layer.name in self._later)
             if tuple(tensor.shape[1:]) != layer.shape and self._hooked(layer) == layer.module:
                 raise UserError(
                     f"layer {layer.name} of {self.network.name} put out shape {tuple(tensor.shape[1:])}, it is declared as {layer.shape}"
                 )
             if self.positions:
-                self.batch[layer.name] = self._reduce_positions(tensor)
+                self._batch[layer.name] = self._reduce_positions(tensor)
+            elif self.first:
+                self._batch[layer.name] = self._reduce_first(layer, tensor)
             else:
-                self.batch[layer.name] = self._reduce_first(layer, tensor) if self.first else self._reduce(layer, tensor)
+                self._reduce(layer, tensor)
 
         return record
 
@@ -162,27 +189,44 @@ class Recorder:
     def _reduce_positions(self, output: torch.Tensor) -> Recorded:
         return Recorded({"window_mean": self.network.mean_over_windows(output.float()).flatten(1)}, None)
 
-    def _reduce(self, layer: Layer, output: torch.Tensor) -> Recorded:
-        """Mean over frequency to frames [clips, windows * time, neurons], then mean, maximum and course over those."""
+    def _reduce(self, layer: Layer, output: torch.Tensor) -> None:
+        """Means over frequency, and maxima; the rest at once, or of maps, whose output none of these is a view of, later."""
         counted = self._counts[layer.name]
         valid = self._valid(layer, self._used.get(layer.name, counted) if layer.axes == "token,unit" else counted)
-        cut = valid is not None and not (valid.is_cpu and bool(valid.all()))  # where all frames count none is put aside
-        pieces = self._pieces(layer, output)
-        by_frame = cut or len(pieces) > 1
         found = [
-            (self._by_clip(self._mean_over_frequency(layer, piece)), self._peaks(layer, piece, by_frame)) for piece in reversed(pieces)
+            (self._over_frequency(layer, piece), self._peaks(layer, piece, valid is not None))
+            for piece in reversed(self._pieces(layer, output))
         ]
-        frames, peaks = found[0] if len(found) == 1 else (torch.cat(part[::-1]) for part in zip(*found, strict=True))
-        heard = frames.where(valid, 0) if valid is not None and cut else frames
-        course = self._course(layer, heard if self.network.padding else frames, valid, whole=not cut)
-        mean = frames.mean(dim=1) if valid is None else heard.sum(dim=1) / valid.sum(dim=1)
-        peak = (peaks.masked_fill(~valid, -torch.inf) if valid is not None and cut else peaks).amax(dim=1)
-        reductions = {"mean": mean, "max": peak}
+        means, peaks = ([each[part] for each in reversed(found)] for part in (0, 1))
+        active = None
         if "active" in self.reductions:
             above = (self._frames(layer, output) > 0).float()
             above = self._by_clip(above.mean(dim=2) if above.dim() == 4 else above)
-            reductions["active"] = above.mean(dim=1) if valid is None else (above * valid).sum(dim=1) / valid.sum(dim=1)
-        return Recorded(reductions, course)
+            active = above.mean(dim=1) if valid is None else (above * valid).sum(dim=1) / valid.sum(dim=1)
+        self._later[layer.name] = partial(self._recorded, layer, valid, means, peaks, active)
+        self._later_bytes += sum(part.numel() * part.element_size() for part in (*means, *peaks))
+        if not layer.is_map or self._later_bytes > LATER_BYTES:
+            self._settle()
+
+    @torch.inference_mode()
+    def _settle(self) -> None:
+        self._batch |= {name: recorded() for name, recorded in self._later.items()}
+        self._later.clear()
+        self._later_bytes = 0
+
+    def _recorded(
+        self, layer: Layer, valid: torch.Tensor | None, means: list[torch.Tensor], peaks: list[torch.Tensor], active: torch.Tensor | None
+    ) -> Recorded:
+        """Mean, maximum and course over frames [clips, windows * time, neurons]."""
+        if layer.is_map:
+            means = [part.squeeze(3).transpose(1, 2) for part in means]
+        frames = self._by_clip(means[0] if len(means) == 1 else torch.cat(means))
+        highest = peaks[0] if len(peaks) == 1 else torch.cat(peaks)
+        heard = frames if valid is None else frames.where(valid, 0)
+        course = self._course(layer, heard if self.network.padding else frames, valid)
+        mean = frames.mean(dim=1) if valid is None else heard.sum(dim=1) / valid.sum(dim=1)
+        peak = (highest if valid is None else highest.masked_fill(~valid, -torch.inf)).amax(dim=1)
+        return Recorded({"mean": mean, "max": peak} | ({} if active is None else {"active": active}), course)
 
     def _pieces(self, layer: Layer, output: torch.Tensor) -> Sequence[torch.Tensor]:
         """A convolution's output in pieces of whole clips that a processor's cache holds while they are read twice, from the last, which was written
@@ -194,34 +238,46 @@ class Recorder:
         return output.split(max(1, len(output) // windows * PIECE_BYTES // size) * windows)
 
     def _peaks(self, layer: Layer, output: torch.Tensor, by_frame: bool) -> torch.Tensor:
-        """[clips, windows * time, neurons], float32: maxima over frequency; unless they are asked for by frame, not necessarily taken yet."""
+        """Maxima by frame [clips, windows * time, neurons], or of as many frames at a time as it likes; float32."""
+        if layer.is_map and not by_frame:
+            return self._by_clip(output.amax(dim=(2, 3)))
         elements = self._frames(layer, output)
-        return self._by_clip(elements.amax(dim=2) if by_frame and elements.dim() == 4 else elements)
+        if by_frame:
+            return self._by_clip(elements.amax(dim=2) if elements.dim() == 4 else elements)
+        return self._by_clip(elements).amax(dim=1, keepdim=True)
 
     def _valid(self, layer: Layer, frames: int) -> torch.Tensor | None:
-        """Which of that many frames hold a clip [clips, frames, 1]; None: all of them."""
-        counted = None if self.valid_s is None else counted_frames(self.network, layer, self.valid_s, frames)
-        return None if counted is None else counted[:, :, None]
+        """Which of that many frames hold a clip [clips, frames, 1]; None: all of them. Told once for batches of clips of the same lengths."""
+        if self.valid_s is None:
+            return None
+        if (layer.name, frames) not in self._masks:
+            counted = counted_frames(self.network, layer, self.valid_s, frames)
+            whole = counted is None or bool(counted.all())
+            self._masks[layer.name, frames] = None if counted is None or whole else counted[:, :, None].to(self._device)
+        return self._masks[layer.name, frames]
 
-    def _course(self, layer: Layer, frames: torch.Tensor, valid: torch.Tensor | None, *, whole: bool) -> torch.Tensor | None:
+    def _course(self, layer: Layer, frames: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor | None:
         """NaN where a network with its own way of padding heard nothing of the clip, whose frames are 0."""
         if layer.name not in self._courses:
             return None
         course = self._courses[layer.name]
-        if valid is None or not self.network.padding:
+        if self.valid_s is None or not self.network.padding:
             return course(frames)
-        steps, weights = course(frames), course.whole if whole else course(valid.float())
-        return steps.div_(weights) if whole else steps.div_(weights).masked_fill_(weights == 0, torch.nan)
+        if valid is None:
+            return course(frames).div_(course.whole)
+        weights = course(valid.float())
+        return course(frames).div_(weights).masked_fill_(weights == 0, torch.nan)
 
     def _by_clip(self, elements: torch.Tensor) -> torch.Tensor:
         """[clips * windows, ..., neurons] to [clips, windows * ..., neurons], float32."""
         return elements.float().reshape(len(elements) // self.network.windows, -1, elements.shape[-1])
 
-    def _mean_over_frequency(self, layer: Layer, output: torch.Tensor) -> torch.Tensor:
-        """[clips * windows, time, neurons]. Pooling, and reducing with the neurons in the last dimension, are many times faster than
-        `mean(dim=3)` and `amax(dim=3)` on tensors that lie channels-last in memory, as fast convolutions leave them."""
-        if layer.axes == "channel,time,frequency":
-            return torch.nn.functional.avg_pool2d(output, (1, layer.shape[2])).squeeze(3).transpose(1, 2)
+    def _over_frequency(self, layer: Layer, output: torch.Tensor) -> torch.Tensor:
+        """Means [clips * windows, time, neurons], of maps [clips * windows, neurons, time, 1]. Pooling, and reducing with the neurons in the last
+        dimension, are many times faster than `mean(dim=3)` and `amax(dim=3)` on tensors that lie channels-last in memory, as fast convolutions leave
+        them."""
+        if layer.is_map:
+            return torch.nn.functional.avg_pool2d(output, (1, layer.shape[2]))
         frames = self._frames(layer, output)
         return frames.mean(dim=2) if frames.dim() == 4 else frames
 

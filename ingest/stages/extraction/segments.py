@@ -271,8 +271,8 @@ class Extraction:
         )
         with torch.inference_mode(), autocast:
             waveforms = torch.from_numpy(batch.waveforms).to(self.device)
-            self.recorder.valid_s = torch.from_numpy(batch.valid_s).to(self.device)
-            self.network.forward(self.network.prepare_padded(waveforms, self.recorder.valid_s))
+            self.recorder.valid_s = valid_s = torch.from_numpy(batch.valid_s)
+            self.network.forward(self.network.prepare_padded(waveforms, valid_s.to(self.device)))
         values = torch.empty((len(batch.columns), len(self.recorder.reductions), sum(self.rows)))
         courses = []
         for layer, part in zip(self.layers, values.split(self.rows, dim=2), strict=True):
