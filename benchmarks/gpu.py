@@ -1,6 +1,6 @@
 """A GPU beside the processor: the same values, how fast, and exact first neighbours of a whole layer of positions.
 
-    python benchmarks/gpu.py agreement | tf32 | ingest FOLDER | throughput | neighbors [POINTS]
+    python benchmarks/gpu.py agreement | tf32 | ingest FOLDER | throughput | neighbors [POINTS] | table [NEURONS...] | gpus
 
 * agreement: `auricle ingest` of YAMNet and Whisper tiny.en over the starter sounds and notes, on either device, in float32: largest difference
   of a layer's matrices over its largest value, and the share of the highest clips that are the same.
@@ -8,6 +8,9 @@
 * ingest: seconds of `auricle ingest --network yamnet` over a copy of ESC-50 (or a part of it).
 * throughput: clips a second of 10 s through networks of full size and random weights, bare and with every layer recorded.
 * neighbors: first neighbours among 706,560 points (the paper's conv1) of 2,000 clips, exact; recall against float64 on 1,000 sampled points.
+* table: the 8 neighbours of every one of 50,000 and 200,000 neurons over 500 clips, as table neighbor has them; of 50,000 on the processor, too.
+* gpus: `auricle ingest --gpus all` of YAMNet over the starter sounds and notes (needs Ray), and the same by one process: seconds, and whether matrices
+  are the same bytes and the highest clips the same.
 
 Each adds its figures to benchmarks/results/gpu.json under the device's name.
 """
@@ -15,6 +18,7 @@ Each adds its figures to benchmarks/results/gpu.json under the device's name.
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import tempfile
 import time
@@ -152,7 +156,7 @@ def throughput() -> dict:
             network.forward(inputs)
 
         def recorded(network=network, inputs=inputs, recorder=recorder, seconds=seconds) -> None:
-            recorder.valid_s = seconds.to("cuda")
+            recorder.valid_s = seconds
             with torch.inference_mode(), recorder:
                 network.forward(inputs)
                 for layer in network.layers:
@@ -196,6 +200,53 @@ def neighbors(points: int = 706_560, dimensions: int = 2000) -> dict:
     }  # fmt: skip
 
 
+def table(*neurons: int) -> dict:
+    """Neighbours on the device, and of the first number on the processor."""
+    from ingest.methods.mapping import neighbors as method
+
+    found: dict[str, dict] = {}
+    for count in neurons or (50_000, 200_000):
+        values, rows, times = draw(count, 500), {}, {}
+        list(method.neighbors(values[:4000], device="cuda"))
+        torch.cuda.reset_peak_memory_stats()
+        for device in ("cuda", "cpu") if not found else ("cuda",):
+            start = time.perf_counter()
+            blocks = list(method.neighbors(values, device=device))
+            times[device] = round(time.perf_counter() - start, 1)
+            rows[device] = [np.concatenate([block[part] for block in blocks]) for part in (1, 2)]
+        found[f"{count} neurons, 500 clips"] = {"seconds": times, "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 2)}
+        if "cpu" in rows:
+            (numbers, correlations), (other_numbers, other_correlations) = rows["cuda"], rows["cpu"]
+            found[f"{count} neurons, 500 clips"] |= {
+                "same_neighbors": round(float((numbers == other_numbers).mean()), 6),
+                "largest_difference_of_correlations": float(np.abs(correlations - other_correlations).max()),
+            }
+    return found
+
+
+def gpus() -> dict:
+    found = {}
+    for dataset in ("starter", "notes"):
+        with tempfile.TemporaryDirectory() as name:
+            folders = {option: Path(name) / option.strip("-").replace(" ", "-") for option in ("--device cuda", "--gpus all")}
+            seconds, said = {}, {}
+            for option, folder in folders.items():
+                folder.mkdir()
+                command = ["-m", "auricle", "ingest", "--network", "yamnet", "--dataset", dataset, "--warehouse", str(folder / "a.duckdb")]
+                start = time.perf_counter()
+                done = subprocess.run([sys.executable, *command, *option.split()], cwd=ROOT, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    raise SystemExit(done.stdout + done.stderr)
+                seconds[option], said[option] = round(time.perf_counter() - start, 1), done.stdout.strip().splitlines()[-1]
+            one, other = (matrices(folder) for folder in folders.values())
+            found[dataset] = {
+                "seconds": seconds, "said": said["--gpus all"], "matrices": len(one), "clips": next(iter(one.values())).shape[1],
+                "equal": one.keys() == other.keys() and all(one[key].tobytes() == other[key].tobytes() for key in one),
+                "same_highest_clips": highest(folders["--device cuda"]) == highest(folders["--gpus all"]),
+            }  # fmt: skip
+    return found
+
+
 def draw(points: int, dimensions: int) -> np.ndarray:
     """Rectified activations [points, dimensions] of families of 20 tuned alike, as in clusters.py; drawn on the device for speed."""
     generator = torch.Generator("cuda").manual_seed(0)
@@ -217,6 +268,7 @@ def main() -> None:
     task, *arguments = sys.argv[1:]
     tasks: dict[str, Callable[..., dict]] = {
         "agreement": agreement, "tf32": tf32, "ingest": esc50, "throughput": throughput, "neighbors": lambda *n: neighbors(*map(int, n)),
+        "table": lambda *n: table(*map(int, n)), "gpus": gpus,
     }  # fmt: skip
     found = tasks[task](*arguments)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
