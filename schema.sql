@@ -1542,10 +1542,10 @@ CREATE TABLE batch (
     seconds DOUBLE NOT NULL,
     PRIMARY KEY (run_id, batch)
 );
-COMMENT ON TABLE batch IS 'Batches of clips or prompts that a captioner or language model answered on a cluster, committed with what it said: who did it. Runs of one process have none.';
+COMMENT ON TABLE batch IS 'Batches of sounds that were read, or of clips or prompts that a captioner or language model answered, on a cluster, committed with what came of them: who did it. Runs of one process have none.';
 COMMENT ON COLUMN batch.run_id IS 'Run that asked.';
 COMMENT ON COLUMN batch.batch IS 'A drawn name.';
-COMMENT ON COLUMN batch.items IS 'Its clips or prompts.';
+COMMENT ON COLUMN batch.items IS 'Its sounds, clips or prompts.';
 COMMENT ON COLUMN batch.node IS 'Name of the machine.';
 COMMENT ON COLUMN batch.device IS 'cpu, or the kind of GPU.';
 COMMENT ON COLUMN batch.python IS 'The Python that the engine ran in.';

@@ -9,6 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ingest.language.acoustic import Acoustic
 from ingest.language.engines import Transformers
+from ingest.stages.clips import Reader
 
 TEMPLATE = "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 DEADLY = "deadly"
@@ -70,3 +71,12 @@ class Kind:
         import time
 
         time.sleep(seconds)
+
+
+class DeadlyReader(Reader):
+    """One that a file kills."""
+
+    def ask(self, items):
+        if any(path.name == "012.wav" and what == "measured" for what, path in items):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().ask(items)

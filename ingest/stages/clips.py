@@ -7,19 +7,20 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import duckdb
 import polars as pl
 import soundfile
 
+from ingest.language.elsewhere import KILLED, Answers
 from ingest.sounds.listing import Entry, Listing, Rejected
 from ingest.sounds.sound import MAX_SAMPLE, SoundError, measure_file, read_by_streams
-from ingest.stages import Context, Outcome, Progress, silent
+from ingest.stages import Context, Here, Outcome, Progress, silent
 from warehouse import containers, ledger, store
 
 STAGE = "clips"
@@ -33,7 +34,6 @@ WORKERS = 4
 IN_HAND = 4096
 GRAIN_NS = 3_000_000_000
 STREAMS_VERSION = 1  # of what makes read_by_streams say yes
-T = TypeVar("T")
 LISTING = "/listing"  # the item of the data set itself; no clip's name begins with a slash
 
 
@@ -45,20 +45,83 @@ class Settings:
     rehash: bool = False
 
 
+def _sha256(path: Path) -> str | None:
+    try:
+        return store.sha256_file(path)
+    except OSError:
+        return None
+
+
+def _is_streamed(path: Path) -> bool:
+    return read_by_streams(path)
+
+
+def _measured(path: Path) -> dict[str, float | int | None] | str:
+    try:
+        return measure_file(path)
+    except SoundError as error:
+        return str(error)
+
+
+ASKED: dict[str, Callable[[Path], Any]] = {"sha256": _sha256, "streams": _is_streamed, "measured": _measured}
+"""Of a file: the hash of its content, None where it cannot be read; whether it is read by its streams; what a clip's row says, or what is wrong."""
+
+
+class Reader:
+    """Reads files in a process of a cluster."""
+
+    name, device = "sounds", "cpu"
+    parameters: Mapping[str, object] = {"libsndfile": soundfile.__libsndfile_version__}
+
+    def ask(self, items: Sequence[tuple[str, Path]]) -> list[Any]:
+        """What is ASKED of each file."""
+        return [ASKED[what](path) for what, path in items]
+
+
+@dataclass(frozen=True)
+class _Files:
+    """Has files read: by threads of this process or, if they are more than a batch, where the stage's work is done."""
+
+    pool: Executor
+    where: Here
+
+    def each(self, what: str, entries: Sequence[Entry], told: list[dict[str, object]] | None = None) -> Iterator[Any]:
+        """What is ASKED of the file of each entry, in order, None for one that kills whoever reads it; `told` gets rows of table batch."""
+        paths, reader = [entry.path for entry in entries], Reader()
+        there: Any = self.where.engine(STAGE, Reader, reader, "ask") if len(paths) > BATCH else reader
+        if there is reader:  # some in hand at a time: of millions the waiting work alone would take gigabytes
+            for start in range(0, len(paths), IN_HAND):
+                yield from self.pool.map(ASKED[what], paths[start : start + IN_HAND])
+            return
+        early: dict[int, Answers] = {}
+        turn = 0
+        for answers in there.answered([[(what, path) for path in paths[start : start + BATCH]] for start in range(0, len(paths), BATCH)]):
+            early[answers.number] = answers
+            while turn in early:
+                here = early.pop(turn)
+                if told is not None:
+                    told += here.batches
+                yield from here.said
+                turn += 1
+
+
 def run(context: Context, settings: Settings, progress: Progress = silent) -> Outcome:
     """Bring the data set in."""
-    return ingest_clips(context.warehouse, context.listing, progress, rehash=settings.rehash)
+    return ingest_clips(context.warehouse, context.listing, progress, rehash=settings.rehash, where=context.where)
 
 
-def ingest_clips(warehouse: Path, listing: Listing, progress: Progress = silent, *, rehash: bool = False) -> Outcome:
-    """Bring a data set into the warehouse. A file that cannot be used becomes a failure row, the rest goes on.
+def ingest_clips(
+    warehouse: Path, listing: Listing, progress: Progress = silent, *, rehash: bool = False, where: Here | None = None
+) -> Outcome:
+    """Bring a data set into the warehouse. A file that cannot be used becomes a failure row, the rest goes on. `where`: has files read.
 
     Continues an interrupted run; does nothing when the same content is already in.
     """
     with ThreadPoolExecutor(WORKERS) as pool:
-        hashes = _hashes(warehouse, listing.entries, pool, rehash=rehash)
+        files = _Files(pool, where or Here())
+        hashes = _hashes(warehouse, listing.entries, files, rehash=rehash)
         content = content_sha256(listing, hashes)
-        streamed = _streamed(warehouse, content, listing, pool)
+        streamed = _streamed(warehouse, content, listing, files)
         parameters: dict[str, object] = {"dataset": listing.name, "reader": listing.reader}
         if streamed:  # versions before took another length, or less of the sound, for them
             content, parameters = store.sha256_json([content, "streams", streamed]), parameters | {"decoding": "whole streams"}
@@ -68,7 +131,7 @@ def ingest_clips(warehouse: Path, listing: Listing, progress: Progress = silent,
             run = ledger.begin(warehouse, STAGE, parameters=parameters, code_version=CODE_VERSION, dataset_sha256=content)
         if run.finished:
             _follow_source(run, listing)
-            _add_amplitudes(run, listing, pool)
+            _add_amplitudes(run, listing, files)
             return Outcome(run, 0, run.failures())
         done = run.done()
         if LISTING not in done:
@@ -76,14 +139,16 @@ def ingest_clips(warehouse: Path, listing: Listing, progress: Progress = silent,
                 _insert_dataset(con, run, listing)
         pending = [entry for entry in listing.entries if entry.name not in done]
         before, size = len(listing.entries) - len(pending), max(BATCH, len(pending) // COMMITS)
+        told: list[dict[str, object]] = []
+        measured = files.each("measured", pending, told)
         for start in range(0, len(pending), size):
             batch = pending[start : start + size]
             rows, failures = [], []
-            for number, (entry, result) in enumerate(zip(batch, _mapped(pool, _measured, batch), strict=True)):
+            for number, (entry, result) in enumerate(zip(batch, measured, strict=False)):
                 if number % BATCH == 0:
                     progress(before + start + number, len(listing.entries))
-                if isinstance(result, str):
-                    failures.append((entry.name, result))
+                if not isinstance(result, dict):
+                    failures.append((entry.name, result or KILLED))
                 else:
                     rows.append(
                         {"name": entry.name, "sha256": hashes[entry.name], "fold": entry.fold, "source_group": entry.group, **result}
@@ -91,6 +156,8 @@ def ingest_clips(warehouse: Path, listing: Listing, progress: Progress = silent,
             kept = {row["name"] for row in rows}
             with run.commit([entry.name for entry in batch], failures) as con:
                 _insert_clips(con, run, rows, [entry for entry in batch if entry.name in kept])
+                _insert_batches(con, run, told)
+            told.clear()
             progress(before + start + len(batch), len(listing.entries))
     run.finish()
     return Outcome(run, len(pending), run.failures())
@@ -112,17 +179,11 @@ def _json(value: object) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
-def _mapped(pool: Executor, work: Callable[[Entry], T], entries: list[Entry]) -> Iterator[T]:
-    """What becomes of each entry, some in hand at a time: of millions the waiting work alone would take gigabytes."""
-    for start in range(0, len(entries), IN_HAND):
-        yield from pool.map(work, entries[start : start + IN_HAND])
-
-
 def _reason(rejected: Rejected) -> str:
     return f"{rejected.reason}; {rejected.advice}" if rejected.advice else rejected.reason
 
 
-def _hashes(warehouse: Path, entries: list[Entry], pool: Executor, *, rehash: bool) -> dict[str, str | None]:
+def _hashes(warehouse: Path, entries: list[Entry], files: _Files, *, rehash: bool) -> dict[str, str | None]:
     """Hash of each file's content by name, None of one that cannot be read; known ones of files that have not changed since."""
     began_ns = time.time_ns()
     seen: dict[Path, tuple[int, int, int] | None] = {}
@@ -133,19 +194,19 @@ def _hashes(warehouse: Path, entries: list[Entry], pool: Executor, *, rehash: bo
         for name, value in zip(columns, (str(path), *(state or (None, None, None))), strict=True):
             columns[name].append(value)
     types = {"path": pl.String, "size_bytes": pl.Int64, "modified_ns": pl.Int64, "inode": pl.UInt64}
-    files = pl.DataFrame(columns, schema=types).with_row_index("position")
+    states = pl.DataFrame(columns, schema=types).with_row_index("position")
     known: list[str | None] = [None] * len(entries)
     if not rehash:
         with store.connect_readonly(warehouse) as con:
-            con.register("files", files)
-            query = """SELECT sha256 FROM files LEFT JOIN file_hash USING (path, size_bytes, modified_ns, inode) ORDER BY position"""
+            con.register("states", states)
+            query = """SELECT sha256 FROM states LEFT JOIN file_hash USING (path, size_bytes, modified_ns, inode) ORDER BY position"""
             known = [sha256 for (sha256,) in con.execute(query).fetchall()]
     pending = [position for position, sha256 in enumerate(known) if sha256 is None]
-    for position, sha256 in zip(pending, _mapped(pool, _file_hash, [entries[position] for position in pending]), strict=True):
+    for position, sha256 in zip(pending, files.each("sha256", [entries[position] for position in pending]), strict=True):
         known[position] = sha256
     # A file that changes again within the grain of its file system's clock would look the same.
     settled = (pl.col("modified_ns") < began_ns - GRAIN_NS) & pl.col("sha256").is_not_null()
-    new = files.with_columns(pl.Series("sha256", known, pl.String))[pending].filter(settled).drop("position")
+    new = states.with_columns(pl.Series("sha256", known, pl.String))[pending].filter(settled).drop("position")
     if len(new):
         with store.transaction(warehouse) as con:
             con.register("new", new)
@@ -166,14 +227,7 @@ def _state(path: Path, seen: dict[Path, tuple[int, int, int] | None]) -> tuple[i
     return seen[path]
 
 
-def _file_hash(entry: Entry) -> str | None:
-    try:
-        return store.sha256_file(entry.path)
-    except OSError:
-        return None
-
-
-def _streamed(warehouse: Path, content: str, listing: Listing, pool: Executor) -> list[str]:
+def _streamed(warehouse: Path, content: str, listing: Listing, files: _Files) -> list[str]:
     """Names of the files that are read by their streams. For that every frame of an MP3 is passed over, so it is kept by the hash of what was
     read, and of a file that is another this is not."""
     kept = store.activation_folder(warehouse) / "streams" / f"{content}.json"
@@ -182,7 +236,7 @@ def _streamed(warehouse: Path, content: str, listing: Listing, pool: Executor) -
         found = json.loads(kept.read_bytes())
         if found["version"] == version:
             return found["names"]
-    names = [entry.name for entry, by in zip(listing.entries, _mapped(pool, _is_streamed, listing.entries), strict=True) if by]
+    names = [entry.name for entry, by in zip(listing.entries, files.each("streams", listing.entries), strict=True) if by]
     with contextlib.suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
         temporary = kept.with_suffix(".tmp")
@@ -191,23 +245,12 @@ def _streamed(warehouse: Path, content: str, listing: Listing, pool: Executor) -
     return names
 
 
-def _is_streamed(entry: Entry) -> bool:
-    return read_by_streams(entry.path)
-
-
 def _above_scale(run: ledger.Run) -> bool:
     """Whether a version before took clips that are refused now."""
     with store.connect_readonly(run.warehouse) as con:
         query = "SELECT count(*) FROM clip JOIN dataset USING (dataset_id) WHERE run_id = ? AND peak_dbfs > ?"
         row = con.execute(query, [run.run_id, 20 * math.log10(MAX_SAMPLE) + 0.01]).fetchone()
     return bool(row and row[0])
-
-
-def _measured(entry: Entry) -> dict[str, float | int | None] | str:
-    try:
-        return measure_file(entry.path)
-    except SoundError as error:
-        return str(error)
 
 
 def _insert_dataset(con: duckdb.DuckDBPyConnection, run: ledger.Run, listing: Listing) -> None:
@@ -264,6 +307,12 @@ def _insert_clips(con: duckdb.DuckDBPyConnection, run: ledger.Run, rows: list[di
     )
 
 
+def _insert_batches(con: duckdb.DuckDBPyConnection, run: ledger.Run, told: list[dict[str, object]]) -> None:
+    if told:
+        con.register("told", pl.DataFrame(told))
+        con.execute("INSERT INTO batch BY NAME SELECT ? AS run_id, * FROM told", [run.run_id])
+
+
 def _follow_source(run: ledger.Run, listing: Listing) -> None:
     """Remember where the sounds are now, when a data set already read has moved."""
     source = str(listing.source.absolute())
@@ -274,7 +323,7 @@ def _follow_source(run: ledger.Run, listing: Listing) -> None:
             con.execute("UPDATE dataset SET source = ? WHERE run_id = ?", [source, run.run_id])
 
 
-def _add_amplitudes(run: ledger.Run, listing: Listing, pool: ThreadPoolExecutor) -> None:
+def _add_amplitudes(run: ledger.Run, listing: Listing, files: _Files) -> None:
     """Measure the mean amplitude of clips that came in before it was measured."""
     query = "SELECT clip.name FROM clip JOIN dataset USING (dataset_id) WHERE run_id = ? AND mean_amplitude IS NULL"
     with store.connect_readonly(run.warehouse) as con:
@@ -284,8 +333,8 @@ def _add_amplitudes(run: ledger.Run, listing: Listing, pool: ThreadPoolExecutor)
         return
     measured = [
         (entry.name, found["mean_amplitude"])
-        for entry, found in zip(entries, pool.map(_measured, entries), strict=True)
-        if not isinstance(found, str)
+        for entry, found in zip(entries, files.each("measured", entries), strict=True)
+        if isinstance(found, dict)
     ]
     with store.transaction(run.warehouse) as con:
         con.register("measured", pl.DataFrame(measured, {"name": pl.String, "mean_amplitude": pl.Float64}, orient="row"))
