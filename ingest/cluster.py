@@ -361,6 +361,8 @@ def parts_only(choice: ClusterChoice) -> Callable[[NetworkChoice], Measure]:
     """Measures nothing: all segments must lie there, measured by parts. Raises UserError for those that do not."""
 
     def refuse(extraction: Extraction, numbers: Sequence[int], _: Progress) -> Generator[Segment]:
+        if not numbers:
+            return
         shown = ", ".join(str(number + 1) for number in numbers[:10]) + (f" and {len(numbers) - 10} more" if len(numbers) > 10 else "")
         raise UserError(
             f"of {len(extraction.segments)} segments {shown} are not measured: run their parts, of N parts (segment - 1) % N + 1"

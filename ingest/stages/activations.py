@@ -235,7 +235,7 @@ def _measured(
         _forget_segments(run, lost)
     pending = [number for number in range(len(extraction.segments)) if number not in whole]
     worked = 0
-    with contextlib.closing(measure(extraction, pending, progress)) if pending else contextlib.nullcontext(()) as measured:
+    with contextlib.closing(measure(extraction, pending, progress)) as measured:  # nothing may be pending, and yet be put in order
         for segment in itertools.chain(list(whole.values()), measured):
             whole[segment.segment] = segment
             if segment.item not in done or segment.segment in lost:

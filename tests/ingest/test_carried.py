@@ -1,5 +1,6 @@
 """Segments by way of a URL: machines that see nothing of each other's disks make the warehouse that one process makes."""
 
+import itertools
 import shutil
 from dataclasses import replace
 
@@ -84,6 +85,27 @@ def test_a_segment_that_changed_on_its_way_is_refused(tmp_path):
     next((tmp_path / "bucket").rglob("segment-00000.*.json")).unlink()
     cluster.measure_part(warehouse, study, "1/1", Silent())
     run_study(warehouse, study, Silent(), cluster.parts_only(study.cluster))
+    assert list(check(warehouse)) == []
+
+
+def test_what_lies_at_the_url_when_the_driver_dies_goes_with_the_next(tmp_path):
+    write_sounds(tmp_path / "sounds")
+    warehouse, study = tmp_path / "w.duckdb", by_way_of(f"file://{tmp_path / 'bucket'}", tmp_path)
+    run_study(warehouse, replace(study, stages=("clips",)), Silent())
+    cluster.measure_part(warehouse, study, "1/1", Silent())
+
+    def dying(choice):
+        def measure(extraction, numbers, progress):
+            yield from itertools.islice(cluster.parts_only(study.cluster)(choice)(extraction, numbers, progress), len(numbers))
+            raise KeyboardInterrupt
+
+        return measure
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(warehouse, study, Silent(), dying)
+    assert list((tmp_path / "bucket").rglob("segment-*.json"))
+    run_study(warehouse, study, Silent(), cluster.parts_only(study.cluster))
+    assert not list((tmp_path / "bucket").rglob("segment-*"))
     assert list(check(warehouse)) == []
 
 
