@@ -21,14 +21,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
 from ingest.cluster import QUICK
+from ingest.run import run_study
+from ingest.study import read_study
 from warehouse import store
+from warehouse.terminal import Bars
 
 RESULTS = Path(__file__).parent / "results" / "two_nodes.json"
 STUDY = """[[dataset]]
@@ -167,12 +171,21 @@ def cut_link(_: subprocess.Popen) -> None:
 HARMS = {"two nodes": None, "driver killed": kill_driver, "node killed": kill_node, "link cut": cut_link}
 
 
-def run(folder: Path, esc50: str, harm: Callable[[subprocess.Popen], None] | None, *, cluster: bool) -> dict[str, Any]:
-    """One warehouse, harmed when three segments are measured and each node has done one; what came of it."""
+def begin(folder: Path, esc50: str, layers: Sequence[str] = ()) -> Path:
+    """A folder with a study, by default of all layers, and a warehouse of its clips, from which all runs go on: they differ in who measures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = f'name = "yamnet"\nlayers = {json.dumps(layers)}' if layers else 'name = "yamnet"'
+    (folder / "study.toml").write_text(STUDY.format(esc50=esc50).replace('name = "yamnet"', chosen))
+    (folder / "w.duckdb").unlink(missing_ok=True)
+    run_study(folder / "w.duckdb", replace(read_study(folder / "study.toml"), stages=("clips",)), Bars())
+    return folder
+
+
+def run(folder: Path, begun: Path, harm: Callable[[subprocess.Popen], None] | None, *, cluster: bool) -> dict[str, Any]:
+    """What `begin` began, gone on with, and harmed when three segments are measured and each node has done one; what came of it."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    shutil.copytree(begun, folder)
     study, warehouse = folder / "study.toml", folder / "w.duckdb"
-    study.write_text(STUDY.format(esc50=esc50))
     options = ("--cluster", f"{HEAD}:{PORT}") if cluster else ()
     if cluster:
         join()
@@ -220,11 +233,12 @@ def equal(folder: Path, other: Path) -> bool:
 def main() -> None:
     """Measure, print, write."""
     folder, esc50 = Path(sys.argv[1]).resolve(), str(Path(sys.argv[2]).resolve())
-    found = {"one process": run(folder / "one", esc50, None, cluster=False)}
+    begun = begin(folder / "begun", esc50)
+    found = {"one process": run(folder / "one", begun, None, cluster=False)}
     with network(), nodes():
         for name, harm in HARMS.items():
             where = folder / name.replace(" ", "_")
-            found[name] = run(where, esc50, harm, cluster=True)
+            found[name] = run(where, begun, harm, cluster=True)
             found[name]["equal"] = equal(folder / "one", where)
             print(name, found[name], flush=True)
             RESULTS.write_text(json.dumps(found, indent=1) + "\n")

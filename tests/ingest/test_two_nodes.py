@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -14,6 +15,8 @@ from warehouse.check import check
 
 ESC50 = Path(os.environ.get("AURICLE_ESC50") or Path(__file__).parents[2] / "../shared/data/esc50")
 SEGMENTS = 13
+LAYERS = ["layer1/conv", "layer4/depthwise_conv", "layer4/pointwise_conv", "layer10/depthwise_conv", "layer14/pointwise_conv", "outputs"]
+"""Of each kind; tables of all take the process that writes the warehouse as long as the nodes take to measure."""
 HEARD_S = 90.0
 """Within which a run is done after a link was cut without a word."""
 
@@ -30,23 +33,25 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory):
-    """What one process makes."""
-    folder = tmp_path_factory.mktemp("one")
-    two_nodes.run(folder, str(ESC50), None, cluster=False)
-    return folder
+def begun(tmp_path_factory):
+    return two_nodes.begin(tmp_path_factory.mktemp("begun"), str(ESC50), LAYERS)
 
 
 @pytest.fixture(scope="module")
-def two():
-    with two_nodes.network(), two_nodes.nodes():
-        yield
+def one(begun, tmp_path_factory):
+    """What one process makes, while two nodes are begun."""
+    folder = tmp_path_factory.mktemp("one")
+    with two_nodes.network(), ThreadPoolExecutor() as pool:
+        made = pool.submit(two_nodes.run, folder, begun, None, cluster=False)
+        with two_nodes.nodes():
+            made.result()
+            yield folder
 
 
 @pytest.mark.parametrize("name", two_nodes.HARMS)
-def test_whatever_is_harmed_the_warehouse_is_that_of_one_process_and_nothing_is_done_again(one, two, tmp_path, name):
+def test_whatever_is_harmed_the_warehouse_is_that_of_one_process_and_nothing_is_done_again(begun, one, tmp_path, name):
     harm = two_nodes.HARMS[name]
-    found = two_nodes.run(tmp_path, str(ESC50), harm, cluster=True)
+    found = two_nodes.run(tmp_path, begun, harm, cluster=True)
     assert two_nodes.equal(one, tmp_path)
     assert list(check(tmp_path / "w.duckdb")) == []
     with duckdb.connect(str(tmp_path / "w.duckdb"), read_only=True) as con:
