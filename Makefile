@@ -48,9 +48,10 @@ $(SMOLLM2)/config.json: benchmarks/smollm2.py | $(VLLM)/installed
 test-vllm: $(VLLM)/installed $(SMOLLM2)/config.json
 	AURICLE_SMOLLM2=$(SMOLLM2) $(VLLM)/bin/python -m pytest -m vllm tests/test_vllm.py
 
+# What needs Ray, in less than five minutes; with root (sudo make test-cluster) two nodes in network namespaces, too, if ESC-50 is there.
 test-cluster: install
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[test-cluster]'
-	$(BIN)/python -m pytest tests/ingest/test_cluster.py tests/ingest/test_cluster_engines.py tests/ingest/test_carried.py
+	$(BIN)/python -m pytest -m cluster $(addprefix tests/ingest/test_,two_nodes.py cluster.py cluster_engines.py carried.py)
 
 check: install
 	$(BIN)/ruff check .

@@ -154,7 +154,7 @@ def symmetric(where: Path) -> list[str]:
 def main() -> None:
     """Run, compare, write."""
     folder, esc50 = Path(sys.argv[1]).resolve(), str(Path(sys.argv[2]).resolve())
-    two_nodes.run(folder / "one", esc50, None, cluster=False)
+    two_nodes.run(folder / "one", two_nodes.begin(folder / "begun", esc50), None, cluster=False)
     version = subprocess.run(["slurmd", "-V"], capture_output=True, text=True, check=True).stdout.strip()
     found: dict[str, object] = {"version": version}
     with two_nodes.network(), slurm(folder):

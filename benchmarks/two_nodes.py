@@ -3,8 +3,9 @@
     sudo python -m benchmarks.two_nodes FOLDER ESC50
 
 Needs Linux, root, iproute2 and Ray (pip install -e '.[cluster]'). Records YAMNet over 400 clips of ESC-50 in segments of 32: by one process, by two
-nodes of one processor each, and by these when after three segments node 2 is killed, its link is cut, or the driver is killed and started again.
-Writes benchmarks/results/two_nodes.json: seconds, the nodes that measured, segments measured again, and whether tables and matrices are equal.
+nodes of one processor each, and by these when after three segments the driver is killed and started again, node 2 is killed, or its link is cut.
+Writes benchmarks/results/two_nodes.json: seconds, segments, the nodes that measured them, those measured before the harm and again, and whether tables
+and matrices are equal. The runs are those of tests/ingest/test_two_nodes.py, which says what must come of them.
 """
 
 from __future__ import annotations
@@ -13,18 +14,25 @@ import contextlib
 import json
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from ingest.cluster import QUICK
+from ingest.run import run_study
+from ingest.study import read_study
 from warehouse import store
+from warehouse.terminal import Bars
 
 RESULTS = Path(__file__).parent / "results" / "two_nodes.json"
 STUDY = """[[dataset]]
@@ -37,6 +45,7 @@ name = "yamnet"
 
 [activations]
 device = "cpu"
+dtype = "float32"
 segment = 32
 """
 HEAD, OTHER, PORT = "10.77.0.1", "10.77.0.2", 6379
@@ -58,11 +67,11 @@ def environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def network() -> Iterator[None]:
-    """Two namespaces, each with a leg in one bridge of a third."""
+    """Two namespaces, each with a leg in one bridge of a third; with them goes what runs in them."""
     names = ("au-hub", "au-head", "au-other")
     try:
         for name in names:
-            sh("ip", "netns", "delete", name, quiet=True)  # of a run that was killed
+            remove(name)  # of a run that was killed
             sh("ip", "netns", "add", name)
             sh("ip", "-n", name, "link", "set", "lo", "up")
         sh("ip", "-n", "au-hub", "link", "add", "bridge0", "type", "bridge")
@@ -76,33 +85,54 @@ def network() -> Iterator[None]:
         yield
     finally:
         for name in names:
-            sh("ip", "netns", "delete", name, quiet=True)
+            remove(name)
+
+
+def remove(space: str) -> None:
+    """A namespace and its processes, if it is there."""
+    end(space)
+    sh("ip", "netns", "delete", space, quiet=True)
+
+
+def processes(space: str) -> list[int]:
+    """Those of a namespace, none where it is not there."""
+    return [int(pid) for pid in subprocess.run(["ip", "netns", "pids", space], capture_output=True, text=True).stdout.split()]
+
+
+def end(space: str) -> None:
+    """SIGKILL for all processes of a namespace; `ray stop` would end those of every other Ray of this machine, too."""
+    while pids := processes(space):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
 
 
 @contextlib.contextmanager
 def nodes() -> Iterator[None]:
     """A head and another node, one processor each."""
-    ray = str(Path(PYTHON).with_name("ray"))
-    try:
-        common = ("--num-cpus=1", "--disable-usage-stats")
-        sh(
-            "ip",
-            "netns",
-            "exec",
-            "au-head",
-            ray,
-            "start",
-            "--head",
-            f"--node-ip-address={HEAD}",
-            f"--port={PORT}",
-            "--include-dashboard=false",
-            *common,
-        )
-        sh("ip", "netns", "exec", "au-other", ray, "start", f"--address={HEAD}:{PORT}", f"--node-ip-address={OTHER}", *common)
-        yield
-    finally:
-        sh(ray, "stop", "--force", quiet=True)
-        sh("ip", "-n", "au-hub", "link", "set", "other", "up", quiet=True)
+    with tempfile.TemporaryDirectory(
+        prefix="auricle-", ignore_cleanup_errors=True
+    ) as folder:  # not Ray's, where any other would look for this
+        try:
+            ray("au-head", "--head", f"--node-ip-address={HEAD}", f"--port={PORT}", "--include-dashboard=false", f"--temp-dir={folder}")
+            join()
+            yield
+        finally:
+            for space in ("au-head", "au-other"):
+                end(space)
+
+
+def join() -> None:
+    """The other node, begun where none is."""
+    if not processes("au-other"):
+        ray("au-other", f"--address={HEAD}:{PORT}", f"--node-ip-address={OTHER}")
+
+
+def ray(space: str, *options: str) -> None:
+    """Begin a node in a namespace, by whose name its processes know their machine."""
+    command = (str(Path(PYTHON).with_name("ray")), "start", "--num-cpus=1", "--disable-usage-stats", *options)
+    sh("ip", "netns", "exec", space, "unshare", "--uts", "sh", "-c", f"hostname {space} && exec {shlex.join(command)}")
 
 
 def ingest(warehouse: Path, study: Path, *options: str) -> subprocess.Popen:
@@ -113,22 +143,13 @@ def ingest(warehouse: Path, study: Path, *options: str) -> subprocess.Popen:
 
 def measured(warehouse: Path) -> dict[int, str]:
     """Attempts at segments that lie whole, whether or not they are committed."""
+    return {number: attempt for number, attempt, _ in _whole(warehouse)}
+
+
+def _whole(warehouse: Path) -> list[tuple[int, str, str]]:
+    """Segments that lie whole: their numbers, attempts and nodes."""
     files = warehouse.with_suffix(".activations").glob("segments-*/segment-*.json")
-    return {told["segment"]: told["attempt"] for told in (json.loads(path.read_text()) for path in files)}
-
-
-def kill_node(_: subprocess.Popen) -> None:
-    """SIGKILL for the raylet of node 2 and its workers."""
-    sh("ip", "netns", "pids", "au-other")
-    pids = subprocess.run(["ip", "netns", "pids", "au-other"], capture_output=True, text=True, check=True).stdout.split()
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
-
-
-def cut_link(_: subprocess.Popen) -> None:
-    """Node 2 hears nothing any more, and nobody hears it."""
-    sh("ip", "-n", "au-hub", "link", "set", "other", "down")
+    return [(told["segment"], told["attempt"], told["node"]) for told in (json.loads(path.read_text()) for path in files)]
 
 
 def kill_driver(driver: subprocess.Popen) -> None:
@@ -137,30 +158,63 @@ def kill_driver(driver: subprocess.Popen) -> None:
     driver.wait()
 
 
-def run(folder: Path, esc50: str, harm: Callable[[subprocess.Popen], None] | None, *, cluster: bool) -> dict[str, object]:
-    """One warehouse, harmed after three segments; what came of it."""
+def kill_node(_: subprocess.Popen) -> None:
+    """SIGKILL for the raylet of node 2 and its workers."""
+    end("au-other")
+
+
+def cut_link(_: subprocess.Popen) -> None:
+    """Node 2 hears nothing any more, and nobody hears it."""
+    sh("ip", "-n", "au-hub", "link", "set", "other", "down")
+
+
+HARMS = {"two nodes": None, "driver killed": kill_driver, "node killed": kill_node, "link cut": cut_link}
+
+
+def begin(folder: Path, esc50: str, layers: Sequence[str] = ()) -> Path:
+    """A folder with a study, by default of all layers, and a warehouse of its clips, from which all runs go on: they differ in who measures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = f'name = "yamnet"\nlayers = {json.dumps(layers)}' if layers else 'name = "yamnet"'
+    (folder / "study.toml").write_text(STUDY.format(esc50=esc50).replace('name = "yamnet"', chosen))
+    (folder / "w.duckdb").unlink(missing_ok=True)
+    run_study(folder / "w.duckdb", replace(read_study(folder / "study.toml"), stages=("clips",)), Bars())
+    return folder
+
+
+def run(folder: Path, begun: Path, harm: Callable[[subprocess.Popen], None] | None, *, cluster: bool) -> dict[str, Any]:
+    """What `begin` began, gone on with, and harmed when three segments are measured and each node has done one; what came of it."""
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    shutil.copytree(begun, folder)
     study, warehouse = folder / "study.toml", folder / "w.duckdb"
-    study.write_text(STUDY.format(esc50=esc50))
     options = ("--cluster", f"{HEAD}:{PORT}") if cluster else ()
-    with nodes() if cluster else contextlib.nullcontext():
-        begun = time.monotonic()
-        driver, before, harmed = ingest(warehouse, study, *options), dict[int, str](), begun
+    if cluster:
+        join()
+    begun = time.monotonic()
+    driver, before, harmed = ingest(warehouse, study, *options), dict[int, str](), begun
+    try:
         if harm:
-            while len(before := measured(warehouse)) < 3 and driver.poll() is None:
-                time.sleep(0.2)
+            while driver.poll() is None and (len(found := _whole(warehouse)) < 3 or len({node for *_, node in found}) < 2):
+                time.sleep(0.1)
             harm(driver)
             before, harmed = measured(warehouse), time.monotonic()
-            if driver.poll() is not None:
+            if harm is kill_driver:
                 driver = ingest(warehouse, study, *options)
         if driver.wait():
             raise SystemExit(f"{folder}: the driver ended with {driver.returncode}")
         now = time.monotonic()
+    finally:
+        driver.kill()
+        driver.wait()
+        if harm is cut_link:
+            end("au-other")
+            sh("ip", "-n", "au-hub", "link", "set", "other", "up")
     with duckdb.connect(str(warehouse), read_only=True) as con:
         rows = con.execute("SELECT segment, attempt, node FROM segment").fetchall()
     again = [segment for segment, attempt, _ in rows if before.get(segment, attempt) != attempt]
-    return {"seconds": round(now - begun, 1), "seconds_after": round(now - harmed, 1), "segments": len(rows), "measured_again": len(again)}
+    return {
+        "seconds": round(now - begun, 1), "seconds_after": round(now - harmed, 1), "segments": len(rows), "nodes": sorted({node for *_, node in rows}),
+        "measured_before": len(before), "measured_again": len(again),
+    }  # fmt: skip
 
 
 def equal(folder: Path, other: Path) -> bool:
@@ -179,11 +233,12 @@ def equal(folder: Path, other: Path) -> bool:
 def main() -> None:
     """Measure, print, write."""
     folder, esc50 = Path(sys.argv[1]).resolve(), str(Path(sys.argv[2]).resolve())
-    found = {"one process": run(folder / "one", esc50, None, cluster=False)}
-    with network():
-        for name, harm in (("two nodes", None), ("node killed", kill_node), ("link cut", cut_link), ("driver killed", kill_driver)):
+    begun = begin(folder / "begun", esc50)
+    found = {"one process": run(folder / "one", begun, None, cluster=False)}
+    with network(), nodes():
+        for name, harm in HARMS.items():
             where = folder / name.replace(" ", "_")
-            found[name] = run(where, esc50, harm, cluster=True)
+            found[name] = run(where, begun, harm, cluster=True)
             found[name]["equal"] = equal(folder / "one", where)
             print(name, found[name], flush=True)
             RESULTS.write_text(json.dumps(found, indent=1) + "\n")

@@ -22,10 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ingest.language.acoustic import Acoustic
-from ingest.language.audio_models import AudioEndpoint
 from ingest.language.elsewhere import Answers, Elsewhere
-from ingest.language.endpoint import Endpoint
 from ingest.networks.network import pick_device
 from ingest.networks.registry import check_network
 from ingest.run import Reporter, listed, loaded
@@ -42,8 +39,6 @@ from warehouse.store import UserError, first_line
 KILLER = "killed the process that measured it"
 QUICK = {"RAY_grpc_client_keepalive_time_ms": "10000", "RAY_grpc_client_keepalive_timeout_ms": "10000", "RAY_USAGE_STATS_ENABLED": "0"}
 """A link that is cut without a word is otherwise waited for 450 seconds."""
-LIGHT = (Acoustic, Endpoint, AudioEndpoint)
-"""Engines that compute nothing that a GPU would help with."""
 
 
 def chosen(choice: ClusterChoice, address: str | None = None, gpus: str | None = None) -> Cluster | None:
@@ -130,7 +125,7 @@ class Cluster(Here):
     def engine(self, stage: str, load: Callable[[], Any], engine: Any, method: str) -> Elsewhere:
         """A stage's engine, loaded by every process that runs its `method`."""
         tasks = self._tasks(stage)
-        share = self._share(tasks, wants_gpu=not isinstance(engine, LIGHT) and getattr(engine, "device", None) != "cpu")
+        share = self._share(tasks, wants_gpu=not getattr(engine, "light", False) and getattr(engine, "device", None) != "cpu")
 
         def answered(batches: Sequence[Sequence[Any]]) -> Iterator[Answers]:
             if batches:

@@ -54,7 +54,8 @@ def nodes():
 
     from ingest import cluster
 
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    soon = {"health_check_period_ms": 500}  # a dead node is noticed soon; one that is slow has as long as ever
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, "_system_config": soon})
     made.add_node(num_cpus=1)
     made.wait_for_nodes()
     yield made, cluster.over_ray(made.address)

@@ -2,10 +2,7 @@
 
 import os
 import signal
-
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+import time
 
 from ingest.language.acoustic import Acoustic
 from ingest.language.engines import Transformers
@@ -17,6 +14,10 @@ DEADLY = "deadly"
 
 def write_llama(folder, positions=128):
     """A folder with a Llama of random weights, that takes so many tokens, and a tokenizer of bytes, as transformers saves them."""
+    import torch  # here, as every process that runs an engine of this module imports it
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({"<s>": 0, "</s>": 1} | {letter: i for i, letter in enumerate(alphabet, 2)}, []))
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
@@ -60,17 +61,20 @@ def deadly_captioner(_):
 
 
 class Kind:
-    """Work on a device whose kind is another on every node."""
+    """Work on a device whose kind is another on every node. None is done before two processes are at it."""
 
     def __init__(self):
         import ray
 
         self.device = f"gpu of node {ray.get_runtime_context().get_node_id()}"
 
-    def __call__(self, seconds):
-        import time
-
-        time.sleep(seconds)
+    def __call__(self, folder):
+        (folder / str(os.getpid())).touch()
+        deadline = time.monotonic() + 120
+        while len(list(folder.iterdir())) < 2:
+            if time.monotonic() > deadline:
+                raise TimeoutError("no other process came")
+            time.sleep(0.05)
 
 
 class DeadlyReader(Reader):

@@ -50,6 +50,9 @@ class Endpoint:
     an empty `raw`; only when all stay so is it an error.
     """
 
+    light = True
+    """Computes nothing that a GPU would help with."""
+
     def __init__(
         self,
         url: str,

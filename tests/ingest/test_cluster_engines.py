@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 import tomllib
 import venv
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -71,6 +73,15 @@ def asked(path, sql, parameters=()):
         return con.execute(sql, list(parameters)).fetchall()
 
 
+def begun(folder, plan, *stages):
+    """The plan's stages before, by this process: in the folder, and in its folder `one`, whose path is returned."""
+    one = folder / "one"
+    one.mkdir()
+    run_study(one / "w.duckdb", replace(plan, stages=stages), Silent())
+    shutil.copytree(one, folder, dirs_exist_ok=True)
+    return one
+
+
 class Noting(Lines):
     """Keeps what progress says beside numbers, too."""
 
@@ -98,11 +109,17 @@ def other_python(tmp_path):
     return str(tmp_path / "other" / "bin" / "python")
 
 
+def children(pid):
+    """Processes that a process began."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+    return [int(child) for child, parent in map(str.split, listed.splitlines()) if int(parent) == pid]
+
+
 class Counting(RuleServer):
     """Replies by rule, counts prompts, and lets nobody go on before so many are asked at a time; then `harm` is done, once."""
 
-    def __init__(self, at_once=1, pause_s=0.0, harm=lambda: None, after_s=0.0):
-        self.prompts, self.lock, self.pause_s, self.after_s = [], threading.Lock(), pause_s, after_s
+    def __init__(self, at_once=1, pause_s=0.0, harm=lambda: None):
+        self.prompts, self.lock, self.pause_s = [], threading.Lock(), pause_s
         self.gate = threading.Barrier(at_once, action=harm, timeout=120)
         self.passed = False
         super().__init__()
@@ -114,7 +131,6 @@ class Counting(RuleServer):
             with contextlib.suppress(threading.BrokenBarrierError):
                 self.gate.wait()
             self.passed = True
-            time.sleep(self.after_s)  # who was harmed has no time to answer
         time.sleep(self.pause_s)
         return f"- The clips are noisy sounds with {len(prompt)} steady bright tones."
 
@@ -152,18 +168,28 @@ def test_captions_and_descriptions_by_another_python_are_those_of_one_process(no
 def test_a_node_that_dies_costs_what_it_was_at_and_the_rest_is_asked_once(nodes, folder, minilm_folder):
     third = nodes[0].add_node(num_cpus=1)
     nodes[0].wait_for_nodes()
-    server = Counting(at_once=3, harm=lambda: nodes[0].remove_node(third, allow_graceful=False), after_s=10)
-    (folder / "one").mkdir()
+
+    def harm():
+        """Whoever waits for an answer there does not get it."""
+        workers = children(third.all_processes["raylet"][0].process.pid)
+        assert workers
+        nodes[0].remove_node(third, allow_graceful=False)
+        for pid in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    server = Counting(at_once=3, harm=harm)
     told = Noting()
     plan = study(folder, BY_SERVER, url=server.url)
+    one = begun(folder, plan, "captions")
     run_study(folder / "w.duckdb", plan, told, cluster.Cluster(nodes[1].ray, plan.cluster))
     [(replies,)] = asked(folder / "w.duckdb", "SELECT count(*) FROM reply")
     assert asked(folder / "w.duckdb", "SELECT sum(items) FROM batch JOIN run USING (run_id) WHERE stage = 'descriptions'") == [(replies,)]
     assert replies < len(server.prompts) <= replies + workers.AHEAD
     assert any("on 3 nodes, 1 tried again" in line for line in told.said)
     assert "3 nodes, 1 tried again" in told.notes
-    run_study(folder / "one" / "w.duckdb", plan, Silent())
-    assert same(folder / "one", folder)
+    run_study(one / "w.duckdb", plan, Silent())
+    assert same(one, folder)
     server.close()
 
 
@@ -171,7 +197,7 @@ def test_a_node_that_dies_costs_what_it_was_at_and_the_rest_is_asked_once(nodes,
 def test_a_driver_that_was_killed_asks_for_nothing_again_that_had_come_back(nodes, folder, minilm_folder):
     server = Counting(at_once=2, pause_s=0.5)
     plan = study(folder, BY_SERVER, url=server.url)
-    (folder / "one").mkdir()
+    one = begun(folder, plan, "captions")
     warehouse = folder / "w.duckdb"
     command = [
         sys.executable,
@@ -198,14 +224,14 @@ def test_a_driver_that_was_killed_asks_for_nothing_again_that_had_come_back(node
         time.sleep(0.2)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    before = committed()
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"descriptions of small on sounds: run \d+, 3 layers done on [12] node", done.stdout)
+    before, server.pause_s = committed(), 0.0
+    told = Lines()
+    run_study(warehouse, plan, told, cluster.Cluster(nodes[1].ray, plan.cluster))
+    assert any(re.match(r"descriptions of small on sounds: run \d+, 3 layers done on [12] node", line) for line in told.said)
     assert 4 <= len(before) < len(committed())
     assert {prompt: server.prompts.count(prompt) for prompt in before} == dict.fromkeys(before, 1)
-    run_study(folder / "one" / "w.duckdb", plan, Silent())
-    assert same(folder / "one", folder)
+    run_study(one / "w.duckdb", plan, Silent())
+    assert same(one, folder)
     assert list(check(warehouse)) == []
     server.close()
 
@@ -236,6 +262,7 @@ def test_a_clip_that_kills_the_captioner_is_one_failure(nodes, folder, monkeypat
     monkeypatch.setattr(captions, "BATCH", 10)
     monkeypatch.setattr(captions, "load_captioner", deadly_captioner)
     plan = study(folder, stages='["captions"]')
+    begun(folder, plan, "activations")
     assert run_study(folder / "w.duckdb", plan, Silent(), cluster.Cluster(nodes[1].ray, ClusterChoice())) == 1
     assert asked(folder / "w.duckdb", "SELECT item, reason FROM failure") == [("low/012.wav", KILLED)]
     assert asked(folder / "w.duckdb", "SELECT count(*) FROM caption") == [(29,)]
@@ -247,21 +274,23 @@ def test_dissections_embeddings_are_those_of_one_process(nodes, folder, minilm_f
     (folder / "tab.py").write_text("from tests.small import reading_network as made\n")
     text = '[dissections]\nfile = "{folder}/concepts.txt"\nmethods = ["DB", "TAB"]\nfunctions = ["wpmi"]\ntab_network = "{folder}/tab.py:made"\n'
     plan = study(folder, text, stages='["dissections"]')
-    (folder / "one").mkdir()
-    run_study(folder / "one" / "w.duckdb", plan, Silent())
+    one = begun(folder, plan, "activations")
+    run_study(one / "w.duckdb", plan, Silent())
     told = Noting()
     run_study(folder / "w.duckdb", plan, told, cluster.Cluster(nodes[1].ray, ClusterChoice(prompts=7)))
-    assert same(folder / "one", folder)
+    assert same(one, folder)
     [line] = [line for line in told.said if line.startswith("dissections")]
     assert re.search(r"3 layers done on [12] node", line)
 
 
 @pytest.mark.cluster
-def test_devices_of_several_kinds_are_refused_unless_they_are_allowed(nodes):
+def test_devices_of_several_kinds_are_refused_unless_they_are_allowed(nodes, tmp_path):
     def kinds(mixed):
+        folder = tmp_path / str(mixed)
+        folder.mkdir()
         made = workers.Workers(nodes[1].ray, "test", Kind, workers.Share(), mixed)
         try:
-            return {done.place.device for _, done in made.each([20.0, *[0.1] * 6])}
+            return {done.place.device for _, done in made.each([folder] * 7)}
         finally:
             made.end()
 
