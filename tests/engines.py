@@ -6,7 +6,6 @@ import time
 
 from ingest.language.acoustic import Acoustic
 from ingest.language.engines import Transformers
-from ingest.stages.clips import Reader
 
 TEMPLATE = "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 DEADLY = "deadly"
@@ -75,12 +74,3 @@ class Kind:
             if time.monotonic() > deadline:
                 raise TimeoutError("no other process came")
             time.sleep(0.05)
-
-
-class DeadlyReader(Reader):
-    """One that a file kills."""
-
-    def ask(self, items):
-        if any(path.name == "012.wav" and what == "measured" for what, path in items):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().ask(items)

@@ -10,11 +10,9 @@ import pytest
 import soundfile
 
 from ingest import cluster
-from ingest.language.elsewhere import KILLED
 from ingest.run import run_study
 from ingest.stages import clips
 from ingest.study import NetworkChoice, make_study
-from tests.engines import DeadlyReader
 from tests.small import RATE, Silent, write_sounds
 from tests.test_resume import content
 from warehouse import store
@@ -240,13 +238,3 @@ def test_sounds_are_read_on_all_nodes_and_come_in_the_order_of_the_listing(nodes
         assert con.execute(query).fetchall() == other.execute(query).fetchall()
         assert con.execute("SELECT list(items ORDER BY items) FROM batch").fetchall() == [([6, 8, 8, 8],)]
     assert list(check(sounds / "w.duckdb")) == []
-
-
-@pytest.mark.cluster
-def test_a_sound_that_kills_its_reader_is_one_failure(nodes, sounds, monkeypatch):
-    monkeypatch.setattr(clips, "BATCH", 8)
-    monkeypatch.setattr(clips, "Reader", DeadlyReader)
-    assert run_study(sounds / "w.duckdb", replace(a_study(sounds), stages=("clips",)), Silent(), nodes[1]) == 1
-    with duckdb.connect(str(sounds / "w.duckdb"), read_only=True) as con:
-        assert con.execute("SELECT item, reason FROM failure").fetchall() == [("low/012.wav", KILLED)]
-        assert con.execute("SELECT count(*) FROM clip").fetchall() == [(29,)]

@@ -1,4 +1,4 @@
-"""Stage clips: which files are hashed again."""
+"""Stage clips: which files are hashed again, and what is read elsewhere."""
 
 import os
 import tarfile
@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from ingest.language.elsewhere import KILLED, Answers, Elsewhere
 from ingest.sounds.readers import read_dataset
+from ingest.stages import Here, clips
 from ingest.stages.clips import ingest_clips
 from ingest.study import make_study
 from warehouse import store
@@ -102,3 +104,32 @@ def test_a_study_asks_for_it():
     study = make_study({"dataset": [{"reader": "starter"}], "clips": {"rehash": True}}, "x")
     assert study.of("clips").rehash
     assert make_study({"dataset": [{"reader": "starter"}]}, "x").changed("clips", rehash=True).of("clips").rehash
+
+
+class BackToFront(Here):
+    """Has the last batch done first, and nothing comes of measuring one file."""
+
+    def engine(self, stage, load, engine, method):
+        def said(item):
+            return None if item[0] == "measured" and item[1].name == "3.wav" else getattr(engine, method)([item])[0]
+
+        def answered(batches):
+            for number in reversed(range(len(batches))):
+                yield Answers(number, [said(item) for item in batches[number]])
+
+        return Elsewhere(engine, answered)
+
+
+def test_sounds_read_elsewhere_in_any_order_come_in_as_they_are_listed(tmp_path, monkeypatch):
+    monkeypatch.setattr(clips, "BATCH", 2)
+    for number in range(7):
+        write(tmp_path / "x" / f"{number}.wav", 0.1 + number / 20)
+    found = []
+    for name, where in (("here", None), ("there", BackToFront())):
+        with store.writer(tmp_path / f"{name}.duckdb"):
+            outcome = ingest_clips(tmp_path / f"{name}.duckdb", read_dataset("folder", tmp_path / "x", "x"), where=where)
+        with store.connect_readonly(tmp_path / f"{name}.duckdb") as con:
+            found.append(con.execute("SELECT * EXCLUDE clip_id FROM clip ORDER BY clip_id").fetchall())
+            failures = con.execute("SELECT item, reason FROM failure").fetchall()
+    assert found[1] == found[0][:3] + found[0][4:]
+    assert (outcome.worked, failures) == (7, [("3.wav", KILLED)])
