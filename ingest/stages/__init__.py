@@ -38,7 +38,8 @@ def silent(done: int, total: int) -> None:
 
 
 class Here:
-    """Where stages run their engines (captioners, language models, encoders): in this process. Others have that done elsewhere: see ingest.cluster."""
+    """Where stages run their engines (readers of sounds, captioners, language models, encoders): in this process. Others have that done elsewhere: see
+    ingest.cluster."""
 
     def engine(self, stage: str, load: Callable[[], Any], engine: Any, method: str) -> Any:
         """What runs a stage's engine: itself, or what has its `method` run by other processes, which `load` it."""

@@ -18,8 +18,8 @@ from warehouse import ledger, store
 from warehouse.store import UserError
 
 REDUCTIONS = ("mean", "max")
-PIECE_BYTES = 8 << 20
-LATER_BYTES = 64 << 20
+PIECE_BYTES, LATER_BYTES = 8 << 20, 64 << 20
+"""Of a large map's output that are read twice in a row, and of frames and maxima that wait for other layers'."""
 
 
 def course_weights(network: Network, layer: Layer) -> np.ndarray:
