@@ -125,7 +125,7 @@ class Cluster(Here):
     def engine(self, stage: str, load: Callable[[], Any], engine: Any, method: str) -> Elsewhere:
         """A stage's engine, loaded by every process that runs its `method`."""
         tasks = self._tasks(stage)
-        share = self._share(tasks, wants_gpu=not getattr(engine, "light", False) and getattr(engine, "device", None) != "cpu")
+        share = self._share(tasks, wants_gpu=getattr(engine, "device", None) != "cpu")
 
         def answered(batches: Sequence[Sequence[Any]]) -> Iterator[Answers]:
             if batches:

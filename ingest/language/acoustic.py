@@ -91,8 +91,8 @@ class Acoustic:
     """Says what is measured (ingest.sounds.acoustics): nothing is invented. `clip_s` is what is heard of longer files, their middle."""
 
     name = "acoustic"
-    light = True
-    """Computes nothing that a GPU would help with."""
+    device = "cpu"
+    """No GPU would help."""
 
     def __init__(self, clip_s: float = LONGEST_S) -> None:
         self.clip_s = clip_s

@@ -152,8 +152,8 @@ class AudioEndpoint:
     """A server with OpenAI's chat completions that takes sound (`input_audio`): see ingest.language.endpoint for how it is asked and what `options`
     there are. Sound is sent as a 16-bit WAV file at 16 kHz."""
 
-    light = True
-    """Computes nothing that a GPU would help with."""
+    device = "cpu"
+    """No GPU would help."""
 
     def __init__(
         self, url: str, model: str, *, prompt: str = "caption", clip_s: float = LONGEST_S, batch: int = 32, **options: Any

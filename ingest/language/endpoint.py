@@ -50,8 +50,8 @@ class Endpoint:
     an empty `raw`; only when all stay so is it an error.
     """
 
-    light = True
-    """Computes nothing that a GPU would help with."""
+    device = "cpu"
+    """No GPU would help."""
 
     def __init__(
         self,

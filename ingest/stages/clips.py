@@ -17,7 +17,7 @@ import duckdb
 import polars as pl
 import soundfile
 
-from ingest.language.elsewhere import KILLED, Answers
+from ingest.language.elsewhere import KILLED, Answers, Elsewhere
 from ingest.sounds.listing import Entry, Listing, Rejected
 from ingest.sounds.sound import MAX_SAMPLE, SoundError, measure_file, read_by_streams
 from ingest.stages import Context, Here, Outcome, Progress, silent
@@ -52,10 +52,6 @@ def _sha256(path: Path) -> str | None:
         return None
 
 
-def _is_streamed(path: Path) -> bool:
-    return read_by_streams(path)
-
-
 def _measured(path: Path) -> dict[str, float | int | None] | str:
     try:
         return measure_file(path)
@@ -63,7 +59,7 @@ def _measured(path: Path) -> dict[str, float | int | None] | str:
         return str(error)
 
 
-ASKED: dict[str, Callable[[Path], Any]] = {"sha256": _sha256, "streams": _is_streamed, "measured": _measured}
+ASKED: dict[str, Callable[[Path], Any]] = {"sha256": _sha256, "streams": read_by_streams, "measured": _measured}
 """Of a file: the hash of its content, None where it cannot be read; whether it is read by its streams; what a clip's row says, or what is wrong."""
 
 
@@ -88,8 +84,8 @@ class _Files:
     def each(self, what: str, entries: Sequence[Entry], told: list[dict[str, object]] | None = None) -> Iterator[Any]:
         """What is ASKED of the file of each entry, in order, None for one that kills whoever reads it; `told` gets rows of table batch."""
         paths, reader = [entry.path for entry in entries], Reader()
-        there: Any = self.where.engine(STAGE, Reader, reader, "ask") if len(paths) > BATCH else reader
-        if there is reader:  # some in hand at a time: of millions the waiting work alone would take gigabytes
+        there = self.where.engine(STAGE, Reader, reader, "ask") if len(paths) > BATCH else reader
+        if not isinstance(there, Elsewhere):  # some in hand at a time: of millions the waiting work alone would take gigabytes
             for start in range(0, len(paths), IN_HAND):
                 yield from self.pool.map(ASKED[what], paths[start : start + IN_HAND])
             return
@@ -156,7 +152,8 @@ def ingest_clips(
             kept = {row["name"] for row in rows}
             with run.commit([entry.name for entry in batch], failures) as con:
                 _insert_clips(con, run, rows, [entry for entry in batch if entry.name in kept])
-                _insert_batches(con, run, told)
+                if told:
+                    store.insert(con, "batch", pl.DataFrame(told).with_columns(pl.lit(run.run_id).alias("run_id")))
             told.clear()
             progress(before + start + len(batch), len(listing.entries))
     run.finish()
@@ -305,12 +302,6 @@ def _insert_clips(con: duckdb.DuckDBPyConnection, run: ledger.Run, rows: list[di
         ORDER BY ALL""",
         [run.run_id],
     )
-
-
-def _insert_batches(con: duckdb.DuckDBPyConnection, run: ledger.Run, told: list[dict[str, object]]) -> None:
-    if told:
-        con.register("told", pl.DataFrame(told))
-        con.execute("INSERT INTO batch BY NAME SELECT ? AS run_id, * FROM told", [run.run_id])
 
 
 def _follow_source(run: ledger.Run, listing: Listing) -> None:

@@ -5,15 +5,14 @@ import os
 import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import duckdb
 import pytest
 
 from benchmarks import two_nodes
+from tests.ingest.sounds.test_datasets import ESC50
 from warehouse.check import check
 
-ESC50 = Path(os.environ.get("AURICLE_ESC50") or Path(__file__).parents[2] / "../shared/data/esc50")
 SEGMENTS = 13
 LAYERS = ["layer1/conv", "layer4/depthwise_conv", "layer4/pointwise_conv", "layer10/depthwise_conv", "layer14/pointwise_conv", "outputs"]
 """Of each kind; tables of all take the process that writes the warehouse as long as the nodes take to measure."""

@@ -13,6 +13,7 @@ import soundfile
 from ingest.sounds.readers import read_dataset
 from ingest.sounds.sound import SoundError, decode, fit, load, measure_file, read_by_streams
 from ingest.sounds.streams import streams
+from ingest.stages import clips
 from ingest.stages.clips import ingest_clips
 from warehouse import store
 
@@ -251,7 +252,7 @@ def test_streams_are_sought_once_for_each_content(tmp_path: Path, monkeypatch: p
     for name in "abc":
         (tmp_path / "sounds" / f"{name}.ogg").write_bytes(one)
     sought = []
-    monkeypatch.setattr("ingest.stages.clips.read_by_streams", lambda path: sought.append(path.name) or read_by_streams(path))
+    monkeypatch.setitem(clips.ASKED, "streams", lambda path: sought.append(path.name) or read_by_streams(path))
 
     def ingest() -> tuple[int, int]:
         sought.clear()
